@@ -181,7 +181,7 @@ impl Behaviour {
             match item.split_once('=') {
                 None => self.switch(item)?,
                 Some(("retry_after", value)) => {
-                    retry_after_s = Some(number(item, value, 0, RETRY_AFTER_S_MAX)?)
+                    retry_after_s = Some(number(item, value, 0, RETRY_AFTER_S_MAX)?);
                 }
                 Some((key, value)) => self.set(item, key, value)?,
             }

@@ -198,3 +198,21 @@ pub(crate) fn hex<'a>(bytes: impl IntoIterator<Item = &'a u8>) -> String {
     let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
     bytes.into_iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]).collect()
 }
+
+/// What the tests of every stand-in need.
+#[cfg(test)]
+pub(crate) mod testing {
+    use tokio::net::TcpListener;
+
+    /// A client that opens a connection for each request, so that one request's end is its connection's end.
+    pub(crate) fn client() -> reqwest::Client {
+        // Only the first of a process is installed; the others find it there.
+        drop(rustls::crypto::ring::default_provider().install_default());
+        reqwest::Client::builder().pool_max_idle_per_host(0).no_proxy().build().unwrap()
+    }
+
+    /// A free port of this machine.
+    pub(crate) async fn listener() -> TcpListener {
+        TcpListener::bind("127.0.0.1:0").await.unwrap()
+    }
+}
