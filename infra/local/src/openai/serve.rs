@@ -202,13 +202,21 @@ pub(crate) fn hex<'a>(bytes: impl IntoIterator<Item = &'a u8>) -> String {
 /// What the tests of every stand-in need.
 #[cfg(test)]
 pub(crate) mod testing {
+    use std::sync::OnceLock;
+
     use tokio::net::TcpListener;
 
-    /// A client that opens a connection for each request, so that one request's end is its connection's end.
+    /// A client that opens a connection for each request, so that one request's end is its connection's end, and
+    /// that no test's runtime owns a connection of another's.
     pub(crate) fn client() -> reqwest::Client {
-        // Only the first of a process is installed; the others find it there.
-        drop(rustls::crypto::ring::default_provider().install_default());
-        reqwest::Client::builder().pool_max_idle_per_host(0).no_proxy().build().unwrap()
+        // Building one reads the machine's root certificates: once is enough.
+        static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
+        let build = || {
+            // Only the first of a process is installed; the others find it there.
+            drop(rustls::crypto::ring::default_provider().install_default());
+            reqwest::Client::builder().pool_max_idle_per_host(0).no_proxy().build().unwrap()
+        };
+        CLIENT.get_or_init(build).clone()
     }
 
     /// A free port of this machine.
