@@ -1,0 +1,72 @@
+//! The account: what a user bought, and which meter counts for it now.
+
+use crate::{CustomerId, Meter, Opening, Period, PlanId, SubscriptionId, Timestamp, Tokens, UserId};
+
+/// One user's standing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Whose.
+    pub user: UserId,
+    /// Counts every change. The current meter carries the same number, so that a decision made from an older account
+    /// is refused by the meter's own condition.
+    pub rev: u64,
+    /// The plan in force.
+    pub plan: PlanId,
+    /// The customer at Stripe; none for a user who never bought anything.
+    pub customer: Option<CustomerId>,
+    /// The subscription that the plan came with.
+    pub subscription: Option<SubscriptionId>,
+    /// The instant that monthly periods are counted from.
+    pub anchor: Timestamp,
+    /// The start of the period of the meter that counts now.
+    pub current: Timestamp,
+    /// The user's own cap for a period, in tokens; the plan's cap holds besides.
+    pub spend_cap: Option<Tokens>,
+}
+
+impl Account {
+    /// The account of a user seen for the first time: the first plan, periods counted from now.
+    pub fn first_seen(user: UserId, plan: PlanId, now: Timestamp) -> Self {
+        let anchor = now.floor_s();
+        Self {
+            user,
+            rev: 1,
+            plan,
+            customer: None,
+            subscription: None,
+            anchor,
+            current: anchor,
+            spend_cap: None,
+        }
+    }
+
+    /// The customer whose meter at Stripe this user's tokens go to: none without a subscription, whose invoice they
+    /// would be on.
+    pub fn billed_to(&self) -> Option<&CustomerId> {
+        self.subscription.as_ref().and(self.customer.as_ref())
+    }
+}
+
+/// Where a request of `now` belongs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// In the meter that the account points to.
+    Current,
+    /// In a period that has no meter yet: open it first.
+    Open(Box<Opening>),
+    /// Nowhere: the account's anchor and the clock lie too far apart to reckon a period.
+    OutOfCalendar,
+}
+
+/// Decides which period a request belongs to.
+///
+/// A clock that lags behind the start of the current period does not reopen the one before: usage goes to the current
+/// meter, which is the period that everybody else already writes to.
+pub fn place(account: &Account, meter: &Meter, now: Timestamp) -> Placement {
+    let now = now.max(account.current);
+    match Period::monthly(account.anchor, now) {
+        None => Placement::OutOfCalendar,
+        Some(period) if period == meter.period && !meter.closed => Placement::Current,
+        Some(period) => Placement::Open(Box::new(Opening::successor(account, meter, period))),
+    }
+}

@@ -1,0 +1,116 @@
+//! Receipts: what one request cost. The first receipt written for an id is the truth; the meter moves by what it says.
+
+use crate::{Classes, Hold, HoldId, ModelId, ModelPrice, NanoUsd, Timestamp, Tokens, Usage, UserId};
+
+/// How a request ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Its usage is known or estimated, and charged.
+    Settled {
+        /// What it used.
+        usage: Usage,
+        /// The model that answered.
+        model: ModelId,
+        /// The version of the price list that `cost` was reckoned with.
+        price_version: u32,
+    },
+    /// Nobody saw its end: nothing is charged, the owner bears what it may have cost.
+    Swept,
+    /// It was never served: nothing is charged, and its rate slot is given back.
+    Void,
+}
+
+/// One request's receipt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Whose.
+    pub user: UserId,
+    /// The start of the period that is charged.
+    pub period_start: Timestamp,
+    /// The hold's id.
+    pub id: HoldId,
+    /// When it was written.
+    pub at: Timestamp,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Tokens that the user pays for: never more than the hold.
+    pub charged: Tokens,
+    /// Tokens that the owner bears.
+    pub absorbed: Tokens,
+    /// What the provider took: exact, estimated or, for a swept request, the most it can have been.
+    pub cost: NanoUsd,
+}
+
+/// The move that a receipt makes on its meter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Release {
+    /// Whose.
+    pub user: UserId,
+    /// The start of the meter's period.
+    pub period_start: Timestamp,
+    /// The hold that goes.
+    pub id: HoldId,
+    /// The hold as it was admitted.
+    pub hold: Hold,
+    /// Tokens that become settled.
+    pub charged: Tokens,
+    /// Tokens that the owner bears.
+    pub absorbed: Tokens,
+    /// What the provider took.
+    pub cost: NanoUsd,
+    /// Tokens by class.
+    pub classes: Classes,
+    /// Whether the request counts as never made: its rate slot is given back.
+    pub returns_slot: bool,
+}
+
+impl Receipt {
+    /// The receipt of a request whose usage is known or estimated: charged up to its hold, the rest absorbed.
+    pub fn settled(
+        user: UserId,
+        period_start: Timestamp,
+        (id, hold): (HoldId, &Hold),
+        usage: Usage,
+        price: &ModelPrice,
+        now: Timestamp,
+    ) -> Self {
+        let consumed = usage.classes().total();
+        let charged = consumed.min(hold.tokens);
+        let cost = price.cost(usage.classes());
+        let outcome = Outcome::Settled { usage, model: price.model.clone(), price_version: price.version };
+        let absorbed = consumed.saturating_sub(charged);
+        Self { user, period_start, id, at: now, outcome, charged, absorbed, cost }
+    }
+
+    /// The receipt of a request whose hold expired without one: nothing is charged for what nobody can show was served.
+    pub fn swept(user: UserId, period_start: Timestamp, (id, hold): (HoldId, &Hold), now: Timestamp) -> Self {
+        let (charged, absorbed, cost) = (Tokens::ZERO, hold.tokens, hold.cost_most);
+        Self { user, period_start, id, at: now, outcome: Outcome::Swept, charged, absorbed, cost }
+    }
+
+    /// The receipt of a request that was never served.
+    pub fn void(user: UserId, period_start: Timestamp, id: HoldId, now: Timestamp) -> Self {
+        let (charged, absorbed, cost) = (Tokens::ZERO, Tokens::ZERO, NanoUsd::ZERO);
+        Self { user, period_start, id, at: now, outcome: Outcome::Void, charged, absorbed, cost }
+    }
+
+    /// The move that this receipt makes on the meter that has this hold.
+    pub fn release(&self, hold: &Hold) -> Release {
+        let (classes, returns_slot) = match &self.outcome {
+            Outcome::Settled { usage, .. } => (*usage.classes(), false),
+            Outcome::Swept => (Classes::default(), false),
+            Outcome::Void => (Classes::default(), true),
+        };
+        Release {
+            user: self.user.clone(),
+            period_start: self.period_start,
+            id: self.id.clone(),
+            hold: hold.clone(),
+            charged: self.charged,
+            absorbed: self.absorbed,
+            cost: self.cost,
+            classes,
+            returns_slot,
+        }
+    }
+}
