@@ -1,5 +1,3 @@
 #![doc = include_str!("../README.md")]
 
-pub mod clerk;
-pub mod events;
-pub mod openai;
+pub mod stripe;
