@@ -154,7 +154,7 @@ impl Answer {
         if self.done {
             return Ok(());
         }
-        if event.data == b"[DONE]" {
+        if event.data.trim_ascii() == b"[DONE]" {
             return self.done(events);
         }
         if event.is_error {
@@ -225,9 +225,9 @@ impl Answer {
         if self.usage.is_none() { Err(StreamError::Cut) } else { self.done(events) }
     }
 
-    /// Whether the model has begun to write, or is through without.
+    /// Whether the model has begun to write or to show how it reasons, or is through without.
     pub(crate) fn begun(&self) -> bool {
-        self.output_bytes > 0 || self.finished
+        self.output_bytes > 0 || self.reasoning_bytes > 0 || self.finished
     }
 
     /// Whether [`Event::Done`] has been said.
@@ -516,6 +516,15 @@ mod tests {
         }
         let after_finish = read(&[finish("stop"), text("more")]);
         assert_eq!(after_finish, (vec![Event::Finish(FinishReason::Stop)], Some(StreamError::Malformed)));
+    }
+
+    #[test]
+    fn f05_reasoning_that_is_shown_is_counted_and_not_passed_on() {
+        let (mut answer, mut events) = (Answer::default(), VecDeque::new());
+        let shown = delta(&json!({"reasoning_content": "Hmm, ü", "content": null}), None);
+        answer.take(&SseEvent { is_error: false, data: shown.into_bytes() }, &mut events).unwrap();
+        assert_eq!((answer.reasoning_bytes(), answer.output_bytes(), events.len()), (7, 0, 0));
+        assert!(answer.begun());
     }
 
     #[test]
