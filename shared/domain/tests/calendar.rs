@@ -39,7 +39,7 @@ fn check_boundary(anchor: Timestamp, boundary: Timestamp) {
 }
 
 proptest! {
-    #![proptest_config(cases(1_000))]
+    #![proptest_config(cases(500))]
 
     #[test]
     fn i7_a_monthly_period_holds_its_instant_and_touches_its_neighbours(

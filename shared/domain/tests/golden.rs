@@ -254,7 +254,7 @@ fn f26_a_refusal_names_the_first_instant_that_passes_instead_of_the_windows_end(
 
 /// The first millisecond at which `cost` passes, found by looking at each in turn; none within two windows: never.
 fn first_passing(replay: &Replay, from: Timestamp, cost: u32) -> Option<u64> {
-    (from.ms()..from.ms() + 2 * WINDOW_MS + 1).find(|at| {
+    (from.ms()..=from.ms() + 2 * WINDOW_MS).find(|at| {
         let (_, previous, current) = replay.facts(Timestamp::from_ms(*at));
         let overlap = u64::from(previous) * (WINDOW_MS - at % WINDOW_MS) / WINDOW_MS;
         overlap + u64::from(current) + u64::from(cost) <= u64::from(replay.limit.requests.get())

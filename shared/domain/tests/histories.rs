@@ -1,8 +1,8 @@
 //! The invariants I1 to I5 after every step of random histories.
 
 use crate::{
-    support::{WINDOW_MS, cases, cost_most, id, rate, start},
-    world::{Event, LAG_MS_MAX, Op, Refused, Sent, World, Write, history, lagging, plan_of},
+    support::{WINDOW_MS, cases, cost_most, id, start},
+    world::{Event, History, LAG_MS_MAX, Refused, Sent, World, Write, history, lagging, plan_of, plans},
 };
 use domain::{
     AdmitRequest, CapKind, Classes, HoldId, Meter, Outcome, Placement, Receipt, Refusal, RowFate, Timestamp,
@@ -12,9 +12,9 @@ use proptest::{prelude::*, sample::Index, strategy::ValueTree};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Plays a history; `check` sees the world before and after each step, and what the step came to.
-fn play(history: &[Op], mut check: impl FnMut(&World, &Event, &World)) -> World {
-    let mut world = World::new(start());
-    for op in history {
+fn play(history: &History, mut check: impl FnMut(&World, &Event, &World)) -> World {
+    let mut world = World::new(history.subscribed, start());
+    for op in &history.ops {
         let before = world.clone();
         let event = world.step(op);
         check(&before, &event, &world);
@@ -222,7 +222,7 @@ fn check_bound(refused: &Refused, until_most: Timestamp, same: impl Fn(&Refusal)
 }
 
 proptest! {
-    #![proptest_config(cases(400))]
+    #![proptest_config(cases(150))]
 
     #[test]
     fn i1_no_admission_ever_leaves_more_committed_than_the_cap_in_force(history in history()) {
@@ -356,7 +356,7 @@ proptest! {
             let void = world.receipts.get(&key).is_some_and(|receipt| receipt.outcome == Outcome::Void);
             *by_window.entry(sent.admission.window).or_default() += u32::from(!void);
         }
-        assert!(by_window.values().all(|requests| *requests <= rate(9, WINDOW_MS).requests.get()));
+        assert!(by_window.values().all(|requests| *requests <= plans()[1].rate.requests.get()));
     }
 
     #[test]

@@ -38,7 +38,7 @@ fn case() -> impl Strategy<Value = Case> {
 }
 
 proptest! {
-    #![proptest_config(cases(2_000))]
+    #![proptest_config(cases(1_000))]
 
     #[test]
     fn i5_the_first_instant_of_a_rate_window_is_the_one_a_search_finds(case in case()) {

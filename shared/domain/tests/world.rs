@@ -78,6 +78,17 @@ pub(crate) enum Op {
         meter: Index,
         lag_ms: u64,
     },
+    Report(Report),
+    Change {
+        change: Change,
+        later: bool,
+    },
+    LandChange(Index),
+}
+
+/// What a reporter does.
+#[derive(Clone, Debug)]
+pub(crate) enum Report {
     /// Decide to seal; the write arrives at once or later, or again.
     Seal {
         meter: Index,
@@ -92,11 +103,6 @@ pub(crate) enum Op {
         half: bool,
     },
     Clear(Index),
-    Change {
-        change: Change,
-        later: bool,
-    },
-    LandChange(Index),
 }
 
 /// What one decision or write came to, with what it was decided on.
@@ -149,7 +155,7 @@ pub(crate) struct World {
 
 /// The plans that accounts are on: small enough that every limit is met.
 pub(crate) fn plans() -> [Plan; 2] {
-    [plan("free", 2_500, 4, 3), plan("pro", 6_000, 9, 5)]
+    [plan("free", 2_500, 3, 4), plan("pro", 6_000, 5, 6)]
 }
 
 pub(crate) fn plan_of(account: &Account) -> Plan {
@@ -157,9 +163,12 @@ pub(crate) fn plan_of(account: &Account) -> Plan {
 }
 
 impl World {
-    /// A user who was just seen for the first time.
-    pub(crate) fn new(now: Timestamp) -> Self {
-        let account = Account::first_seen(user(), plans()[0].id.clone(), now);
+    /// A user who was just seen for the first time, or one who just subscribed.
+    pub(crate) fn new(subscribed: bool, now: Timestamp) -> Self {
+        let mut account = Account::first_seen(user(), plans()[0].id.clone(), now);
+        if subscribed {
+            subscribe(&mut account);
+        }
         let Opening { account, meter, predecessor } = Opening::first(account, now).unwrap();
         assert_eq!(predecessor, None);
         let start = meter.period.start();
@@ -212,9 +221,7 @@ impl World {
                 let start = self.meter_at(*meter);
                 self.sweep(start, lagging(self.clock, *lag_ms))
             }
-            Op::Seal { .. } | Op::LandSeal(_) | Op::Attempt(_) | Op::Finish { .. } | Op::Clear(_) => {
-                self.report(op)
-            }
+            Op::Report(report) => self.report(report),
             Op::Change { change, later } => {
                 let change = AccountChange::new(self.account.clone(), self.changed(*change), self.current());
                 self.changes.push(change);
@@ -310,9 +317,9 @@ impl World {
         Event::Other
     }
 
-    fn report(&mut self, op: &Op) -> Event {
-        match op {
-            Op::Seal { meter, later } => {
+    fn report(&mut self, report: &Report) -> Event {
+        match report {
+            Report::Seal { meter, later } => {
                 let start = self.meter_at(*meter);
                 let Some(seal) = domain::seal(&self.meters[&start], self.clock) else {
                     return Event::Nothing;
@@ -322,28 +329,27 @@ impl World {
                     self.land_seal(self.seals.len() - 1);
                 }
             }
-            Op::LandSeal(which) => {
+            Report::LandSeal(which) => {
                 if let Some(at) = pick(&self.seals, *which) {
                     self.land_seal(at);
                 }
             }
-            Op::Attempt(which) => {
+            Report::Attempt(which) => {
                 if let Some(at) = pick(&self.rows, *which) {
                     let (start, row) = &self.rows[at];
                     self.meters.get_mut(start).unwrap().apply_attempt(row.seq, self.clock);
                 }
             }
-            Op::Finish { row, parked, half } => {
+            Report::Finish { row, parked, half } => {
                 if let Some(at) = pick(&self.rows, *row) {
                     let fate = if *parked { RowFate::Parked } else { RowFate::Accepted };
                     self.finish_row(at, fate, *half);
                 }
             }
-            Op::Clear(meter) => {
+            Report::Clear(meter) => {
                 let start = self.meter_at(*meter);
                 self.meters.get_mut(&start).unwrap().apply_clear();
             }
-            other => panic!("{other:?} reports nothing"),
         }
         Event::Other
     }
@@ -368,9 +374,7 @@ impl World {
         match change {
             Change::SpendCap(cap) => after.spend_cap = cap.map(tokens),
             Change::Subscribe { ahead_s } => {
-                after.plan = plans()[1].id.clone();
-                after.customer = Some(CustomerId::parse("cus_1").unwrap());
-                after.subscription = Some(SubscriptionId::parse("sub_1").unwrap());
+                subscribe(&mut after);
                 after.anchor = Timestamp::from_s(self.clock.s() + ahead_s);
             }
             Change::Unsubscribe { anchored_anew } => {
@@ -421,6 +425,12 @@ impl World {
     }
 }
 
+fn subscribe(account: &mut Account) {
+    account.plan = plans()[1].id.clone();
+    account.customer = Some(CustomerId::parse("cus_1").unwrap());
+    account.subscription = Some(SubscriptionId::parse("sub_1").unwrap());
+}
+
 pub(crate) fn lagging(clock: Timestamp, lag_ms: u64) -> Timestamp {
     Timestamp::from_ms(clock.ms() - lag_ms)
 }
@@ -435,7 +445,8 @@ fn pick_if<T>(of: &[T], which: Index, wanted: impl Fn(&T) -> bool) -> Option<usi
 }
 
 fn demand() -> impl Strategy<Value = Demand> {
-    (1_u32..900, 1_u32..900, 1_u32..200).prop_map(|(prompt, output, least)| Demand {
+    let size = || prop_oneof![2 => 1_u32..60, 1 => 1_u32..900];
+    (size(), size(), 1_u32..200).prop_map(|(prompt, output, least)| Demand {
         prompt_most: tokens(prompt),
         prompt_least: tokens(prompt.div_ceil(3)),
         output_most: tokens(output),
@@ -446,8 +457,8 @@ fn demand() -> impl Strategy<Value = Demand> {
 fn wait() -> impl Strategy<Value = u64> {
     const DAY_MS: u64 = 86_400_000;
     prop_oneof![
-        4 => 0_u64..3_000,
-        3 => 3_000_u64..25_000,
+        5 => 0_u64..2_000,
+        3 => 2_000_u64..25_000,
         2 => HOLD_MS - 1_000..HOLD_MS + 3_000,
         1 => DAY_MS..40 * DAY_MS,
     ]
@@ -471,21 +482,29 @@ fn op() -> impl Strategy<Value = Op> {
         16 => (demand(), lag(), prop_oneof![3 => Just(0), 1 => 0..REMEMBERED_MAX], seldom())
             .prop_map(|(demand, lag_ms, age, later)| Op::Admit { demand, lag_ms, age, later }),
         3 => index().prop_map(Op::Land),
-        8 => (index(), (0_u32..900, 0_u32..900), seldom())
+        8 => (index(), prop_oneof![2 => (0_u32..60, 0_u32..60), 1 => (0_u32..900, 0_u32..900)], seldom())
             .prop_map(|(which, used, half)| Op::Settle { which, used, half }),
         3 => (index(), seldom()).prop_map(|(which, half)| Op::Void { which, half }),
         2 => (index(), lag()).prop_map(|(meter, lag_ms)| Op::Sweep { meter, lag_ms }),
-        3 => (index(), seldom()).prop_map(|(meter, later)| Op::Seal { meter, later }),
-        1 => index().prop_map(Op::LandSeal),
-        1 => index().prop_map(Op::Attempt),
-        3 => (index(), seldom(), seldom()).prop_map(|(row, parked, half)| Op::Finish { row, parked, half }),
-        1 => index().prop_map(Op::Clear),
+        3 => (index(), seldom()).prop_map(|(meter, later)| Op::Report(Report::Seal { meter, later })),
+        1 => index().prop_map(|which| Op::Report(Report::LandSeal(which))),
+        1 => index().prop_map(|which| Op::Report(Report::Attempt(which))),
+        3 => (index(), seldom(), seldom()).prop_map(|(row, parked, half)| Op::Report(Report::Finish { row, parked, half })),
+        1 => index().prop_map(|which| Op::Report(Report::Clear(which))),
         2 => (change(), seldom()).prop_map(|(change, later)| Op::Change { change, later }),
         1 => index().prop_map(Op::LandChange),
     ]
 }
 
-/// A random history of one user.
-pub(crate) fn history() -> impl Strategy<Value = Vec<Op>> {
-    prop::collection::vec(op(), 1..STEPS_MAX)
+/// A random history of one user, who began as a subscriber or not.
+#[derive(Clone, Debug)]
+pub(crate) struct History {
+    pub(crate) subscribed: bool,
+    pub(crate) ops: Vec<Op>,
+}
+
+/// Any [`History`] of at most [`STEPS_MAX`] steps.
+pub(crate) fn history() -> impl Strategy<Value = History> {
+    let ops = prop::collection::vec(op(), 1..=STEPS_MAX);
+    (any::<bool>(), ops).prop_map(|(subscribed, ops)| History { subscribed, ops })
 }
