@@ -139,10 +139,6 @@ impl Cargo {
         }
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "an inherited variable of cargo's makes it rebuild what is fresh"
-    )]
     fn command(&self, targets: Targets<'_>) -> Command {
         let mut command = Command::new(&self.program);
         command.current_dir(&self.workspace).args(["build", "--message-format", "json-render-diagnostics"]);

@@ -105,7 +105,6 @@ fn options(arguments: &Arguments) -> anyhow::Result<Options> {
 }
 
 /// The variables of this process that the functions are to see. AWS's own only go with a real endpoint.
-#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
 fn overrides() -> BTreeMap<String, String> {
     let all: BTreeMap<String, String> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
