@@ -1,5 +1,7 @@
 //! The gateway and the Lambda service together, with real processes of the fixture function.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail as its assertions do")]
+
 use std::{
     collections::BTreeMap, future::Future, num::NonZeroU32, path::PathBuf, process::Stdio, sync::OnceLock,
     time::Duration,
@@ -31,12 +33,7 @@ const SHORT: Duration = Duration::from_secs(2);
 #[track_caller]
 fn soon<F: Future>(what: F) -> impl Future<Output = F::Output> {
     let caller = std::panic::Location::caller();
-    async move {
-        match timeout(PATIENCE, what).await {
-            Ok(done) => done,
-            Err(_) => panic!("nothing happened at {caller}"),
-        }
-    }
+    async move { timeout(PATIENCE, what).await.unwrap_or_else(|_| panic!("nothing happened at {caller}")) }
 }
 
 fn fixture() -> PathBuf {
