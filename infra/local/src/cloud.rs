@@ -380,11 +380,7 @@ fn part(part: &'static str) -> impl FnOnce(io::Error) -> CloudError {
 async fn binaries(binaries: Binaries) -> Result<BTreeMap<String, PathBuf>, CloudError> {
     match binaries {
         Binaries::Given(binaries) => Ok(binaries),
-        Binaries::Build(cargo) => {
-            let run = move || cargo.build(Targets::Packages(&FUNCTIONS), |_| {});
-            let built = tokio::task::spawn_blocking(run).await;
-            Ok(built.map_err(io::Error::other).map_err(part("cargo"))??)
-        }
+        Binaries::Build(cargo) => Ok(cargo.build(Targets::Packages(&FUNCTIONS), |_| {}).await?),
     }
 }
 

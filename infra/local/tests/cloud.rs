@@ -38,10 +38,13 @@ fn soon<F: Future>(what: F) -> impl Future<Output = F::Output> {
 
 fn fixture() -> PathBuf {
     static FIXTURE: OnceLock<PathBuf> = OnceLock::new();
+    // On a thread of its own: the tests that wait for it have no runtime in common.
     let build = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let targets = Targets::Example { package: "local", example: "fixture" };
-        Cargo::of_this_build().build(targets, |_| {}).unwrap().remove("fixture").unwrap()
+        runtime.block_on(Cargo::of_this_build().build(targets, |_| {})).unwrap().remove("fixture").unwrap()
     };
+    let build = || std::thread::spawn(build).join().unwrap();
     FIXTURE.get_or_init(build).clone()
 }
 
