@@ -1,5 +1,7 @@
 //! The gateway and the Lambda service together, with real processes of the fixture function.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail as its assertions do")]
+
 use std::{
     collections::BTreeMap, future::Future, num::NonZeroU32, path::PathBuf, process::Stdio, sync::OnceLock,
     time::Duration,
@@ -23,7 +25,7 @@ use tokio::{
 };
 
 /// Longer than anything here takes on a machine that is busy with other builds.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Ends before a test does, begins well after a process has started.
 const SHORT: Duration = Duration::from_secs(2);
 
@@ -31,20 +33,18 @@ const SHORT: Duration = Duration::from_secs(2);
 #[track_caller]
 fn soon<F: Future>(what: F) -> impl Future<Output = F::Output> {
     let caller = std::panic::Location::caller();
-    async move {
-        match timeout(PATIENCE, what).await {
-            Ok(done) => done,
-            Err(_) => panic!("nothing happened at {caller}"),
-        }
-    }
+    async move { timeout(PATIENCE, what).await.unwrap_or_else(|_| panic!("nothing happened at {caller}")) }
 }
 
 fn fixture() -> PathBuf {
     static FIXTURE: OnceLock<PathBuf> = OnceLock::new();
+    // On a thread of its own: the tests that wait for it have no runtime in common.
     let build = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let targets = Targets::Example { package: "local", example: "fixture" };
-        Cargo::of_this_build().build(targets, |_| {}).unwrap().remove("fixture").unwrap()
+        runtime.block_on(Cargo::of_this_build().build(targets, |_| {})).unwrap().remove("fixture").unwrap()
     };
+    let build = || std::thread::spawn(build).join().unwrap();
     FIXTURE.get_or_init(build).clone()
 }
 

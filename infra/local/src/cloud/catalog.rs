@@ -99,7 +99,7 @@ struct Plan {
 struct Api<'a> {
     client: reqwest::Client,
     base_url: &'a str,
-    api_key: &'a str,
+    secret: &'a str,
 }
 
 impl Catalog {
@@ -110,7 +110,7 @@ impl Catalog {
     pub async fn set_up(base_url: &str, api_key: &str, plans: &str) -> Result<Self, CatalogError> {
         let book: PlanBook = toml::from_str(plans)?;
         let client = net::client().map_err(|source| CatalogError::Send { path: "/", source })?;
-        let api = Api { client, base_url, api_key };
+        let api = Api { client, base_url, secret: api_key };
         let meter = [
             ("display_name", "Tokens"),
             ("event_name", METER_EVENT_NAME),
@@ -178,7 +178,7 @@ impl Api<'_> {
     async fn create(&self, path: &'static str, form: &[(&str, &str)]) -> Result<String, CatalogError> {
         let send = |source| CatalogError::Send { path, source };
         let request =
-            self.client.post(format!("{}{path}", self.base_url)).bearer_auth(self.api_key).form(form);
+            self.client.post(format!("{}{path}", self.base_url)).bearer_auth(self.secret).form(form);
         let answer = request.send().await.map_err(send)?;
         let succeeded = answer.status().is_success();
         let text = answer.text().await.map_err(send)?;
