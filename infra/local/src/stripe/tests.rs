@@ -225,7 +225,7 @@ impl Endpoint {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap());
         let endpoint = Self { heard: Arc::default(), answer: Arc::new(Mutex::new(200)), url };
-        let router = axum::Router::new().fallback(Self::hear).with_state(endpoint.clone());
+        let router = Router::new().fallback(Self::hear).with_state(endpoint.clone());
         #[expect(clippy::disallowed_methods, reason = "the endpoint lives as long as the test's runtime")]
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         endpoint
@@ -893,7 +893,7 @@ async fn a_fault_meets_only_its_path_and_an_outage_meets_everybody() {
 
 #[tokio::test]
 async fn a_rate_limit_refuses_the_request_above_it() {
-    let limit = std::num::NonZeroU32::new(1);
+    let limit = NonZeroU32::new(1);
     let f =
         Fixture::with(Options { api_key: KEY.to_owned(), requests_per_s_max: limit, ..Options::default() })
             .await;
