@@ -1,4 +1,4 @@
-//! Logs: one JSON object a line on standard output, which Lambda hands to CloudWatch.
+//! Logs: one JSON object a line on standard output, which Lambda forwards.
 //!
 //! No prompt, completion, token, key or e-mail is ever logged. Our code does not, and what libraries would say about
 //! bodies they say at `TRACE`, which is off whatever the environment asks for.

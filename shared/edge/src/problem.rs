@@ -240,17 +240,17 @@ impl Problem {
     }
 
     fn rate(limit: u32, window_ms: u64, retry_at: Timestamp, now: Timestamp) -> Self {
-        let window_s = window_ms.div_ceil(MS_PER_S);
+        let seconds = window_ms.div_ceil(MS_PER_S);
         let wait_s = retry_at.s_after(now).max(1);
         let detail = format!(
-            "Your plan allows {limit} requests in {window_s} seconds. This one passes in {wait_s} s, if no other comes before it."
+            "Your plan allows {limit} requests in {seconds} seconds. This one passes in {wait_s} s, if no other comes before it."
         );
         let mut problem = Self::new(Code::RateLimited, detail).retry_after(wait_s);
         problem.body.limit = Some(u64::from(limit));
         problem.body.retry_at = Some(retry_at.to_string());
         // Structured fields of draft-ietf-httpapi-ratelimit-headers-11.
         problem
-            .header_text(RATE_LIMIT_POLICY, &format!("\"requests\";q={limit};w={window_s}"))
+            .header_text(RATE_LIMIT_POLICY, &format!("\"requests\";q={limit};w={seconds}"))
             .header_text(RATE_LIMIT, &format!("\"requests\";r=0;t={wait_s}"))
     }
 
