@@ -111,12 +111,8 @@ impl<S: Store + Clone + 'static> Generate<S> {
         let hold = admitted.map_err(|error| not_admitted(&error, user, now))?;
         tracing::info!(%user, id = %hold.id(), kind = wish.kind.as_str(), prompts = prompts::VERSION,
             model = %wish.model.model, held = hold.size().total().get(), clamped = hold.clamped(), "admitted");
-        let question = ChatRequest {
-            model: &wish.model,
-            system,
-            user: &prompt,
-            output_cap: hold.size().output,
-        };
+        let question =
+            ChatRequest { model: &wish.model, system, user: &prompt, output_cap: hold.size().output };
         let (hold, stream) = self.call(hold, &question, deadlines).await?;
         let (pump, chunks) = Pump::new(self.ledger.clone(), hold, wish.model.clone(), stream, deadlines);
         drain.spawn(pump.run());

@@ -164,7 +164,9 @@ impl<S: Store> Pump<S> {
             End::OutOfTime => {
                 tracing::warn!(user = %hold.user(), id = %hold.id(), "the answer took too long and was cut");
                 settle(&ledger, hold, Usage::Estimated(served), &price, deadlines).await;
-                wire::error("The answer took too long and was cut. You pay only for what was written until then.")
+                wire::error(
+                    "The answer took too long and was cut. You pay only for what was written until then.",
+                )
             }
         };
         listener.close([chunk, wire::DONE].concat().into());

@@ -78,7 +78,8 @@ impl World {
     }
 
     async fn ask_within(&self, deadlines: Deadlines) -> Result<Response<AnswerBody>, Problem> {
-        let json = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        let json =
+            HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
         let wish = parse::parse(&json, BODY.as_bytes(), &menu()).unwrap();
         self.generate.generate(&self.user, &wish, deadlines, &self.drain, edge::clock::now()).await
     }
@@ -163,7 +164,10 @@ mod front {
     async fn other_paths_and_methods_are_refused_and_a_preflight_is_answered() {
         assert_eq!(answer("POST", "/v1/other", None).await.0.status, 404);
         let (head, _) = answer("GET", "/v1/generate", None).await;
-        assert_eq!((head.status.as_u16(), &head.headers[header::ALLOW]), (405, &"POST, OPTIONS".parse().unwrap()));
+        assert_eq!(
+            (head.status.as_u16(), &head.headers[header::ALLOW]),
+            (405, &"POST, OPTIONS".parse().unwrap())
+        );
         let (head, _) = answer("OPTIONS", "/v1/generate", None).await;
         assert_eq!(head.status, 204);
         assert_eq!(head.headers[header::ACCESS_CONTROL_ALLOW_METHODS], "POST, OPTIONS");

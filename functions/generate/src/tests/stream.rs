@@ -10,7 +10,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 const COMPLETE: [&str; 9] = [
-    "start", "start-step", "text-start", "text-delta", "text-delta", "text-end", "finish-step", "finish", "[DONE]",
+    "start",
+    "start-step",
+    "text-start",
+    "text-delta",
+    "text-delta",
+    "text-end",
+    "finish-step",
+    "finish",
+    "[DONE]",
 ];
 const CUT: [&str; 6] = ["start", "start-step", "text-start", "text-delta", "error", "[DONE]"];
 
@@ -164,7 +172,10 @@ async fn f28_an_answer_that_takes_too_long_is_cut_and_settled_before_the_functio
 #[tokio::test]
 async fn i4_a_provider_that_refuses_consumes_nothing_and_gives_the_rate_slot_back() {
     let world = World::new().await;
-    world.upstream.write("HTTP/1.1 429 Too Many Requests\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n").close();
+    world
+        .upstream
+        .write("HTTP/1.1 429 Too Many Requests\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n")
+        .close();
     let (head, body) = problem(world.ask().await.unwrap_err());
     assert_eq!((head.status.as_u16(), body["code"].as_str()), (503, Some("provider_unavailable")));
     assert_eq!((&head.headers[header::RETRY_AFTER], body["retryAfter"].as_u64()), (&7.into(), Some(7)));

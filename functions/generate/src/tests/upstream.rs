@@ -67,7 +67,9 @@ impl Upstream {
 
     pub(super) fn text(&self, text: &str) -> &Self {
         let text = serde_json::to_string(text).unwrap();
-        self.event(&format!(r#"{{"choices":[{{"index":0,"delta":{{"content":{text}}},"finish_reason":null}}]}}"#))
+        self.event(&format!(
+            r#"{{"choices":[{{"index":0,"delta":{{"content":{text}}},"finish_reason":null}}]}}"#
+        ))
     }
 
     /// The reason why the model stopped.
