@@ -120,7 +120,7 @@ impl Code {
 /// A refusal to be answered with.
 #[derive(Clone, Debug)]
 pub struct Problem {
-    body: Body,
+    body: Box<Body>,
     headers: Vec<(header::HeaderName, HeaderValue)>,
 }
 
@@ -171,7 +171,7 @@ impl Problem {
             retry_at: None,
             upper_bound: false,
         };
-        Self { body, headers: Vec::new() }
+        Self { body: Box::new(body), headers: Vec::new() }
     }
 
     /// Nobody is signed in, or the token does not hold.
