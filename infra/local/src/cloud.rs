@@ -25,6 +25,7 @@ use crate::{
     runtime::{FunctionSpec, Invocation, InvokeError, Invoker, Runtime},
     stripe::{self, Stripe, WebhookEndpoint},
 };
+pub(crate) use catalog::Api as StripeApi;
 pub use catalog::{Catalog, CatalogError, PlanPrices};
 pub use environment::{Real, real_parts};
 
@@ -173,6 +174,7 @@ pub struct Cloud {
     runtime: Runtime,
     parts: Parts,
     catalog: Option<Catalog>,
+    stripe_key: String,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -231,7 +233,8 @@ impl Cloud {
         if let Some(every) = options.report_every {
             tasks.spawn(report(runtime.invoker(), every, stop.clone()));
         }
-        Ok(Self { gateway, runtime, parts, catalog, stop, tasks })
+        let stripe_key = options.stripe.api_key.clone();
+        Ok(Self { gateway, runtime, parts, catalog, stripe_key, stop, tasks })
     }
 
     /// The API's base URL, without a slash at its end.
@@ -267,6 +270,11 @@ impl Cloud {
     /// EventBridge's stand-in.
     pub fn events(&self) -> &events::Handle {
         &self.parts.events
+    }
+
+    /// The secret key of Stripe's stand-in.
+    pub(crate) fn stripe_key(&self) -> &str {
+        &self.stripe_key
     }
 
     /// What was set up in Stripe's stand-in.

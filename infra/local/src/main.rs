@@ -8,11 +8,12 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
-use clap::Parser;
+use anyhow::{Context as _, bail, ensure};
+use clap::{Parser, Subcommand};
 use local::{
     clerk,
     cloud::{Cloud, Options},
+    demo,
     dynamo::Dynamo,
     logs::LogSink,
     openai,
@@ -35,6 +36,8 @@ const OVERRIDES: [&str; 4] = ["DYNAMODB_ENDPOINT", "EVENTBRIDGE_ENDPOINT", "EVEN
 #[derive(Debug, Parser)]
 #[command(name = "local")]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// The gateway's port on 127.0.0.1; 0 takes a free one.
     #[arg(long, default_value_t = 8787)]
     port: u16,
@@ -58,6 +61,12 @@ struct Arguments {
     logs: PathBuf,
 }
 
+#[derive(Clone, Copy, Debug, Subcommand)]
+enum Command {
+    /// Plays the whole story in a minute, from the first stream to the invoices, and says whether every figure agrees.
+    Demo,
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
@@ -66,6 +75,13 @@ async fn main() -> anyhow::Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
 
     let options = options(&arguments)?;
+    if let Some(Command::Demo) = arguments.command {
+        return tokio::select! {
+            judged = play_demo(options) => judged,
+            _ = interrupt.recv() => bail!("interrupted"),
+            _ = terminate.recv() => bail!("terminated"),
+        };
+    }
     let started = tokio::select! {
         started = Cloud::start(options) => started,
         _ = interrupt.recv() => return Ok(()),
@@ -78,6 +94,16 @@ async fn main() -> anyhow::Result<()> {
         _ = terminate.recv() => {}
     }
     cloud.shutdown().await;
+    Ok(())
+}
+
+/// Prints the demo's table. An error unless every figure agrees.
+async fn play_demo(options: Options) -> anyhow::Result<()> {
+    // Nothing of an earlier run, and no port that a running cloud has.
+    let options = Options { port: 0, data: None, ..options };
+    let summary =
+        demo::play(options, &mut io::stdout()).await.context("the demo was not played to its end")?;
+    ensure!(summary.is_right(), "the figures do not agree");
     Ok(())
 }
 
