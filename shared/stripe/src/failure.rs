@@ -81,11 +81,10 @@ impl From<StripeError> for Failure {
     fn from(error: StripeError) -> Self {
         match error {
             StripeError::Stripe(answer, status) => Self::Answered(Answer::new(*answer, status)),
-            StripeError::JSONDeserialize(reason) => Self::Lost(reason),
             // The library keeps the words only. These are hyper-util's for a connection that was never made; a test
             // against a closed port holds them to it.
             StripeError::ClientError(reason) if reason == "client error (Connect)" => Self::NotSent(reason),
-            StripeError::ClientError(reason) => Self::Lost(reason),
+            StripeError::JSONDeserialize(reason) | StripeError::ClientError(reason) => Self::Lost(reason),
             StripeError::ConfigError(reason) => Self::Unusable(reason),
             StripeError::Timeout => Self::Lost("no answer in time".into()),
         }

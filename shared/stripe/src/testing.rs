@@ -96,7 +96,7 @@ impl Peer {
 pub fn sign(body: &str, secret: &str, time_s: u64) -> String {
     let mac = mac(&time_s.to_string(), body.as_bytes(), &Secret::new(secret));
     let bytes = mac.map(|mac| mac.finalize().into_bytes()).unwrap_or_default();
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
 }
 
 async fn serve(
