@@ -1,1 +1,18 @@
 #![doc = include_str!("../README.md")]
+
+mod chunk;
+mod client;
+mod estimate;
+mod failure;
+mod request;
+mod settings;
+mod sse;
+mod stream;
+
+pub use chunk::{Event, FinishReason};
+pub use client::Client;
+pub use estimate::{PROMPT_OVERHEAD_TOKENS, estimate, prompt_bound};
+pub use failure::{CallError, Label, ProviderError, StreamError};
+pub use request::ChatRequest;
+pub use settings::{ApiKey, BaseUrl, InvalidApiKey, InvalidBaseUrl, Settings, Timeouts};
+pub use stream::{ChatStream, RESPONSE_BYTES_MAX};
