@@ -47,6 +47,36 @@ impl Account {
     }
 }
 
+/// A change of an account, and what it does to the meter that the account points to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountChange {
+    /// The account as it must still be.
+    pub before: Account,
+    /// The account as it will be: one `rev` on.
+    pub after: Account,
+    /// Who pays for the current meter's period from now on.
+    pub meter_customer: Option<CustomerId>,
+}
+
+impl AccountChange {
+    /// The change from `before`, whose current meter is `meter`, to what `after` says; `rev`, user and current period
+    /// are kept right whatever it says.
+    ///
+    /// The current meter keeps its payer, unless the new anchor counts the very same period: then its usage is on the
+    /// new subscription's invoice.
+    pub fn new(before: Account, after: Account, meter: &Meter) -> Self {
+        let after = Account {
+            user: before.user.clone(),
+            rev: before.rev.saturating_add(1),
+            current: before.current,
+            ..after
+        };
+        let same_period = Period::monthly(after.anchor, meter.period.start()) == Some(meter.period);
+        let payer = if same_period { after.billed_to().cloned() } else { meter.customer.clone() };
+        Self { before, after, meter_customer: payer }
+    }
+}
+
 /// Where a request of `now` belongs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Placement {

@@ -12,11 +12,11 @@ mod time;
 mod usage;
 mod window;
 
-pub use account::{Account, Placement, place};
-pub use admit::{Admission, AdmitRequest, CapKind, Demand, HoldSize, Refusal, admit, cap_in_force};
+pub use account::{Account, AccountChange, Placement, place};
+pub use admit::{Admission, AdmitRequest, CapKind, Demand, Facts, HoldSize, Refusal, admit, cap_in_force};
 pub use amount::{NanoUsd, OutOfRange, Tokens};
 pub use ids::{CustomerId, HoldId, InvalidId, ModelId, PlanId, SubscriptionId, UserId};
-pub use meter::{Hold, Meter, Opening, RateCounts, Totals};
+pub use meter::{Hold, Meter, Opening, Predecessor, RateCounts, Totals};
 pub use plan::{HOLDS_MAX, InvalidPlans, Plan, Plans};
 pub use receipt::{Outcome, Receipt, Release};
 pub use report::{

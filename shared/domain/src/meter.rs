@@ -6,8 +6,8 @@
 
 use crate::report::RowFate;
 use crate::{
-    Account, Admission, Classes, CustomerId, HoldId, NanoUsd, Period, Release, ReportRow, Seal, Timestamp,
-    Tokens, UserId, Window,
+    Account, AccountChange, Admission, Classes, CustomerId, HoldId, NanoUsd, Period, Release, ReportRow,
+    Seal, Timestamp, Tokens, UserId, Window,
 };
 use std::collections::BTreeMap;
 
@@ -204,6 +204,25 @@ impl Meter {
             *count = count.saturating_sub(1);
         }
         true
+    }
+
+    /// Takes over an account's change, or changes nothing and says so: the meter was confirmed under another `rev`.
+    pub fn apply_account(&mut self, change: &AccountChange) -> bool {
+        if self.rev != change.before.rev {
+            return false;
+        }
+        self.rev = change.after.rev;
+        self.customer.clone_from(&change.meter_customer);
+        self.dirty = true;
+        true
+    }
+
+    /// Closes it to further admissions in favour of its successor, or changes nothing and says so: it is closed, or its
+    /// rate windows have counted more than was carried over.
+    pub fn apply_close(&mut self, rate: &RateCounts) -> bool {
+        let closes = !self.closed && self.rate == *rate;
+        self.closed |= closes;
+        closes
     }
 
     /// Moves everything settled into one report row, or changes nothing and says so.

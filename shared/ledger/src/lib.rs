@@ -1,1 +1,17 @@
 #![doc = include_str!("../README.md")]
+
+mod cache;
+mod dynamo;
+mod expression;
+mod item;
+mod memory;
+mod protocol;
+mod store;
+
+pub use dynamo::{DynamoSettings, DynamoStore};
+pub use memory::MemoryStore;
+pub use protocol::{AdmitError, ChangeError, Ledger, OpenHold, SettleError, Standing, Unavailable};
+pub use store::{
+    AdmitAnswer, AdmitFailure, Changed, Cursor, Fault, Loaded, MeterKey, PAGE_MAX, Page, SHARDS, Store,
+    StoreError,
+};

@@ -1,0 +1,531 @@
+#!/usr/bin/env python3
+"""Asserts of infra/template.yaml what no linter looks at.
+
+The template is translated as SAM does it on deployment (PyPI: aws-sam-translator), without a network, and the
+assertions are about the translation: what would be deployed, not what was meant. `--self-test` breaks the template in
+one way after another and asserts that the check meant for that way, and it, fails.
+
+    check_template.py [--self-test]
+
+Never imported by anything, never deployed.
+"""
+
+import copy
+import json
+import logging
+import os
+import pathlib
+import re
+import sys
+import tomllib
+
+# The translator asks for a region before it does anything; every region gives the same answers here.
+os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")
+logging.disable(logging.WARNING)
+
+from samtranslator.translator.transform import transform  # noqa: E402
+from samtranslator.yaml_helper import yaml_parse  # noqa: E402
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+# Path and method -> function. Nothing else is reachable.
+ROUTES = {
+    ("/v1/generate", "post"): "Generate",
+    ("/v1/generate", "options"): "Generate",
+    ("/v1/usage", "get"): "Account",
+    ("/v1/usage", "options"): "Account",
+    ("/v1/webhooks/stripe", "post"): "Webhook",
+}
+
+# The functions that answer as a stream, on every route: a buffered route cannot read such an answer.
+STREAMING = {"Generate"}
+
+# Milliseconds. What the gateway waits for a function unless told otherwise, and at most for one that streams.
+GATEWAY_TIMEOUT_MS_DEFAULT = 29_000
+GATEWAY_TIMEOUT_MS_MAX = 900_000
+
+EVERY_FUNCTION = {"RUST_LOG", "TABLE_NAME"}
+EVERY_HTTP_FUNCTION = EVERY_FUNCTION | {"AWS_LAMBDA_HTTP_IGNORE_STAGE_IN_PATH"}
+CLERK = {"CLERK_ISSUER", "CLERK_JWT_KEY", "CLERK_AUTHORIZED_PARTIES"}
+OPENAI = {"OPENAI_BASE_URL", "OPENAI_API_KEY", "OPENAI_MODEL"}
+
+# What each function is told, by name of the variable.
+ENVIRONMENT = {
+    "Generate": EVERY_HTTP_FUNCTION | OPENAI | CLERK,
+    "Account": EVERY_HTTP_FUNCTION | CLERK,
+    "Webhook": EVERY_HTTP_FUNCTION | {"STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET"},
+    "Reporter": EVERY_FUNCTION
+    | {"STRIPE_SECRET_KEY", "STRIPE_METER_EVENT_NAME", "STRIPE_METER_ID", "EVENT_BUS_NAME"},
+}
+
+# The variables that are secrets, and the parameter each comes from.
+SECRETS = {
+    "OPENAI_API_KEY": "OpenAiApiKey",
+    "STRIPE_SECRET_KEY": "StripeSecretKey",
+    "STRIPE_WEBHOOK_SECRET": "StripeWebhookSecret",
+}
+
+TABLE = {"Fn::GetAtt": ["Table", "Arn"]}
+INDEX = {"Fn::Sub": "${Table.Arn}/index/dirty"}
+BUS = {"Fn::GetAtt": ["Bus", "Arn"]}
+FAILURES = {"Fn::GetAtt": ["ReporterFailures", "Arn"]}
+REPORTER = {"Fn::GetAtt": ["Reporter", "Arn"]}
+
+LEDGER = {f"dynamodb:{name}" for name in ("ConditionCheckItem", "GetItem", "PutItem", "Query", "UpdateItem")}
+
+# Role -> what it may do: (action, resource). Nothing else.
+GRANTS = {
+    "GenerateRole": [(action, TABLE) for action in LEDGER],
+    "AccountRole": [(action, TABLE) for action in LEDGER],
+    "WebhookRole": [(action, TABLE) for action in LEDGER],
+    "ReporterRole": [(action, TABLE) for action in LEDGER - {"dynamodb:ConditionCheckItem"}]
+    + [("dynamodb:Query", INDEX), ("events:PutEvents", BUS), ("sqs:SendMessage", FAILURES)],
+    "ReporterHourlyRole": [("lambda:InvokeFunction", REPORTER), ("sqs:SendMessage", FAILURES)],
+}
+
+# The one managed policy that SAM adds to a function: writing its own logs.
+LOGS_POLICY = "arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole"
+
+# The table as shared/ledger uses it.
+TABLE_PROPERTIES = {
+    "BillingMode": "PAY_PER_REQUEST",
+    "DeletionProtectionEnabled": True,
+    "PointInTimeRecoverySpecification": {"PointInTimeRecoveryEnabled": True},
+    "TimeToLiveSpecification": {"AttributeName": "expires_at", "Enabled": True},
+    "AttributeDefinitions": [
+        {"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk", "dirty")
+    ],
+    "KeySchema": [
+        {"AttributeName": "pk", "KeyType": "HASH"},
+        {"AttributeName": "sk", "KeyType": "RANGE"},
+    ],
+    "GlobalSecondaryIndexes": [
+        {
+            "IndexName": "dirty",
+            "KeySchema": [
+                {"AttributeName": "dirty", "KeyType": "HASH"},
+                {"AttributeName": "pk", "KeyType": "RANGE"},
+            ],
+            "Projection": {"ProjectionType": "KEYS_ONLY"},
+        }
+    ],
+}
+
+
+class Inputs:
+    """The template as written, its translation, and the two files that must agree with it."""
+
+    def __init__(self, template, samconfig, models):
+        self.template = template
+        self.samconfig = samconfig
+        self.models = models
+        self.resources = translate(template)["Resources"]
+
+    def of_type(self, kind):
+        """The resources of one type, by logical id."""
+        return {name: r for name, r in self.resources.items() if r["Type"] == kind}
+
+    def property(self, name, key):
+        """A property of a resource, None where either is missing."""
+        return self.resources.get(name, {}).get("Properties", {}).get(key)
+
+    def timeout_ms(self, function):
+        """How long a function may run; 0 where there is no such function, which check_functions says."""
+        return (self.property(function, "Timeout") or 0) * 1000
+
+
+class LogsPolicyOnly:
+    """Stands for the list of managed policies that SAM would fetch from IAM."""
+
+    def load(self):
+        return {"AWSLambdaBasicExecutionRole": LOGS_POLICY}
+
+
+def translate(template):
+    """What SAM would deploy for this template, its code already uploaded."""
+    template = copy.deepcopy(template)
+    template["Globals"]["Function"]["CodeUri"] = "s3://bucket/key"
+    return transform(template, {}, LogsPolicyOnly())
+
+
+def check_routes(inputs):
+    """Every route reaches its function; one that streams does so as long as its function may run."""
+    paths = inputs.resources["Api"]["Properties"]["Body"]["paths"]
+    seen = {(path, method) for path, methods in paths.items() for method in methods}
+    if seen != set(ROUTES):
+        yield f"the routes are {sorted(seen)}, not {sorted(ROUTES)}"
+    for path, method in sorted(seen & set(ROUTES)):
+        function = ROUTES[path, method]
+        integration = paths[path][method].get("x-amazon-apigateway-integration", {})
+        timeout_ms = inputs.timeout_ms(function)
+        found = (
+            integration.get("type"),
+            integration.get("uri", {}).get("Fn::Sub", "").partition(":lambda:path/")[2],
+            integration.get("responseTransferMode"),
+            integration.get("timeoutInMillis"),
+        )
+        if function in STREAMING:
+            uri = f"2021-11-15/functions/${{{function}.Arn}}/response-streaming-invocations"
+            expected = ("aws_proxy", uri, "STREAM", timeout_ms)
+        else:
+            expected = ("aws_proxy", f"2015-03-31/functions/${{{function}.Arn}}/invocations", None, None)
+        if found != expected:
+            yield f"{method} {path}: the integration is {found}, not {expected}"
+
+
+def check_timeouts(inputs):
+    """No function runs longer than its caller waits."""
+    for function in ENVIRONMENT:
+        timeout_ms = inputs.timeout_ms(function)
+        called_by_gateway = function in ROUTES.values()
+        limit_ms = GATEWAY_TIMEOUT_MS_MAX
+        if called_by_gateway and function not in STREAMING:
+            limit_ms = GATEWAY_TIMEOUT_MS_DEFAULT - 1
+        if timeout_ms > limit_ms:
+            yield f"{function}: a timeout of {timeout_ms} ms is above {limit_ms} ms"
+
+
+def check_gateway(inputs):
+    """Regional, one stage, and what the gateway says by itself is a problem that a browser may read."""
+    if inputs.property("Api", "EndpointConfiguration") != {"Types": ["REGIONAL"]}:
+        yield "the API is not regional: an edge-optimised one cuts idle streams after 30 s"
+    stages = [r["Properties"]["StageName"] for r in inputs.of_type("AWS::ApiGateway::Stage").values()]
+    if stages != ["prod"]:
+        yield f"the stages are {stages}, not one called prod"
+    if any("StageName" in r["Properties"] for r in inputs.of_type("AWS::ApiGateway::Deployment").values()):
+        yield "the deployment makes a stage of its own, next to prod"
+    responses = inputs.resources["Api"]["Properties"]["Body"].get("x-amazon-apigateway-gateway-responses", {})
+    for kind in ("DEFAULT_4XX", "DEFAULT_5XX"):
+        response = responses.get(kind, {})
+        headers = response.get("responseParameters", {})
+        if headers.get("gatewayresponse.header.Content-Type") != "'application/problem+json'":
+            yield f"{kind}: not answered as application/problem+json"
+        if headers.get("gatewayresponse.header.Access-Control-Allow-Origin") != "'*'":
+            yield f"{kind}: a browser could not read it"
+        body = response.get("responseTemplates", {}).get("application/json", "")
+        # The gateway puts messageString in with its quotes, and every other variable without.
+        body = body.replace("$context.error.messageString", '"text"')
+        try:
+            problem = json.loads(re.sub(r"\$context\.[A-Za-z.]+", "text", body))
+        except ValueError:
+            problem = {}
+        if not {"type", "title", "detail", "code"} <= set(problem):
+            yield f"{kind}: the body is no problem document: {body!r}"
+
+
+def check_functions(inputs):
+    """Every function is built from its own binary, logs for a bounded time, and is told only what it uses."""
+    if set(inputs.of_type("AWS::Lambda::Function")) != set(ENVIRONMENT):
+        yield f"the functions are {sorted(inputs.of_type('AWS::Lambda::Function'))}"
+    for function, expected in ENVIRONMENT.items():
+        metadata = inputs.resources.get(function, {}).get("Metadata", {})
+        if metadata.get("BuildMethod") != "rust-cargolambda":
+            yield f"{function}: not built by cargo-lambda"
+        if metadata.get("BuildProperties", {}).get("Binary") != function.lower():
+            yield f"{function}: not built from the binary {function.lower()}"
+        if inputs.property(function, "Runtime") != "provided.al2023":
+            yield f"{function}: not on provided.al2023"
+        if inputs.property(function, "Architectures") != [{"Ref": "Architecture"}]:
+            yield f"{function}: its architecture is not the parameter"
+        group = (inputs.property(function, "LoggingConfig") or {}).get("LogGroup", {}).get("Ref")
+        if not inputs.property(group, "RetentionInDays"):
+            yield f"{function}: its logs are kept for ever"
+        names = set((inputs.property(function, "Environment") or {}).get("Variables", {}))
+        if names != expected:
+            yield f"{function}: environment lacks {sorted(expected - names)}, has {sorted(names - expected)} too much"
+    if inputs.template["Parameters"]["Architecture"]["Default"] != "arm64":
+        yield "the architecture is not arm64 unless chosen"
+
+
+def check_secrets(inputs):
+    """A secret is a NoEcho parameter without a default, and reaches a function by reference."""
+    for parameter in SECRETS.values():
+        definition = inputs.template["Parameters"].get(parameter, {})
+        if definition.get("NoEcho") is not True:
+            yield f"{parameter}: not NoEcho"
+        if "Default" in definition:
+            yield f"{parameter}: a secret has no default"
+    for function in ENVIRONMENT:
+        variables = (inputs.property(function, "Environment") or {}).get("Variables", {})
+        for variable, parameter in SECRETS.items():
+            if variables.get(variable, {"Ref": parameter}) != {"Ref": parameter}:
+                yield f"{function}: {variable} does not come from {parameter}"
+
+
+def check_permissions(inputs):
+    """Every role may do what GRANTS says, and nothing else."""
+    roles = inputs.of_type("AWS::IAM::Role")
+    if set(roles) != set(GRANTS):
+        yield f"the roles are {sorted(roles)}, not {sorted(GRANTS)}"
+    for role in sorted(set(roles) & set(GRANTS)):
+        properties = roles[role]["Properties"]
+        if not set(properties.get("ManagedPolicyArns", [])) <= {LOGS_POLICY}:
+            yield f"{role}: has a managed policy other than the one for logs"
+        found = set()
+        for policy in properties.get("Policies", []):
+            for statement in as_list(policy["PolicyDocument"]["Statement"]):
+                if statement["Effect"] != "Allow" or not {"Action", "Resource"} <= set(statement):
+                    yield f"{role}: a statement that is not a plain grant: {statement}"
+                    continue
+                for action in as_list(statement["Action"]):
+                    for resource in as_list(statement["Resource"]):
+                        found.add((action, json.dumps(resource, sort_keys=True)))
+        expected = {(action, json.dumps(resource, sort_keys=True)) for action, resource in GRANTS[role]}
+        for action, resource in sorted(found - expected):
+            yield f"{role}: may {action} on {resource}, which it has no use for"
+        for action, resource in sorted(expected - found):
+            yield f"{role}: may not {action} on {resource}"
+        if any("*" in action or resource == '"*"' for action, resource in found):
+            yield f"{role}: a wildcard"
+
+
+def check_schedule(inputs):
+    """The reporter runs every hour, ends before the next run, and a run that fails leaves a trace."""
+    schedules = inputs.of_type("AWS::Scheduler::Schedule")
+    if len(schedules) != 1:
+        yield f"{len(schedules)} schedules, not one"
+    for name, schedule in schedules.items():
+        properties = schedule["Properties"]
+        target = properties["Target"]
+        if properties["ScheduleExpression"] != "rate(1 hour)":
+            yield f"{name}: {properties['ScheduleExpression']}, not hourly"
+        if properties.get("State", "ENABLED") != "ENABLED":
+            yield f"{name}: not enabled"
+        if target["Arn"] != REPORTER:
+            yield f"{name}: does not invoke the reporter"
+        if target.get("DeadLetterConfig") != {"Arn": FAILURES}:
+            yield f"{name}: invocations that fail leave no trace"
+        if not 0 < target.get("RetryPolicy", {}).get("MaximumEventAgeInSeconds", 0) < 3600:
+            yield f"{name}: retries are not over before the next run"
+    if inputs.timeout_ms("Reporter") >= 3_600_000:
+        yield "Reporter: a run may last until the next"
+    destination = inputs.property("ReporterEventInvokeConfig", "DestinationConfig")
+    if destination != {"OnFailure": {"Destination": FAILURES}}:
+        yield "Reporter: runs that fail leave no trace"
+
+
+def check_table(inputs):
+    """The table is the one the ledger uses, and no deployment can lose it."""
+    table = inputs.resources["Table"]
+    for policy in ("DeletionPolicy", "UpdateReplacePolicy"):
+        if table.get(policy) != "Retain":
+            yield f"Table: {policy} is not Retain"
+    for key, expected in TABLE_PROPERTIES.items():
+        if table["Properties"].get(key) != expected:
+            yield f"Table: {key} is {table['Properties'].get(key)}, not {expected}"
+
+
+def check_models(inputs):
+    """The models that can be chosen are the ones with a price, the first of them unless chosen."""
+    names = [model["name"] for model in inputs.models["model"]]
+    parameter = inputs.template["Parameters"]["OpenAiModel"]
+    if parameter.get("AllowedValues") != names or parameter.get("Default") != names[0]:
+        yield f"OpenAiModel allows {parameter.get('AllowedValues')}, infra/models.toml has {names}"
+
+
+def check_samconfig(inputs):
+    """Only commands that want the template as written are pointed at it; `deploy` takes the one that was built."""
+    found = {
+        f"{environment}.{command}"
+        for environment, commands in inputs.samconfig.items()
+        if isinstance(commands, dict)
+        for command, section in commands.items()
+        if "template_file" in section.get("parameters", {}) or "template" in section.get("parameters", {})
+    }
+    if found != {"default.build", "default.validate"}:
+        yield f"template_file is set for {sorted(found)}"
+
+
+CHECKS = [
+    check_routes,
+    check_timeouts,
+    check_gateway,
+    check_functions,
+    check_secrets,
+    check_permissions,
+    check_schedule,
+    check_table,
+    check_models,
+    check_samconfig,
+]
+
+
+def as_list(value):
+    """IAM writes a list of one as that one."""
+    return value if isinstance(value, list) else [value]
+
+
+def failures(inputs):
+    """Name of the check -> what it found, for the checks that found something."""
+    found = {check.__name__: list(check(inputs)) for check in CHECKS}
+    return {name: messages for name, messages in found.items() if messages}
+
+
+def at(root, path):
+    """The parent of what a path such as `template/Resources/Table` names, and its last key; `~` stands for a slash."""
+    *parents, last = [int(key) if key.isdigit() else key.replace("~", "/") for key in path.split("/")]
+    for key in parents:
+        root = root[key]
+    return root, last
+
+
+def put(path, value):
+    """A mutation: sets what the path names."""
+
+    def mutate(root):
+        parent, last = at(root, path)
+        parent[last] = value
+
+    return mutate
+
+
+def drop(path):
+    """A mutation: removes what the path names, which must be there."""
+
+    def mutate(root):
+        parent, last = at(root, path)
+        del parent[last]
+
+    return mutate
+
+
+GENERATE = "template/Resources/Generate/Properties"
+ACCOUNT = "template/Resources/Account/Properties"
+REPORTER_PROPERTIES = "template/Resources/Reporter/Properties"
+API = "template/Resources/Api/Properties"
+LEDGER_STATEMENT = f"{GENERATE}/Policies/0/Statement/0"
+GLOBALS = "template/Globals"
+PARAMETERS = "template/Parameters"
+TABLE_PATH = "template/Resources/Table"
+
+# The check that must fail -> the ways of breaking the project that it must notice.
+MUTATIONS = {
+    "check_routes": [
+        put(f"{GENERATE}/Events/Post/Properties/ResponseTransferMode", "STREAM"),
+        drop(f"{GENERATE}/Events/Post/Properties/ResponseTransferMode"),
+        drop(f"{GENERATE}/Events/Preflight/Properties/ResponseTransferMode"),
+        drop(f"{GENERATE}/Events/Post/Properties/TimeoutInMillis"),
+        put(f"{GENERATE}/Events/Post/Properties/TimeoutInMillis", 29_000),
+        put(f"{GENERATE}/Timeout", 299),
+        put(f"{ACCOUNT}/Events/Get/Properties/ResponseTransferMode", "RESPONSE_STREAM"),
+        put(f"{ACCOUNT}/Events/Get/Properties/Path", "/v1/use"),
+        drop(f"{GENERATE}/Events/Preflight"),
+        put(f"{API}/Cors", "'https://app.example.com'"),
+    ],
+    "check_timeouts": [
+        put(f"{ACCOUNT}/Timeout", 29),
+        put(f"{REPORTER_PROPERTIES}/Timeout", 901),
+    ],
+    "check_gateway": [
+        put(f"{API}/EndpointConfiguration/Type", "EDGE"),
+        drop(f"{GLOBALS}/Api/OpenApiVersion"),
+        drop(f"{API}/GatewayResponses/DEFAULT_5XX"),
+        drop(f"{API}/GatewayResponses/DEFAULT_4XX/ResponseParameters/Headers/Content-Type"),
+        drop(f"{API}/GatewayResponses/DEFAULT_4XX/ResponseParameters/Headers/Access-Control-Allow-Origin"),
+        put(f"{API}/GatewayResponses/DEFAULT_4XX/ResponseTemplates/application~json", '{"message":"no"}'),
+        put(f"{API}/GatewayResponses/DEFAULT_4XX/ResponseTemplates/application~json", '{"type":'),
+    ],
+    "check_functions": [
+        drop("template/Resources/Account/Metadata/BuildMethod"),
+        put("template/Resources/Account/Metadata/BuildProperties/Binary", "generate"),
+        put(f"{GLOBALS}/Function/Runtime", "provided.al2"),
+        put(f"{GLOBALS}/Function/Architectures", ["arm64"]),
+        put(f"{PARAMETERS}/Architecture/Default", "x86_64"),
+        drop(f"{ACCOUNT}/LoggingConfig"),
+        drop("template/Resources/AccountLogs/Properties/RetentionInDays"),
+        put(f"{ACCOUNT}/Environment/Variables/STRIPE_SECRET_KEY", {"Ref": "StripeSecretKey"}),
+        drop(f"{REPORTER_PROPERTIES}/Environment/Variables/STRIPE_METER_ID"),
+        drop("template/Resources/Webhook"),
+    ],
+    "check_secrets": [
+        put(f"{PARAMETERS}/StripeSecretKey/NoEcho", False),
+        drop(f"{PARAMETERS}/OpenAiApiKey/NoEcho"),
+        put(f"{PARAMETERS}/StripeWebhookSecret/Default", "whsec_0"),
+        put(f"{GENERATE}/Environment/Variables/OPENAI_API_KEY", "sk-literal"),
+    ],
+    "check_permissions": [
+        put(f"{LEDGER_STATEMENT}/Action", "dynamodb:*"),
+        put(f"{LEDGER_STATEMENT}/Resource", "*"),
+        put(f"{LEDGER_STATEMENT}/Resource", {"Fn::Sub": "${Table.Arn}*"}),
+        put(f"{LEDGER_STATEMENT}/Action", ["dynamodb:GetItem", "dynamodb:Scan"]),
+        put(LEDGER_STATEMENT, {"Effect": "Allow", "NotAction": "iam:*", "Resource": "*"}),
+        put(f"{GENERATE}/Policies", ["AWSLambdaBasicExecutionRole", "arn:aws:iam::aws:policy/AmazonDynamoDBFullAccess"]),
+        put(f"{REPORTER_PROPERTIES}/Policies/0/Statement/1/Resource", {"Fn::Sub": "${Table.Arn}/index/*"}),
+        drop(f"{REPORTER_PROPERTIES}/Policies/0/Statement/2"),
+    ],
+    "check_schedule": [
+        put(f"{REPORTER_PROPERTIES}/Events/Hourly/Properties/ScheduleExpression", "rate(1 day)"),
+        put(f"{REPORTER_PROPERTIES}/Events/Hourly/Properties/State", "DISABLED"),
+        drop(f"{REPORTER_PROPERTIES}/Events/Hourly/Properties/DeadLetterConfig"),
+        drop(f"{REPORTER_PROPERTIES}/Events/Hourly/Properties/RetryPolicy"),
+        drop(f"{REPORTER_PROPERTIES}/Events/Hourly"),
+        drop(f"{REPORTER_PROPERTIES}/EventInvokeConfig"),
+        put(f"{REPORTER_PROPERTIES}/Timeout", 3600),
+    ],
+    "check_table": [
+        drop(f"{TABLE_PATH}/DeletionPolicy"),
+        drop(f"{TABLE_PATH}/UpdateReplacePolicy"),
+        put(f"{TABLE_PATH}/Properties/BillingMode", "PROVISIONED"),
+        put(f"{TABLE_PATH}/Properties/DeletionProtectionEnabled", False),
+        drop(f"{TABLE_PATH}/Properties/PointInTimeRecoverySpecification"),
+        put(f"{TABLE_PATH}/Properties/TimeToLiveSpecification/AttributeName", "expires"),
+        put(f"{TABLE_PATH}/Properties/KeySchema/1/AttributeName", "dirty"),
+        put(f"{TABLE_PATH}/Properties/GlobalSecondaryIndexes/0/Projection/ProjectionType", "ALL"),
+    ],
+    "check_models": [
+        put(f"{PARAMETERS}/OpenAiModel/Default", "gpt-4o-mini"),
+        put("models/model/0/name", "another"),
+    ],
+    "check_samconfig": [
+        put("samconfig/default/deploy/parameters/template_file", "infra/template.yaml"),
+        drop("samconfig/default/build/parameters/template_file"),
+    ],
+}
+
+
+def read():
+    """The files as they are."""
+    return {
+        "template": yaml_parse((ROOT / "infra/template.yaml").read_text()),
+        "samconfig": tomllib.loads((ROOT / "samconfig.toml").read_text()),
+        "models": tomllib.loads((ROOT / "infra/models.toml").read_text()),
+    }
+
+
+def self_test():
+    """Breaks the files in every way of MUTATIONS; returns how many went unnoticed."""
+    if set(MUTATIONS) != {check.__name__ for check in CHECKS}:
+        print("self-test: a check without a mutation, or the reverse")
+        return 1
+    unnoticed = 0
+    count = 0
+    for expected, mutations in MUTATIONS.items():
+        for number, mutate in enumerate(mutations):
+            files = read()
+            mutate(files)
+            count += 1
+            found = failures(Inputs(**files))
+            if expected not in found:
+                unnoticed += 1
+                print(f"self-test: {expected}: mutation {number} went unnoticed; noticed: {found}")
+    print(f"self-test: {count} mutations, {unnoticed} unnoticed")
+    return unnoticed
+
+
+def main():
+    """Exit code 0 if everything holds."""
+    if sys.argv[1:] == ["--self-test"]:
+        return 1 if self_test() else 0
+    if sys.argv[1:]:
+        print(__doc__)
+        return 2
+    found = failures(Inputs(**read()))
+    for name, messages in found.items():
+        for message in messages:
+            print(f"{name}: {message}")
+    print(f"template: {len(CHECKS)} checks, {len(found)} failed")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

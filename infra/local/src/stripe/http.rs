@@ -1,0 +1,286 @@
+//! The HTTP side: who may ask, what is asked, in which order a request meets outage, key, faults, idempotency and locks.
+//!
+//! Owns the routes and the headers. Everything that changes the account happens under one lock, in one step, so that a
+//! request is either done or not done.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use axum::http::{Method, Response, StatusCode};
+use base64::Engine as _;
+use serde_json::Value;
+
+use super::error::{ApiError, Saved};
+use super::faults::Fault;
+use super::form::Params;
+use super::idempotency::{Answer, Begin};
+use super::webhooks::API_VERSION;
+use super::{Shared, catalog, lock, meter_events, subscriptions};
+use super::{billing, world::World};
+
+/// Largest request body, in bytes.
+const MAX_BODY: usize = 1 << 20;
+/// How long a request that is never answered is kept, if its client does not leave.
+const MAX_HANG: Duration = Duration::from_secs(120);
+
+/// A request, read.
+struct Call {
+    method: Method,
+    path: String,
+    headers: HeaderMap,
+    query: String,
+    body: String,
+}
+
+impl Call {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+/// How a request ends: with an answer or, for the faults that want it, never.
+enum Outcome {
+    Answer { answer: Answer, replayed: bool },
+    Silence,
+}
+
+/// Answers every request.
+pub(super) async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
+    let id = shared.next_request_id();
+    let (parts, body) = request.into_parts();
+    let Some(body) = to_bytes(body, MAX_BODY).await.ok().and_then(|body| String::from_utf8(body.to_vec()).ok()) else {
+        let error = ApiError::invalid_request("The request's body could not be read.");
+        return respond(&failure(&error, &id), None, false);
+    };
+    let call = Call {
+        method: parts.method,
+        path: parts.uri.path().to_owned(),
+        headers: parts.headers,
+        query: parts.uri.query().unwrap_or_default().to_owned(),
+        body,
+    };
+    let key = call.header("idempotency-key").filter(|_| call.method == Method::POST).map(str::to_owned);
+    let outcome = answer(&shared, &call, key.as_deref(), &id).await;
+    shared.wake_if_due();
+    match outcome {
+        Outcome::Answer { answer, replayed } => respond(&answer, key.as_deref().map(|key| (key, id.as_str())), replayed),
+        Outcome::Silence => {
+            tokio::select! {
+                () = shared.stop.cancelled() => {}
+                () = tokio::time::sleep(MAX_HANG) => {}
+            }
+            respond(&failure(&ApiError::server(504), &id), None, false)
+        }
+    }
+}
+
+async fn answer(shared: &Arc<Shared>, call: &Call, key: Option<&str>, id: &str) -> Outcome {
+    let refuse = |error: &ApiError| Outcome::Answer { answer: failure(error, id), replayed: false };
+    let fault = match admit(shared, call) {
+        Ok(fault) => fault,
+        Err(error) => return refuse(&error),
+    };
+    match fault {
+        Some(Fault::TimeoutBeforeCommit) => return Outcome::Silence,
+        Some(Fault::Status(409)) => return refuse(&ApiError::key_in_use(key.unwrap_or_default())),
+        Some(Fault::Status(429)) => return refuse(&ApiError::rate_limited()),
+        _ => {}
+    }
+    let params = match params(call) {
+        Ok(params) => params,
+        Err(error) => return refuse(&error),
+    };
+    let mut claim = None;
+    if let Some(key) = key {
+        match lock(&shared.keys).begin(key, &call.path, &params, shared.clock.now_s()) {
+            Ok(Begin::Execute) => {}
+            Ok(Begin::Replay(answer)) => return Outcome::Answer { answer, replayed: true },
+            Err(error) => return refuse(&error),
+        }
+        claim = Some(Claim { shared, key, saved: None });
+    }
+    let result = match fault {
+        Some(Fault::Status(status)) => Err(ApiError::server(status)),
+        _ => execute(shared, call, params).await,
+    };
+    let result = match (fault, result) {
+        (Some(Fault::ErrorAfterCommit), Ok(_)) => Err(ApiError::server(500)),
+        (_, result) => result,
+    };
+    let (answer, saved) = match result {
+        Ok(body) => (success(&body, id), Saved::Yes),
+        Err(error) => (failure(&error, id), error.saved),
+    };
+    if let Some(claim) = claim.as_mut().filter(|_| saved == Saved::Yes) {
+        claim.saved = Some(answer.clone());
+    }
+    if fault == Some(Fault::TimeoutAfterCommit) { Outcome::Silence } else { Outcome::Answer { answer, replayed: false } }
+}
+
+/// A claimed idempotency key; released when the request ends, also when its client leaves.
+struct Claim<'a> {
+    shared: &'a Shared,
+    key: &'a str,
+    saved: Option<Answer>,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        lock(&self.shared.keys).end(self.key, self.saved.as_ref(), self.shared.clock.now_s());
+    }
+}
+
+/// Outage, key, version, limit: what is looked at before the request itself. The fault that it meets, if any.
+fn admit(shared: &Shared, call: &Call) -> Result<Option<Fault>, ApiError> {
+    if lock(&shared.faults).outage {
+        return Err(ApiError::outage());
+    }
+    authenticate(shared, call)?;
+    if let Some(version) = call.header("stripe-version").filter(|version| !is_version(version)) {
+        return Err(ApiError::invalid_request(format!("Invalid Stripe API version: {version}")));
+    }
+    if !lock(&shared.rate).admit(shared.clock.now_s()) {
+        return Err(ApiError::rate_limited());
+    }
+    Ok(lock(&shared.faults).take(&call.path))
+}
+
+fn authenticate(shared: &Shared, call: &Call) -> Result<(), ApiError> {
+    let given = call.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let Some((scheme, credentials)) = given.and_then(|value| value.split_once(' ')) else {
+        let message = "You did not provide an API key. You need to provide your API key in the Authorization header, \
+                       using Bearer auth (e.g. 'Authorization: Bearer YOUR_SECRET_KEY').";
+        return Err(ApiError::unauthenticated(message.to_owned()));
+    };
+    let key = if scheme.eq_ignore_ascii_case("bearer") {
+        Some(credentials.trim().to_owned())
+    } else if scheme.eq_ignore_ascii_case("basic") {
+        let decoded = base64::engine::general_purpose::STANDARD.decode(credentials.trim()).ok();
+        let decoded = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
+        decoded.map(|pair| pair.split_once(':').map_or(pair.clone(), |(user, _)| user.to_owned()))
+    } else {
+        None
+    };
+    if key.as_deref() == Some(shared.api_key.as_str()) {
+        Ok(())
+    } else {
+        Err(ApiError::unauthenticated("Invalid API Key provided: ****".to_owned()))
+    }
+}
+
+/// `2026-09-30.endive`: a date, then perhaps a name.
+fn is_version(text: &str) -> bool {
+    let (date, name) = text.split_once('.').unwrap_or((text, "a"));
+    let shape = date.len() == 10
+        && date.bytes().enumerate().all(|(at, byte)| if at == 4 || at == 7 { byte == b'-' } else { byte.is_ascii_digit() });
+    shape && !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase())
+}
+
+fn params(call: &Call) -> Result<Params, ApiError> {
+    let kind = call.header(CONTENT_TYPE.as_str()).unwrap_or_default();
+    if !call.body.is_empty() && !kind.starts_with("application/x-www-form-urlencoded") {
+        let message = "Invalid request (check that your POST content type is application/x-www-form-urlencoded).";
+        return Err(ApiError::invalid_request(message));
+    }
+    Params::parse(&[&call.query, &call.body])
+}
+
+async fn execute(shared: &Arc<Shared>, call: &Call, params: Params) -> Result<Value, ApiError> {
+    if (&call.method, call.path.as_str()) == (&Method::POST, "/v1/billing/meter_events") {
+        return meter_event(shared, params).await;
+    }
+    let now_s = shared.clock.now_s();
+    let mut world = lock(&shared.world);
+    billing::catch_up(&mut world, now_s);
+    route(&mut world, call, params, now_s)
+}
+
+async fn meter_event(shared: &Arc<Shared>, params: Params) -> Result<Value, ApiError> {
+    let proposed = meter_events::propose(&lock(&shared.world), params)?;
+    // One call at a time for a customer and meter; the lock lasts until this request is answered or its client leaves.
+    let _working = shared.work_on((proposed.meter.id.clone(), proposed.customer.clone()))?;
+    shared.pass_gate().await;
+    let now_s = shared.clock.now_s();
+    let mut world = lock(&shared.world);
+    billing::catch_up(&mut world, now_s);
+    meter_events::accept(&mut world, proposed, now_s)
+}
+
+fn route(world: &mut World, call: &Call, params: Params, now_s: i64) -> Result<Value, ApiError> {
+    let segments: Vec<&str> = call.path.trim_start_matches('/').split('/').collect();
+    match (call.method.as_str(), segments.as_slice()) {
+        ("POST", ["v1", "customers"]) => catalog::create_customer(world, params, now_s),
+        ("GET", ["v1", "customers"]) => catalog::list_customers(world, params),
+        ("GET", ["v1", "customers", id]) => catalog::retrieve_customer(world, id, params),
+        ("POST", ["v1", "customers", id]) => catalog::update_customer(world, id, params),
+        ("POST", ["v1", "products"]) => catalog::create_product(world, params, now_s),
+        ("GET", ["v1", "products"]) => catalog::list_products(world, params),
+        ("GET", ["v1", "products", id]) => catalog::retrieve_product(world, id, params),
+        ("POST", ["v1", "products", id]) => catalog::update_product(world, id, params, now_s),
+        ("POST", ["v1", "prices"]) => catalog::create_price(world, params, now_s),
+        ("GET", ["v1", "prices"]) => catalog::list_prices(world, params),
+        ("GET", ["v1", "prices", id]) => catalog::retrieve_price(world, id, params),
+        ("POST", ["v1", "prices", id]) => catalog::update_price(world, id, params),
+        ("POST", ["v1", "billing", "meters"]) => catalog::create_meter(world, params, now_s),
+        ("GET", ["v1", "billing", "meters"]) => catalog::list_meters(world, params),
+        ("GET", ["v1", "billing", "meters", id]) => catalog::retrieve_meter(world, id, params),
+        ("GET", ["v1", "billing", "meters", id, "event_summaries"]) => {
+            meter_events::summaries(world, id, params, now_s)
+        }
+        ("POST", ["v1", "subscriptions"]) => subscriptions::create(world, params, now_s),
+        ("GET", ["v1", "subscriptions"]) => subscriptions::list(world, params),
+        ("GET", ["v1", "subscriptions", id]) => subscriptions::retrieve(world, id, params),
+        ("POST", ["v1", "subscriptions", id]) => subscriptions::update(world, id, params, now_s),
+        ("DELETE", ["v1", "subscriptions", id]) => subscriptions::cancel(world, id, params, now_s),
+        ("GET", ["v1", "invoices"]) => subscriptions::list_invoices(world, params),
+        ("GET", ["v1", "invoices", id]) => subscriptions::retrieve_invoice(world, id, params),
+        ("POST", ["v1", "invoices", id, "finalize"]) => subscriptions::finalize_invoice(world, id, params, now_s),
+        (method, _) => Err(ApiError::unknown_url(method, &call.path)),
+    }
+}
+
+fn success(body: &Value, id: &str) -> Answer {
+    Answer { status: 200, body: body.to_string(), request_id: id.to_owned(), should_retry: None }
+}
+
+fn failure(error: &ApiError, id: &str) -> Answer {
+    Answer {
+        status: error.status,
+        body: error.body().to_string(),
+        request_id: id.to_owned(),
+        should_retry: error.should_retry,
+    }
+}
+
+/// `key`: the idempotency key and the id of the request that brought it now.
+fn respond(answer: &Answer, key: Option<(&str, &str)>, replayed: bool) -> Response<Body> {
+    let mut response = Response::new(Body::from(answer.body.clone()));
+    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert("stripe-version", HeaderValue::from_static(API_VERSION));
+    if answer.status == 401 {
+        headers.insert("www-authenticate", HeaderValue::from_static("Basic realm=\"Stripe\""));
+    }
+    let mut set = |name: &'static str, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    };
+    let request_id = key.map_or(answer.request_id.as_str(), |(_, now)| now);
+    set("request-id", request_id);
+    if let Some(should_retry) = answer.should_retry {
+        set("stripe-should-retry", if should_retry { "true" } else { "false" });
+    }
+    if let Some((key, _)) = key {
+        set("idempotency-key", key);
+        set("original-request", &answer.request_id);
+        if replayed {
+            set("idempotent-replayed", "true");
+        }
+    }
+    response
+}

@@ -1,0 +1,437 @@
+//! The port in DynamoDB: one request a method.
+//!
+//! An admission's write is one conditional `UpdateItem` and never part of a transaction: a transaction makes concurrent
+//! plain writes of the item fail (see docs/adr/0001). The two transactions here, opening a meter and changing an
+//! account, happen once a month and once a click.
+
+use crate::{
+    expression::{self, Expression, Slot},
+    item::{self, Item, attr},
+    store::{
+        AdmitAnswer, AdmitFailure, Changed, Cursor, Fault, Loaded, MeterKey, PAGE_MAX, Page, Store,
+        StoreError,
+    },
+};
+use aws_config::{BehaviorVersion, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_sdk_dynamodb::{
+    Client,
+    error::{ProvideErrorMetadata, SdkError},
+    operation::update_item::UpdateItemError,
+    types::{
+        CancellationReason, Put, ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update,
+    },
+};
+use domain::{
+    AccountChange, Admission, Meter, Opening, Receipt, Release, ReportRow, RowFate, Seal, Timestamp, UserId,
+};
+use std::{error::Error, time::Duration};
+
+/// How long a connection to DynamoDB may take, in milliseconds.
+const CONNECT_MS_MAX: u64 = 1_000;
+/// How long one try of one operation may take, in milliseconds.
+const ATTEMPT_MS_MAX: u64 = 2_000;
+/// How long one operation may take with all its tries, in milliseconds.
+const OPERATION_MS_MAX: u64 = 6_000;
+/// How often the SDK tries an operation that is harmless to repeat.
+const ATTEMPTS_MAX: u32 = 3;
+/// How often a void is decided anew while its rate window changes under it.
+const SLOT_TRIES_MAX: u32 = 3;
+/// Account and newest meter: what one `Query` reads.
+const LOADED_ITEMS: i32 = 2;
+
+/// Where the table is.
+#[derive(Clone, Debug)]
+pub struct DynamoSettings {
+    /// The table's name.
+    pub table: String,
+    /// Another endpoint than the region's own, for a local table.
+    pub endpoint: Option<String>,
+}
+
+/// A ledger's store in one DynamoDB table. Clones share its connections.
+#[derive(Clone)]
+pub struct DynamoStore {
+    client: Client,
+    table: String,
+}
+
+impl DynamoStore {
+    /// A store with a client of its own: region and credentials from the AWS environment, rustls with ring.
+    pub async fn connect(settings: DynamoSettings) -> Self {
+        let http = aws_smithy_http_client::Builder::new()
+            .tls_provider(aws_smithy_http_client::tls::Provider::Rustls(
+                aws_smithy_http_client::tls::rustls_provider::CryptoMode::Ring,
+            ))
+            .build_https();
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(Duration::from_millis(CONNECT_MS_MAX))
+            .operation_attempt_timeout(Duration::from_millis(ATTEMPT_MS_MAX))
+            .operation_timeout(Duration::from_millis(OPERATION_MS_MAX))
+            .build();
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .http_client(http)
+            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS_MAX))
+            .timeout_config(timeouts);
+        if let Some(endpoint) = settings.endpoint {
+            loader = loader.endpoint_url(endpoint);
+        }
+        Self::new(Client::new(&loader.load().await), settings.table)
+    }
+
+    /// A store over a client that was configured elsewhere.
+    pub fn new(client: Client, table: String) -> Self {
+        Self { client, table }
+    }
+
+    async fn update(
+        &self,
+        operation: &'static str,
+        key: &MeterKey,
+        e: Expression,
+    ) -> Result<Changed, StoreError> {
+        match self.updating(key, e).send().await {
+            Ok(_) => Ok(Changed::Yes),
+            Err(error) if refused(&error).is_some() => Ok(Changed::No),
+            Err(error) => Err(failed(operation, error)),
+        }
+    }
+
+    fn updating(
+        &self,
+        key: &MeterKey,
+        e: Expression,
+    ) -> aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder {
+        self.client
+            .update_item()
+            .table_name(&self.table)
+            .key(attr::PK, item::pk(&key.user))
+            .key(attr::SK, item::s(&item::meter_sk(key.period_start)))
+            .set_update_expression(e.update())
+            .condition_expression(e.condition())
+            .set_expression_attribute_names(Some(e.names))
+            .set_expression_attribute_values(some_unless_empty(e.values))
+    }
+
+    async fn transact(
+        &self,
+        operation: &'static str,
+        items: Vec<TransactWriteItem>,
+    ) -> Result<Changed, StoreError> {
+        let sent = self.client.transact_write_items().set_transact_items(Some(items)).send().await;
+        let Err(error) = sent else { return Ok(Changed::Yes) };
+        let canceled = error.as_service_error().and_then(|service| match service {
+            aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError::TransactionCanceledException(
+                canceled,
+            ) => Some(canceled.cancellation_reasons().to_vec()),
+            _ => None,
+        });
+        let has = |code: &str, reasons: &[CancellationReason]| {
+            reasons.iter().any(|reason| reason.code() == Some(code))
+        };
+        match canceled {
+            Some(reasons) if has("ConditionalCheckFailed", &reasons) => Ok(Changed::No),
+            Some(reasons) if has("TransactionConflict", &reasons) => {
+                Err(StoreError::new(operation, Fault::Conflict).because(error))
+            }
+            _ => Err(failed(operation, error)),
+        }
+    }
+
+    fn put(&self, item: Item, e: Expression) -> Result<TransactWriteItem, StoreError> {
+        let put = Put::builder()
+            .table_name(&self.table)
+            .set_item(Some(item))
+            .condition_expression(e.condition())
+            .set_expression_attribute_names(Some(e.names))
+            .set_expression_attribute_values(some_unless_empty(e.values))
+            .build()
+            .map_err(|error| StoreError::new("build put", Fault::Rejected).because(error))?;
+        Ok(TransactWriteItem::builder().put(put).build())
+    }
+
+    fn update_in(&self, user: &UserId, sk: &str, e: Expression) -> Result<TransactWriteItem, StoreError> {
+        let update = Update::builder()
+            .table_name(&self.table)
+            .key(attr::PK, item::pk(user))
+            .key(attr::SK, item::s(sk))
+            .set_update_expression(e.update())
+            .condition_expression(e.condition())
+            .set_expression_attribute_names(Some(e.names))
+            .set_expression_attribute_values(some_unless_empty(e.values))
+            .build()
+            .map_err(|error| StoreError::new("build update", Fault::Rejected).because(error))?;
+        Ok(TransactWriteItem::builder().update(update).build())
+    }
+
+    /// Puts an item unless its key is taken; answers the item that was there first.
+    async fn put_once(&self, operation: &'static str, item: Item) -> Result<Option<Item>, StoreError> {
+        let e = expression::absent();
+        let sent = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(item))
+            .condition_expression(e.condition())
+            .set_expression_attribute_names(Some(e.names))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .send()
+            .await;
+        match sent {
+            Ok(_) => Ok(None),
+            Err(error) => match error.as_service_error() {
+                Some(
+                    aws_sdk_dynamodb::operation::put_item::PutItemError::ConditionalCheckFailedException(
+                        failure,
+                    ),
+                ) => failure
+                    .item()
+                    .cloned()
+                    .map(Some)
+                    .ok_or_else(|| StoreError::new(operation, Fault::Corrupt)),
+                _ => Err(failed(operation, error)),
+            },
+        }
+    }
+}
+
+impl Store for DynamoStore {
+    async fn load(&self, user: &UserId) -> Result<Option<Loaded>, StoreError> {
+        let found = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .key_condition_expression("#pk = :pk AND #sk BETWEEN :first AND :account")
+            .expression_attribute_names("#pk", attr::PK)
+            .expression_attribute_names("#sk", attr::SK)
+            .expression_attribute_values(":pk", item::pk(user))
+            .expression_attribute_values(":first", item::s(item::FIRST_METER))
+            .expression_attribute_values(":account", item::s(item::ACCOUNT))
+            .scan_index_forward(false)
+            .limit(LOADED_ITEMS)
+            .send()
+            .await
+            .map_err(|error| failed("load", error))?;
+        let mut items = found.items().iter();
+        let Some(account) = items.next().filter(|item| item::is_account(item)) else { return Ok(None) };
+        let account = item::read_account(account)?;
+        let newest = items.next().map(item::read_meter).transpose()?;
+        if let Some(meter) = newest.filter(|meter| meter.period.start() == account.current) {
+            return Ok(Some(Loaded { account, meter }));
+        }
+        // A subscription that was backdated begins a period before the newest one.
+        let key = MeterKey { user: user.clone(), period_start: account.current };
+        let missing = || StoreError::new("load", Fault::Corrupt).because("an account points to no meter");
+        let meter = self.meter(&key).await?.ok_or_else(missing)?;
+        Ok(Some(Loaded { account, meter }))
+    }
+
+    async fn meter(&self, key: &MeterKey) -> Result<Option<Meter>, StoreError> {
+        let found = self
+            .client
+            .get_item()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .key(attr::PK, item::pk(&key.user))
+            .key(attr::SK, item::s(&item::meter_sk(key.period_start)))
+            .send()
+            .await
+            .map_err(|error| failed("read meter", error))?;
+        found.item().map(item::read_meter).transpose()
+    }
+
+    async fn open(&self, opening: &Opening) -> Result<Changed, StoreError> {
+        let (account, meter) = (&opening.account, &opening.meter);
+        let new_meter = self.put(item::write_new_meter(meter), expression::absent())?;
+        let items = match &opening.predecessor {
+            None => vec![self.put(item::write_account(account), expression::absent())?, new_meter],
+            Some(predecessor) => {
+                let to = expression::point_to(account.rev, predecessor.start, account.current);
+                let old = item::meter_sk(predecessor.start);
+                vec![
+                    self.update_in(&account.user, item::ACCOUNT, to)?,
+                    new_meter,
+                    self.update_in(&account.user, &old, expression::close(predecessor))?,
+                ]
+            }
+        };
+        self.transact("open meter", items).await
+    }
+
+    async fn change_account(&self, change: &AccountChange) -> Result<Changed, StoreError> {
+        let (before, user) = (&change.before, &change.before.user);
+        let as_read = expression::account_as_read(before.rev, before.current);
+        let items = vec![
+            self.put(item::write_account(&change.after), as_read)?,
+            self.update_in(
+                user,
+                &item::meter_sk(before.current),
+                expression::account_on_meter(change, user),
+            )?,
+        ];
+        self.transact("change account", items).await
+    }
+
+    async fn admit(&self, admission: &Admission) -> Result<AdmitAnswer, AdmitFailure> {
+        let key = MeterKey { user: admission.user.clone(), period_start: admission.period_start };
+        let once = aws_sdk_dynamodb::config::Builder::new().retry_config(RetryConfig::disabled());
+        let sent = self
+            .updating(&key, expression::admission(admission))
+            .return_values(ReturnValue::AllNew)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .customize()
+            .config_override(once)
+            .send()
+            .await;
+        match sent {
+            Ok(output) => output
+                .attributes()
+                .ok_or_else(|| StoreError::new("admit", Fault::Corrupt))
+                .and_then(item::read_meter)
+                .map(|meter| AdmitAnswer::Admitted(Box::new(meter)))
+                .map_err(AdmitFailure::Unknown),
+            Err(error) => {
+                if let Some(Refused { found }) = refused(&error) {
+                    let found = found.map(|item| item::read_meter(&item).map(Box::new)).transpose();
+                    return found.map(AdmitAnswer::Stale).map_err(AdmitFailure::NotWritten);
+                }
+                let error = failed("admit", error);
+                Err(match error.fault {
+                    Fault::Throttled | Fault::Conflict | Fault::Rejected => AdmitFailure::NotWritten(error),
+                    Fault::Unanswered | Fault::Corrupt | Fault::Contended => AdmitFailure::Unknown(error),
+                })
+            }
+        }
+    }
+
+    async fn put_receipt(&self, receipt: &Receipt) -> Result<Receipt, StoreError> {
+        match self.put_once("put receipt", item::write_receipt(receipt)).await? {
+            None => Ok(receipt.clone()),
+            Some(standing) => item::read_receipt(&standing),
+        }
+    }
+
+    async fn release(&self, release: &Release) -> Result<Changed, StoreError> {
+        let key = MeterKey { user: release.user.clone(), period_start: release.period_start };
+        let window = release.hold.window;
+        let mut slot = if release.returns_slot { Slot::Returned(window) } else { Slot::Kept };
+        for _ in 0..SLOT_TRIES_MAX {
+            let sent = self
+                .updating(&key, expression::release(release, slot))
+                .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+                .send()
+                .await;
+            let Err(error) = sent else { return Ok(Changed::Yes) };
+            let Some(Refused { found }) = refused(&error) else { return Err(failed("release", error)) };
+            let Some(meter) = found.map(|item| item::read_meter(&item)).transpose()? else {
+                return Ok(Changed::No);
+            };
+            if !meter.holds.contains_key(&release.id) {
+                return Ok(Changed::No);
+            }
+            // The hold is there, so it was the rate window that is not as assumed.
+            let counted = meter.rate.counts.get(&window).is_some_and(|count| *count > 0);
+            slot = if counted { Slot::Returned(window) } else { Slot::Gone(window) };
+        }
+        Err(StoreError::new("release", Fault::Contended))
+    }
+
+    async fn seal(&self, key: &MeterKey, seal: &Seal) -> Result<Changed, StoreError> {
+        self.update("seal", key, expression::seal(seal)).await
+    }
+
+    async fn note_attempt(&self, key: &MeterKey, seq: u64, at: Timestamp) -> Result<Changed, StoreError> {
+        self.update("note attempt", key, expression::attempt(seq, at)).await
+    }
+
+    async fn put_report(
+        &self,
+        key: &MeterKey,
+        row: &ReportRow,
+        fate: RowFate,
+        at: Timestamp,
+    ) -> Result<RowFate, StoreError> {
+        match self.put_once("put report", item::write_report(key, row, fate, at)).await? {
+            None => Ok(fate),
+            Some(standing) => item::read_fate(&standing),
+        }
+    }
+
+    async fn drop_row(&self, key: &MeterKey, row: &ReportRow, fate: RowFate) -> Result<Changed, StoreError> {
+        self.update("drop row", key, expression::drop_row(row, fate)).await
+    }
+
+    async fn clear(&self, key: &MeterKey) -> Result<Changed, StoreError> {
+        self.update("clear", key, expression::clear()).await
+    }
+
+    async fn dirty(&self, shard: u8, from: Option<&Cursor>) -> Result<Page, StoreError> {
+        let start = from.map(|Cursor(last)| {
+            Item::from([
+                (attr::DIRTY.to_owned(), item::shard(shard)),
+                (attr::PK.to_owned(), item::pk(&last.user)),
+                (attr::SK.to_owned(), item::s(&item::meter_sk(last.period_start))),
+            ])
+        });
+        let found = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .index_name(attr::DIRTY)
+            .key_condition_expression("#dirty = :shard")
+            .expression_attribute_names("#dirty", attr::DIRTY)
+            .expression_attribute_values(":shard", item::shard(shard))
+            .limit(i32::from(PAGE_MAX))
+            .set_exclusive_start_key(start)
+            .send()
+            .await
+            .map_err(|error| failed("read dirty", error))?;
+        let keys = found.items().iter().map(item::read_meter_key).collect::<Result<_, _>>()?;
+        let next = found.last_evaluated_key().map(item::read_meter_key).transpose()?.map(Cursor);
+        Ok(Page { keys, next })
+    }
+}
+
+fn some_unless_empty(values: Item) -> Option<Item> {
+    (!values.is_empty()).then_some(values)
+}
+
+/// A condition that did not hold, and the item that it was held against, if there is one.
+struct Refused {
+    found: Option<Item>,
+}
+
+fn refused<R>(error: &SdkError<UpdateItemError, R>) -> Option<Refused> {
+    match error.as_service_error() {
+        Some(UpdateItemError::ConditionalCheckFailedException(failure)) => {
+            Some(Refused { found: failure.item().cloned() })
+        }
+        _ => None,
+    }
+}
+
+/// What a failed operation means. Whatever is not certainly a refusal may have been done.
+fn failed<E, R>(operation: &'static str, error: SdkError<E, R>) -> StoreError
+where
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+    R: std::fmt::Debug + Send + Sync + 'static,
+{
+    let fault = match &error {
+        SdkError::ConstructionFailure(_) => Fault::Rejected,
+        SdkError::ServiceError(service) => match service.err().code() {
+            Some(
+                "ProvisionedThroughputExceededException"
+                | "RequestLimitExceeded"
+                | "ThrottlingException"
+                | "Throttling",
+            ) => Fault::Throttled,
+            Some("TransactionConflictException" | "TransactionInProgressException") => Fault::Conflict,
+            Some("InternalServerError" | "ServiceUnavailable" | "InternalFailure") | None => {
+                Fault::Unanswered
+            }
+            Some(_) => Fault::Rejected,
+        },
+        _ => Fault::Unanswered,
+    };
+    StoreError::new(operation, fault).because(error)
+}

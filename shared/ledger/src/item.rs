@@ -1,0 +1,457 @@
+//! How items are spelled: every key, every attribute name, and the conversions between stored items and the domain's
+//! types. Nothing else in the project spells an attribute name.
+//!
+//! | item | keys | |
+//! |---|---|---|
+//! | meter | `U#<user>` / `M#<period start>` | one user's counters of one period |
+//! | account | `U#<user>` / `N` | what a user bought |
+//! | receipt | `U#<user>` / `R#<period start>#<hold id>` | one request |
+//! | report | `U#<user>` / `P#<period start>#<seq>` | one meter event |
+//!
+//! The account's key sorts right behind its meters', so that one `Query` backwards over two items answers the account
+//! and its newest meter. Period starts are seconds since the epoch, in twelve digits so that they sort as numbers.
+
+use crate::store::{Fault, MeterKey, StoreError, shard_of};
+use aws_sdk_dynamodb::types::AttributeValue;
+use domain::{
+    Account, Classes, CustomerId, Hold, HoldId, Meter, NanoUsd, Outcome, Period, PlanId, RateCounts, Receipt,
+    ReportRow, RowFate, SubscriptionId, Timestamp, Tokens, Totals, Usage, UserId, Window,
+};
+use std::collections::{BTreeMap, HashMap};
+
+pub(crate) type Item = HashMap<String, AttributeValue>;
+
+/// Attribute names.
+pub(crate) mod attr {
+    pub(crate) const PK: &str = "pk";
+    pub(crate) const SK: &str = "sk";
+    /// The key of the sparse index, and the index's name.
+    pub(crate) const DIRTY: &str = "dirty";
+
+    pub(crate) const REV: &str = "rev";
+    pub(crate) const CUSTOMER: &str = "customer";
+
+    pub(crate) const PLAN: &str = "plan";
+    pub(crate) const SUBSCRIPTION: &str = "subscription";
+    pub(crate) const ANCHOR: &str = "anchor_s";
+    pub(crate) const CURRENT: &str = "current_s";
+    pub(crate) const SPEND_CAP: &str = "spend_cap";
+
+    pub(crate) const PERIOD_END: &str = "period_end_s";
+    pub(crate) const SETTLED: &str = "settled";
+    pub(crate) const COMMITTED: &str = "committed";
+    pub(crate) const SEALED: &str = "sealed";
+    pub(crate) const PARKED: &str = "parked";
+    pub(crate) const RATE: &str = "rate";
+    pub(crate) const NEWEST: &str = "rate_newest";
+    pub(crate) const HOLDS: &str = "holds";
+    pub(crate) const CLOSED: &str = "closed";
+    pub(crate) const PENDING: &str = "pending";
+    pub(crate) const SEQ: &str = "seq";
+    pub(crate) const REQUESTS: &str = "requests";
+    pub(crate) const ABSORBED: &str = "absorbed";
+    pub(crate) const COST: &str = "cost_nano_usd";
+    pub(crate) const INPUT: &str = "input";
+    pub(crate) const CACHED_INPUT: &str = "cached_input";
+    pub(crate) const CACHE_WRITE: &str = "cache_write";
+    pub(crate) const OUTPUT: &str = "output";
+    pub(crate) const REASONING: &str = "reasoning";
+
+    pub(crate) const TOKENS: &str = "tokens";
+    pub(crate) const WINDOW: &str = "window";
+    pub(crate) const EXPIRES: &str = "expires_ms";
+
+    pub(crate) const IDENTIFIER: &str = "identifier";
+    pub(crate) const TIMESTAMP: &str = "timestamp_s";
+    pub(crate) const FIRST_ATTEMPT: &str = "first_attempt_ms";
+    pub(crate) const FATE: &str = "fate";
+
+    pub(crate) const AT: &str = "at_ms";
+    pub(crate) const OUTCOME: &str = "outcome";
+    pub(crate) const CHARGED: &str = "charged";
+    pub(crate) const MODEL: &str = "model";
+    pub(crate) const PRICE_VERSION: &str = "price_version";
+}
+
+const METER: &str = "M#";
+const RECEIPT: &str = "R#";
+const REPORT: &str = "P#";
+/// The account's sort key, right behind every meter's.
+pub(crate) const ACCOUNT: &str = "N";
+/// The lower bound of a `Query` over meters and account.
+pub(crate) const FIRST_METER: &str = METER;
+
+const OUTCOME_EXACT: &str = "exact";
+const OUTCOME_ESTIMATED: &str = "estimated";
+const OUTCOME_SWEPT: &str = "swept";
+const OUTCOME_VOID: &str = "void";
+const FATE_ACCEPTED: &str = "accepted";
+const FATE_PARKED: &str = "parked";
+
+pub(crate) fn pk(user: &UserId) -> AttributeValue {
+    s(&format!("U#{user}"))
+}
+
+pub(crate) fn meter_sk(period_start: Timestamp) -> String {
+    format!("{METER}{:012}", period_start.s())
+}
+
+pub(crate) fn receipt_sk(period_start: Timestamp, id: &HoldId) -> String {
+    format!("{RECEIPT}{:012}#{id}", period_start.s())
+}
+
+pub(crate) fn report_sk(period_start: Timestamp, seq: u64) -> String {
+    format!("{REPORT}{:012}#{seq:08}", period_start.s())
+}
+
+pub(crate) fn shard(number: u8) -> AttributeValue {
+    s(&format!("D#{number:02}"))
+}
+
+pub(crate) fn shard_key(user: &UserId) -> AttributeValue {
+    shard(shard_of(user))
+}
+
+/// The name of a window in the `rate` map.
+pub(crate) fn window_name(window: Window) -> String {
+    window.index().to_string()
+}
+
+pub(crate) fn n(number: u64) -> AttributeValue {
+    AttributeValue::N(number.to_string())
+}
+
+pub(crate) fn s(text: &str) -> AttributeValue {
+    AttributeValue::S(text.to_owned())
+}
+
+fn corrupt(what: &str) -> StoreError {
+    StoreError::new("read item", Fault::Corrupt).because(what.to_owned())
+}
+
+fn get<'a>(item: &'a Item, name: &str) -> Result<&'a AttributeValue, StoreError> {
+    item.get(name).ok_or_else(|| corrupt(name))
+}
+
+fn number(item: &Item, name: &str) -> Result<u64, StoreError> {
+    get(item, name)?.as_n().ok().and_then(|n| n.parse().ok()).ok_or_else(|| corrupt(name))
+}
+
+fn tokens(item: &Item, name: &str) -> Result<Tokens, StoreError> {
+    Tokens::new(number(item, name)?).map_err(|_| corrupt(name))
+}
+
+fn money(item: &Item, name: &str) -> Result<NanoUsd, StoreError> {
+    NanoUsd::new(number(item, name)?).map_err(|_| corrupt(name))
+}
+
+fn text<'a>(item: &'a Item, name: &str) -> Result<&'a str, StoreError> {
+    get(item, name)?.as_s().map(String::as_str).map_err(|_| corrupt(name))
+}
+
+fn map<'a>(item: &'a Item, name: &str) -> Result<&'a Item, StoreError> {
+    get(item, name)?.as_m().map_err(|_| corrupt(name))
+}
+
+fn parsed<T, E>(item: &Item, name: &str, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<T, StoreError> {
+    parse(text(item, name)?).map_err(|_| corrupt(name))
+}
+
+fn optional<T>(
+    item: &Item,
+    name: &str,
+    read: impl FnOnce(&Item, &str) -> Result<T, StoreError>,
+) -> Result<Option<T>, StoreError> {
+    if item.contains_key(name) { read(item, name).map(Some) } else { Ok(None) }
+}
+
+fn from_s(item: &Item, name: &str) -> Result<Timestamp, StoreError> {
+    number(item, name).map(Timestamp::from_s)
+}
+
+fn from_ms(item: &Item, name: &str) -> Result<Timestamp, StoreError> {
+    number(item, name).map(Timestamp::from_ms)
+}
+
+fn item(entries: impl IntoIterator<Item = (&'static str, AttributeValue)>) -> Item {
+    entries.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// The user in a partition key.
+fn user_of(item: &Item) -> Result<UserId, StoreError> {
+    parsed(item, attr::PK, |pk| UserId::parse(pk.strip_prefix("U#").unwrap_or_default()))
+}
+
+/// The key of a meter, from an item of the table or of its index.
+pub(crate) fn read_meter_key(item: &Item) -> Result<MeterKey, StoreError> {
+    let start = text(item, attr::SK)?.strip_prefix(METER).and_then(|digits| digits.parse().ok());
+    let period_start = Timestamp::from_s(start.ok_or_else(|| corrupt(attr::SK))?);
+    Ok(MeterKey { user: user_of(item)?, period_start })
+}
+
+pub(crate) fn is_account(item: &Item) -> bool {
+    text(item, attr::SK).is_ok_and(|sk| sk == ACCOUNT)
+}
+
+pub(crate) fn write_account(account: &Account) -> Item {
+    let mut written = item([
+        (attr::PK, pk(&account.user)),
+        (attr::SK, s(ACCOUNT)),
+        (attr::REV, n(account.rev)),
+        (attr::PLAN, s(account.plan.as_str())),
+        (attr::ANCHOR, n(account.anchor.s())),
+        (attr::CURRENT, n(account.current.s())),
+    ]);
+    let mut put = |name: &str, value: Option<AttributeValue>| {
+        if let Some(value) = value {
+            written.insert(name.to_owned(), value);
+        }
+    };
+    put(attr::CUSTOMER, account.customer.as_ref().map(|id| s(id.as_str())));
+    put(attr::SUBSCRIPTION, account.subscription.as_ref().map(|id| s(id.as_str())));
+    put(attr::SPEND_CAP, account.spend_cap.map(|cap| n(cap.get())));
+    written
+}
+
+pub(crate) fn read_account(item: &Item) -> Result<Account, StoreError> {
+    Ok(Account {
+        user: user_of(item)?,
+        rev: number(item, attr::REV)?,
+        plan: parsed(item, attr::PLAN, PlanId::parse)?,
+        customer: optional(item, attr::CUSTOMER, |item, name| parsed(item, name, CustomerId::parse))?,
+        subscription: optional(item, attr::SUBSCRIPTION, |item, name| {
+            parsed(item, name, SubscriptionId::parse)
+        })?,
+        anchor: from_s(item, attr::ANCHOR)?,
+        current: from_s(item, attr::CURRENT)?,
+        spend_cap: optional(item, attr::SPEND_CAP, tokens)?,
+    })
+}
+
+/// A meter that was just opened: no hold, no row, nothing counted but the windows it took over.
+pub(crate) fn write_new_meter(meter: &Meter) -> Item {
+    let zeroes = [
+        attr::SETTLED,
+        attr::COMMITTED,
+        attr::SEALED,
+        attr::PARKED,
+        attr::SEQ,
+        attr::REQUESTS,
+        attr::ABSORBED,
+        attr::COST,
+        attr::INPUT,
+        attr::CACHED_INPUT,
+        attr::CACHE_WRITE,
+        attr::OUTPUT,
+        attr::REASONING,
+    ];
+    let mut written = item([
+        (attr::PK, pk(&meter.user)),
+        (attr::SK, s(&meter_sk(meter.period.start()))),
+        (attr::PERIOD_END, n(meter.period.end().s())),
+        (attr::REV, n(meter.rev)),
+        (attr::RATE, write_rate(&meter.rate)),
+        (attr::NEWEST, n(meter.rate.newest.index())),
+        (attr::HOLDS, AttributeValue::M(Item::new())),
+        (attr::CLOSED, AttributeValue::Bool(false)),
+    ]);
+    written.extend(zeroes.map(|name| (name.to_owned(), n(0))));
+    if let Some(customer) = &meter.customer {
+        written.insert(attr::CUSTOMER.to_owned(), s(customer.as_str()));
+    }
+    written
+}
+
+pub(crate) fn write_rate(rate: &RateCounts) -> AttributeValue {
+    AttributeValue::M(
+        rate.counts.iter().map(|(window, count)| (window_name(*window), n(u64::from(*count)))).collect(),
+    )
+}
+
+pub(crate) fn read_meter(item: &Item) -> Result<Meter, StoreError> {
+    let MeterKey { user, period_start } = read_meter_key(item)?;
+    let period = Period::new(period_start, from_s(item, attr::PERIOD_END)?)
+        .ok_or_else(|| corrupt(attr::PERIOD_END))?;
+    let closed = *get(item, attr::CLOSED)?.as_bool().map_err(|_| corrupt(attr::CLOSED))?;
+    Ok(Meter {
+        user,
+        period,
+        rev: number(item, attr::REV)?,
+        customer: optional(item, attr::CUSTOMER, |item, name| parsed(item, name, CustomerId::parse))?,
+        settled: tokens(item, attr::SETTLED)?,
+        committed: tokens(item, attr::COMMITTED)?,
+        sealed: tokens(item, attr::SEALED)?,
+        parked: tokens(item, attr::PARKED)?,
+        rate: RateCounts {
+            newest: Window::from_index(number(item, attr::NEWEST)?),
+            counts: read_counts(map(item, attr::RATE)?)?,
+        },
+        holds: read_holds(map(item, attr::HOLDS)?)?,
+        closed,
+        pending: optional(item, attr::PENDING, |item, name| read_row(map(item, name)?))?,
+        seq: number(item, attr::SEQ)?,
+        dirty: item.contains_key(attr::DIRTY),
+        totals: Totals {
+            requests: number(item, attr::REQUESTS)?,
+            absorbed: tokens(item, attr::ABSORBED)?,
+            cost: money(item, attr::COST)?,
+            classes: read_classes(item)?,
+        },
+    })
+}
+
+fn read_counts(counts: &Item) -> Result<BTreeMap<Window, u32>, StoreError> {
+    let read = |name: &String| {
+        let window = Window::from_index(name.parse().ok()?);
+        let count = u32::try_from(number(counts, name).ok()?).ok()?;
+        Some((window, count))
+    };
+    counts.keys().map(|name| read(name).ok_or_else(|| corrupt(attr::RATE))).collect()
+}
+
+pub(crate) fn write_hold(hold: &Hold) -> AttributeValue {
+    AttributeValue::M(item([
+        (attr::TOKENS, n(hold.tokens.get())),
+        (attr::COST, n(hold.cost_most.get())),
+        (attr::WINDOW, n(hold.window.index())),
+        (attr::EXPIRES, n(hold.expires_at.ms())),
+    ]))
+}
+
+fn read_holds(holds: &Item) -> Result<BTreeMap<HoldId, Hold>, StoreError> {
+    holds
+        .keys()
+        .map(|id| {
+            let hold = map(holds, id)?;
+            let read = Hold {
+                tokens: tokens(hold, attr::TOKENS)?,
+                cost_most: money(hold, attr::COST)?,
+                window: Window::from_index(number(hold, attr::WINDOW)?),
+                expires_at: from_ms(hold, attr::EXPIRES)?,
+            };
+            Ok((HoldId::parse(id).map_err(|_| corrupt(attr::HOLDS))?, read))
+        })
+        .collect()
+}
+
+fn row_entries(row: &ReportRow) -> Item {
+    item([
+        (attr::SEQ, n(row.seq)),
+        (attr::IDENTIFIER, s(&row.identifier)),
+        (attr::TOKENS, n(row.tokens.get())),
+        (attr::TIMESTAMP, n(row.timestamp.s())),
+    ])
+}
+
+pub(crate) fn write_row(row: &ReportRow) -> AttributeValue {
+    AttributeValue::M(row_entries(row))
+}
+
+fn read_row(row: &Item) -> Result<ReportRow, StoreError> {
+    Ok(ReportRow {
+        seq: number(row, attr::SEQ)?,
+        identifier: text(row, attr::IDENTIFIER)?.to_owned(),
+        tokens: tokens(row, attr::TOKENS)?,
+        timestamp: from_s(row, attr::TIMESTAMP)?,
+        first_attempt_at: optional(row, attr::FIRST_ATTEMPT, from_ms)?,
+    })
+}
+
+pub(crate) fn write_report(key: &MeterKey, row: &ReportRow, fate: RowFate, at: Timestamp) -> Item {
+    let fate = match fate {
+        RowFate::Accepted => FATE_ACCEPTED,
+        RowFate::Parked => FATE_PARKED,
+    };
+    let mut written = row_entries(row);
+    written.extend(item([
+        (attr::PK, pk(&key.user)),
+        (attr::SK, s(&report_sk(key.period_start, row.seq))),
+        (attr::FATE, s(fate)),
+        (attr::AT, n(at.ms())),
+    ]));
+    written
+}
+
+pub(crate) fn read_fate(item: &Item) -> Result<RowFate, StoreError> {
+    match text(item, attr::FATE)? {
+        FATE_ACCEPTED => Ok(RowFate::Accepted),
+        FATE_PARKED => Ok(RowFate::Parked),
+        _ => Err(corrupt(attr::FATE)),
+    }
+}
+
+/// The classes as attributes: in a receipt as they are, in a meter as running totals.
+pub(crate) fn classes_entries(classes: &Classes) -> [(&'static str, Tokens); 5] {
+    [
+        (attr::INPUT, classes.input),
+        (attr::CACHED_INPUT, classes.cached_input),
+        (attr::CACHE_WRITE, classes.cache_write),
+        (attr::OUTPUT, classes.output),
+        (attr::REASONING, classes.reasoning),
+    ]
+}
+
+fn read_classes(item: &Item) -> Result<Classes, StoreError> {
+    Ok(Classes {
+        input: tokens(item, attr::INPUT)?,
+        cached_input: tokens(item, attr::CACHED_INPUT)?,
+        cache_write: tokens(item, attr::CACHE_WRITE)?,
+        output: tokens(item, attr::OUTPUT)?,
+        reasoning: tokens(item, attr::REASONING)?,
+    })
+}
+
+pub(crate) fn write_receipt(receipt: &Receipt) -> Item {
+    let mut written = item([
+        (attr::PK, pk(&receipt.user)),
+        (attr::SK, s(&receipt_sk(receipt.period_start, &receipt.id))),
+        (attr::AT, n(receipt.at.ms())),
+        (attr::CHARGED, n(receipt.charged.get())),
+        (attr::ABSORBED, n(receipt.absorbed.get())),
+        (attr::COST, n(receipt.cost.get())),
+    ]);
+    let outcome = match &receipt.outcome {
+        Outcome::Swept => OUTCOME_SWEPT,
+        Outcome::Void => OUTCOME_VOID,
+        Outcome::Settled { usage, model, price_version } => {
+            written.extend(item(classes_entries(usage.classes()).map(|(name, t)| (name, n(t.get())))));
+            written.insert(attr::MODEL.to_owned(), s(model.as_str()));
+            written.insert(attr::PRICE_VERSION.to_owned(), n(u64::from(*price_version)));
+            match usage {
+                Usage::Exact(_) => OUTCOME_EXACT,
+                Usage::Estimated(_) => OUTCOME_ESTIMATED,
+            }
+        }
+    };
+    written.insert(attr::OUTCOME.to_owned(), s(outcome));
+    written
+}
+
+pub(crate) fn read_receipt(item: &Item) -> Result<Receipt, StoreError> {
+    let settled = |usage: Usage| -> Result<Outcome, StoreError> {
+        Ok(Outcome::Settled {
+            usage,
+            model: parsed(item, attr::MODEL, domain::ModelId::parse)?,
+            price_version: u32::try_from(number(item, attr::PRICE_VERSION)?)
+                .map_err(|_| corrupt(attr::PRICE_VERSION))?,
+        })
+    };
+    let sk = text(item, attr::SK)?.strip_prefix(RECEIPT).and_then(|rest| rest.split_once('#'));
+    let (start, id) = sk.ok_or_else(|| corrupt(attr::SK))?;
+    Ok(Receipt {
+        user: user_of(item)?,
+        period_start: Timestamp::from_s(start.parse().map_err(|_| corrupt(attr::SK))?),
+        id: HoldId::parse(id).map_err(|_| corrupt(attr::SK))?,
+        at: from_ms(item, attr::AT)?,
+        outcome: match text(item, attr::OUTCOME)? {
+            OUTCOME_EXACT => settled(Usage::Exact(read_classes(item)?))?,
+            OUTCOME_ESTIMATED => settled(Usage::Estimated(read_classes(item)?))?,
+            OUTCOME_SWEPT => Outcome::Swept,
+            OUTCOME_VOID => Outcome::Void,
+            _ => return Err(corrupt(attr::OUTCOME)),
+        },
+        charged: tokens(item, attr::CHARGED)?,
+        absorbed: tokens(item, attr::ABSORBED)?,
+        cost: money(item, attr::COST)?,
+    })
+}
