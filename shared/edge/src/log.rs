@@ -29,3 +29,9 @@ pub fn init() {
         }));
     }
 }
+
+/// An error and everything that caused it, in one line: errors here do not repeat their source.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(error.source(), |cause| cause.source())
+        .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
