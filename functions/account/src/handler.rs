@@ -2,7 +2,7 @@
 
 use crate::{config::Front, wire};
 use domain::{Timestamp, UserId};
-use edge::{log, problem::Problem, request, respond};
+use edge::{log::chain, problem::Problem, request, respond};
 use http::{Method, Response, StatusCode};
 use lambda_http::{Body, Request};
 use ledger::{Ledger, Store};
@@ -58,7 +58,7 @@ impl<S: Store> Usage<S> {
     /// That the store does not answer.
     async fn usage(&self, user: &UserId, now: Timestamp) -> Result<Response<Body>, Problem> {
         let standing = self.ledger.standing(user, now).await.map_err(|unavailable| {
-            tracing::error!(%user, error = log::chain(&unavailable), "the ledger does not answer");
+            tracing::error!(%user, error = chain(&unavailable), "the ledger does not answer");
             Problem::store_unavailable()
         })?;
         Ok(respond::json(StatusCode::OK, &wire::UsageWire::from(&standing)))

@@ -11,7 +11,7 @@ use crate::{
 use domain::{Demand, Timestamp, Tokens, UserId};
 use edge::{
     drain::Drain,
-    log,
+    log::chain,
     problem::{Code, Problem, UNAVAILABLE_RETRY_AFTER_S},
     request,
 };
@@ -146,7 +146,7 @@ impl<S: Store + Clone + 'static> Generate<S> {
             Ok(stream) => return Ok((hold, stream)),
             Err(error) => error,
         };
-        tracing::error!(error = log::chain(&error), may_have_cost = error.may_have_cost(),
+        tracing::error!(error = chain(&error), may_have_cost = error.may_have_cost(),
             user = %hold.user(), id = %hold.id(), model = %question.model.model, "the provider did not answer");
         pump::void(&self.ledger, hold, deadlines).await;
         Err(provider_unavailable(&error))
@@ -161,7 +161,7 @@ fn not_admitted(error: &AdmitError, user: &UserId, now: Timestamp) -> Problem {
             problem
         }
         AdmitError::Unavailable(unavailable) => {
-            tracing::error!(%user, error = log::chain(unavailable), "not admitted: the ledger does not answer");
+            tracing::error!(%user, error = chain(unavailable), "not admitted: the ledger does not answer");
             Problem::store_unavailable()
         }
     }

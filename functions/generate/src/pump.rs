@@ -7,7 +7,7 @@
 use crate::wire;
 use bytes::Bytes;
 use domain::{Classes, ModelPrice, Receipt, Timestamp, Tokens, Usage};
-use edge::{clock, log};
+use edge::{clock, log::chain};
 use ledger::{Ledger, OpenHold, Store};
 use openai::{ChatStream, Event, FinishReason, StreamError};
 use std::time::Duration;
@@ -151,7 +151,7 @@ impl<S: Store> Pump<S> {
                 }
             }
             End::Failed(error) => {
-                tracing::warn!(error = log::chain(&error), user = %hold.user(), id = %hold.id(),
+                tracing::warn!(error = chain(&error), user = %hold.user(), id = %hold.id(),
                     output_tokens_served = served.completion().get(), "the provider's answer ended before its end");
                 give_back_or_settle(&ledger, hold, &error, served, &price, deadlines).await;
                 wire::error("The answer was cut short. You pay only for what was written until then.")
@@ -224,7 +224,7 @@ async fn settle<S: Store>(
             Some(receipt)
         }
         Ok(Err(error)) => {
-            tracing::error!(alarm = "usage_lost", error = log::chain(&error), %user, %id, tokens, "not settled");
+            tracing::error!(alarm = "usage_lost", error = chain(&error), %user, %id, tokens, "not settled");
             None
         }
         Err(_) => {
@@ -240,7 +240,7 @@ pub(crate) async fn void<S: Store>(ledger: &Ledger<S>, hold: OpenHold, deadlines
     match timeout_at(deadlines.settled_by, ledger.void(hold, clock::now())).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            tracing::error!(error = log::chain(&error), %user, %id, "not voided; its hold will expire");
+            tracing::error!(error = chain(&error), %user, %id, "not voided; its hold will expire");
         }
         Err(_) => tracing::error!(error = "out of time", %user, %id, "not voided; its hold will expire"),
     }
