@@ -45,6 +45,8 @@ pub struct Subscription {
     pub user: Option<UserId>,
     /// Where it stands.
     pub status: Status,
+    /// When it was created.
+    pub created: Timestamp,
     /// The instant that its periods are counted from.
     pub anchor: Timestamp,
     /// The current period of its first item.
@@ -101,6 +103,7 @@ struct Wire {
     customer: Value,
     metadata: Option<BTreeMap<String, String>>,
     status: String,
+    created: u64,
     billing_cycle_anchor: u64,
     ended_at: Option<u64>,
     items: WireItems,
@@ -144,6 +147,7 @@ impl Wire {
                 .ok_or(SubscriptionError::Malformed("customer"))?,
             user,
             status: Status::parse(self.status),
+            created: Timestamp::from_s(self.created),
             anchor: Timestamp::from_s(self.billing_cycle_anchor),
             period,
             lookup_keys: self.items.data.into_iter().filter_map(|item| item.price.lookup_key).collect(),

@@ -31,6 +31,8 @@ pub struct Request {
     pub headers: BTreeMap<String, String>,
     /// The form's fields, decoded.
     pub form: BTreeMap<String, String>,
+    /// The body as it came.
+    pub body: String,
 }
 
 /// What the peer does with a request.
@@ -154,6 +156,7 @@ fn parse(bytes: &[u8]) -> Option<Request> {
         query: fields(query),
         headers,
         form: fields(body),
+        body: body.into(),
     })
 }
 

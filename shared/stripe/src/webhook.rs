@@ -163,9 +163,8 @@ mod tests {
     }
 
     fn header(time_s: u64, secrets: &[&str]) -> String {
-        let signatures: String =
-            secrets.iter().map(|secret| format!(",v1={}", sign(BODY, secret, time_s))).collect();
-        format!("t={time_s}{signatures},v0=00")
+        let signed = |header, secret: &&str| format!("{header},v1={}", sign(BODY, secret, time_s));
+        secrets.iter().fold(format!("t={time_s}"), signed) + ",v0=00"
     }
 
     #[test]

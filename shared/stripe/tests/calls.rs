@@ -1,5 +1,11 @@
 //! Each call against a scripted peer: what goes over the wire, and what each answer means.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking; the helpers are part of it"
+)]
+
 use domain::{CustomerId, Period, SubscriptionId, Timestamp, Tokens};
 use std::{collections::BTreeSet, time::Duration};
 use stripe::testing::{Peer, Reply, Request};
@@ -243,7 +249,7 @@ async fn a_count_that_is_not_to_be_had_is_never_zero() {
 
 fn subscription_json(metadata: &str, customer: &str) -> String {
     format!(
-        r#"{{"id":"sub_1","object":"subscription","status":"active","billing_cycle_anchor":1800000000,"ended_at":null,
+        r#"{{"id":"sub_1","object":"subscription","status":"active","created":1799999999,"billing_cycle_anchor":1800000000,"ended_at":null,
         "metadata":{metadata},"customer":{customer},"items":{{"object":"list","data":[
         {{"current_period_start":1800000000,"current_period_end":1802592000,"price":{{"lookup_key":"pro_base"}}}},
         {{"current_period_start":1800000000,"current_period_end":1802592000,"price":{{"lookup_key":null}}}}]}}}}"#
@@ -259,6 +265,7 @@ async fn a_subscription_is_read_by_the_fields_that_are_used() {
     assert_eq!(subscription.user.unwrap().as_str(), "user_1");
     assert_eq!(subscription.customer.as_str(), "cus_1");
     assert_eq!(subscription.status, Status::Active);
+    assert_eq!(subscription.created.s(), 1_799_999_999);
     assert_eq!(subscription.anchor.s(), 1_800_000_000);
     assert_eq!(subscription.period.unwrap().end().s(), 1_802_592_000);
     assert_eq!(subscription.lookup_keys, ["pro_base"]);
