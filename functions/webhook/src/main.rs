@@ -4,6 +4,8 @@ mod config;
 mod decide;
 mod handler;
 mod sync;
+#[cfg(test)]
+mod tests;
 
 use crate::{config::Config, handler::Webhook, sync::Accounts};
 use anyhow::Context;
