@@ -56,7 +56,7 @@ impl<S: Store> Webhook<S> {
     }
 
     async fn receive(&self, request: &Request, now: Timestamp) -> Result<&'static str, Problem> {
-        let event = self.verify(request, now)?;
+        let event = self.verify(request, now).map_err(|problem| *problem)?;
         if !KINDS.contains(&event.kind.as_str()) {
             return Ok("ignored");
         }
@@ -76,21 +76,21 @@ impl<S: Store> Webhook<S> {
         }
     }
 
-    fn verify(&self, request: &Request, now: Timestamp) -> Result<Event, Problem> {
+    fn verify(&self, request: &Request, now: Timestamp) -> Result<Event, Box<Problem>> {
         let body: &[u8] = request.body();
         if body.len() > BODY_BYTES_MAX {
             let detail = format!("A webhook has at most {BODY_BYTES_MAX} bytes.");
-            return Err(Problem::new(Code::TooLarge, detail));
+            return Err(Box::new(Problem::new(Code::TooLarge, detail)));
         }
         let signature = request.headers().get(SIGNATURE).and_then(|value| value.to_str().ok());
         verify_webhook(body, signature.unwrap_or_default(), &self.secrets, now).map_err(|error| {
             tracing::warn!(error = edge::log::chain(&error), "a webhook was refused");
-            match error {
+            Box::new(match error {
                 WebhookError::Header | WebhookError::Signature | WebhookError::Stale { .. } => {
                     Problem::new(Code::Unauthenticated, "The signature does not hold.")
                 }
                 WebhookError::Body(_) => invalid("The signed body is not an event."),
-            }
+            })
         })
     }
 }
