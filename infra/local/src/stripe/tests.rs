@@ -476,7 +476,7 @@ async fn async_stripe_verifies_and_parses_every_webhook() {
             EventObject::CustomerSubscriptionCreated(object)
             | EventObject::CustomerSubscriptionUpdated(object)
             | EventObject::CustomerSubscriptionDeleted(object) => {
-                assert_eq!(object.id.as_str(), subscription["id"])
+                assert_eq!(object.id.as_str(), subscription["id"]);
             }
             EventObject::InvoiceCreated(object) | EventObject::InvoiceFinalized(object) => {
                 assert_eq!(object.customer.unwrap().into_id().as_str(), customer);
@@ -746,7 +746,8 @@ async fn one_call_at_a_time_for_a_customer_and_meter() {
         };
         tokio::join!(third, release).0
     };
-    let (first, third) = tokio::join!(first, rest);
+    let both = async { tokio::join!(first, rest) };
+    let (first, third) = tokio::time::timeout(Duration::from_secs(20), both).await.unwrap();
     assert_eq!((first.status, third.status), (200, 200));
     assert_eq!(f.use_tokens(&customer, "row-2", "20", now_s).await.status, 200);
     assert_eq!(f.stripe.counted(&customer, 0, i64::MAX), 30);
