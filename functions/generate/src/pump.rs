@@ -28,7 +28,7 @@ const LAST_WORDS_MS: u64 = 1_000;
 /// The least time for an answer that makes it worth asking.
 const ANSWER_MS_MIN: u64 = 1_000;
 /// How much longer than the invocation a hold lives: more than any two clocks differ.
-const HOLD_MARGIN_MS: u64 = 60_000;
+const HOLD_MARGIN_MS: u64 = 15_000;
 /// How long an invocation lasts where nothing says so, which is outside of Lambda only.
 const INVOCATION_MS_DEFAULT: u64 = 300_000;
 

@@ -25,6 +25,7 @@ use crate::{
     runtime::{FunctionSpec, Invocation, InvokeError, Invoker, Runtime},
     stripe::{self, Stripe, WebhookEndpoint},
 };
+pub(crate) use catalog::Api as StripeApi;
 pub use catalog::{Catalog, CatalogError, PlanPrices};
 pub use environment::{Real, real_parts};
 
@@ -37,13 +38,13 @@ pub const PLANS: &str = include_str!("../../plans.toml");
 /// The stage's name.
 pub const STAGE: &str = "local";
 /// As in the template: how long one generation may take, and its route waits.
-pub const GENERATE_TIMEOUT: Duration = Duration::from_secs(300);
+pub const GENERATE_TIMEOUT: Duration = Duration::from_mins(5);
 /// As in the template.
 pub const ACCOUNT_TIMEOUT: Duration = Duration::from_secs(10);
 /// As in the template.
 pub const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(20);
 /// As in the template.
-pub const REPORTER_TIMEOUT: Duration = Duration::from_secs(600);
+pub const REPORTER_TIMEOUT: Duration = Duration::from_mins(10);
 /// How long a request may wait for a process. On AWS a request over the concurrency is refused at once; on one
 /// machine processes start while others compile.
 pub const QUEUE_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -173,6 +174,7 @@ pub struct Cloud {
     runtime: Runtime,
     parts: Parts,
     catalog: Option<Catalog>,
+    stripe_key: String,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -231,7 +233,8 @@ impl Cloud {
         if let Some(every) = options.report_every {
             tasks.spawn(report(runtime.invoker(), every, stop.clone()));
         }
-        Ok(Self { gateway, runtime, parts, catalog, stop, tasks })
+        let stripe_key = options.stripe.api_key.clone();
+        Ok(Self { gateway, runtime, parts, catalog, stripe_key, stop, tasks })
     }
 
     /// The API's base URL, without a slash at its end.
@@ -267,6 +270,11 @@ impl Cloud {
     /// EventBridge's stand-in.
     pub fn events(&self) -> &events::Handle {
         &self.parts.events
+    }
+
+    /// The secret key of Stripe's stand-in.
+    pub(crate) fn stripe_key(&self) -> &str {
+        &self.stripe_key
     }
 
     /// What was set up in Stripe's stand-in.
@@ -323,36 +331,34 @@ impl Drop for Cloud {
 impl Parts {
     async fn start(options: &Options) -> Result<Self, CloudError> {
         let real = real_parts(&options.overrides);
-        let dynamo = match real.contains(&Real::DynamoDb) {
-            true => None,
-            false => Some(Dynamo::start(&DynamoOptions {
+        let dynamo = if real.contains(&Real::DynamoDb) {
+            None
+        } else {
+            Some(Dynamo::start(&DynamoOptions {
                 data: options.data.clone(),
                 table_name: environment::TABLE_NAME.to_owned(),
                 table: TableDefinition::from_template(TEMPLATE)?,
                 sweep_every: SWEEP_EVERY,
-            })?),
+            })?)
         };
         let listen = || bind_loopback().map_err(part("a stand-in"));
-        let openai = match real.contains(&Real::OpenAi) {
-            true => None,
-            false => {
-                let started = openai::start(listen()?, options.openai.clone()).await;
-                Some(started.map_err(part("the provider's stand-in"))?)
-            }
+        let openai = if real.contains(&Real::OpenAi) {
+            None
+        } else {
+            let started = openai::start(listen()?, options.openai.clone()).await;
+            Some(started.map_err(part("the provider's stand-in"))?)
         };
-        let clerk = match real.contains(&Real::Clerk) {
-            true => None,
-            false => {
-                let started = clerk::start(listen()?, options.clerk.clone()).await;
-                Some(started.map_err(part("Clerk's stand-in"))?)
-            }
+        let clerk = if real.contains(&Real::Clerk) {
+            None
+        } else {
+            let started = clerk::start(listen()?, options.clerk.clone()).await;
+            Some(started.map_err(part("Clerk's stand-in"))?)
         };
-        let stripe = match real.contains(&Real::Stripe) {
-            true => None,
-            false => {
-                let started = stripe::start(listen()?, options.stripe.clone()).await;
-                Some(started.map_err(part("Stripe's stand-in"))?)
-            }
+        let stripe = if real.contains(&Real::Stripe) {
+            None
+        } else {
+            let started = stripe::start(listen()?, options.stripe.clone()).await;
+            Some(started.map_err(part("Stripe's stand-in"))?)
         };
         let mut bus = options.events.clone();
         bus.buses.push(environment::BUS_NAME.to_owned());
@@ -382,11 +388,7 @@ fn part(part: &'static str) -> impl FnOnce(io::Error) -> CloudError {
 async fn binaries(binaries: Binaries) -> Result<BTreeMap<String, PathBuf>, CloudError> {
     match binaries {
         Binaries::Given(binaries) => Ok(binaries),
-        Binaries::Build(cargo) => {
-            let build = move || cargo.build(Targets::Packages(&FUNCTIONS), |_| {});
-            let built = tokio::task::spawn_blocking(build).await;
-            Ok(built.map_err(io::Error::other).map_err(part("cargo"))??)
-        }
+        Binaries::Build(cargo) => Ok(cargo.build(Targets::Packages(&FUNCTIONS), |_| {}).await?),
     }
 }
 

@@ -4,6 +4,7 @@ pub mod binaries;
 pub mod clerk;
 pub mod clock;
 pub mod cloud;
+pub mod demo;
 pub mod dynamo;
 pub mod events;
 pub mod gateway;

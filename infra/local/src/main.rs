@@ -2,18 +2,22 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, Write as _},
+    io,
     num::NonZeroU32,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
-use anyhow::Context as _;
-use clap::Parser;
+use anyhow::{Context as _, bail, ensure};
+use clap::{Parser, Subcommand};
 use local::{
-    cloud::{Cloud, Options, Real, real_parts},
+    clerk,
+    cloud::{Cloud, Options},
+    demo,
+    dynamo::Dynamo,
     logs::LogSink,
     openai,
+    stripe::Stripe,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -28,10 +32,12 @@ const BETWEEN_WORDS: Duration = Duration::from_millis(40);
 const OVERRIDES: [&str; 4] = ["DYNAMODB_ENDPOINT", "EVENTBRIDGE_ENDPOINT", "EVENT_BUS_NAME", "TABLE_NAME"];
 
 /// Runs the whole of Inkmeter on this machine: gateway, functions, database, and stand-ins for the provider, Clerk,
-/// Stripe and EventBridge. OPENAI_*, STRIPE_*, CLERK_* and DYNAMODB_ENDPOINT point any of them at the real thing.
+/// Stripe and EventBridge. OPENAI_*, STRIPE_*, CLERK_* and `DYNAMODB_ENDPOINT` point any of them at the real thing.
 #[derive(Debug, Parser)]
 #[command(name = "local")]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// The gateway's port on 127.0.0.1; 0 takes a free one.
     #[arg(long, default_value_t = 8787)]
     port: u16,
@@ -55,6 +61,12 @@ struct Arguments {
     logs: PathBuf,
 }
 
+#[derive(Clone, Copy, Debug, Subcommand)]
+enum Command {
+    /// Plays the whole story in a minute, from the first stream to the invoices, and says whether every figure agrees.
+    Demo,
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
@@ -63,19 +75,35 @@ async fn main() -> anyhow::Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
 
     let options = options(&arguments)?;
-    let real = real_parts(&options.overrides);
+    if let Some(Command::Demo) = arguments.command {
+        return tokio::select! {
+            judged = play_demo(options) => judged,
+            _ = interrupt.recv() => bail!("interrupted"),
+            _ = terminate.recv() => bail!("terminated"),
+        };
+    }
     let started = tokio::select! {
         started = Cloud::start(options) => started,
         _ = interrupt.recv() => return Ok(()),
         _ = terminate.recv() => return Ok(()),
     };
     let cloud = started.context("the local cloud did not start")?;
-    io::stdout().write_all(greeting(&cloud, &real, &arguments).as_bytes())?;
+    greet(&mut io::stdout().lock(), &cloud, &arguments.logs)?;
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
     cloud.shutdown().await;
+    Ok(())
+}
+
+/// Prints the demo's table. An error unless every figure agrees.
+async fn play_demo(options: Options) -> anyhow::Result<()> {
+    // Nothing of an earlier run, and no port that a running cloud has.
+    let options = Options { port: 0, data: None, ..options };
+    let summary =
+        demo::play(options, &mut io::stdout()).await.context("the demo was not played to its end")?;
+    ensure!(summary.is_right(), "the figures do not agree");
     Ok(())
 }
 
@@ -105,7 +133,6 @@ fn options(arguments: &Arguments) -> anyhow::Result<Options> {
 }
 
 /// The variables of this process that the functions are to see. AWS's own only go with a real endpoint.
-#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
 fn overrides() -> BTreeMap<String, String> {
     let all: BTreeMap<String, String> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -120,30 +147,29 @@ fn overrides() -> BTreeMap<String, String> {
     all.into_iter().filter(|(name, _)| passes(name)).collect()
 }
 
-fn greeting(cloud: &Cloud, real: &std::collections::BTreeSet<Real>, arguments: &Arguments) -> String {
+/// Says where everything is, and gives a token and commands to paste.
+fn greet(out: &mut impl io::Write, cloud: &Cloud, logs: &Path) -> io::Result<()> {
     let url = cloud.url();
-    let is_real = |part: Real| if real.contains(&part) { Some("the real one".to_owned()) } else { None };
-    let line = |name: &str, part: Real, stand_in: Option<String>| {
-        format!("  {name:<12}{}\n", is_real(part).or(stand_in).unwrap_or_default())
-    };
-    let mut text = format!("\nInkmeter runs. Ctrl-C stops it.\n\n  {:<12}{url}\n", "API");
-    text.push_str(&line("Provider", Real::OpenAi, cloud.openai().map(openai::Handle::base_url)));
-    text.push_str(&line("Clerk", Real::Clerk, cloud.clerk().map(local::clerk::Handle::base_url)));
-    text.push_str(&line("Stripe", Real::Stripe, cloud.stripe().map(local::stripe::Stripe::base_url)));
-    text.push_str(&line("DynamoDB", Real::DynamoDb, cloud.dynamo().map(local::dynamo::Dynamo::endpoint)));
-    text.push_str(&format!("  {:<12}{}\n", "EventBridge", cloud.events().base_url()));
-    text.push_str(&format!("  {:<12}{}\n", "Logs", arguments.logs.display()));
-    let token = cloud.token(TOKEN_USER, TOKEN_LIFETIME_S);
-    let shown = token.as_deref().unwrap_or("$CLERK_SESSION_TOKEN");
-    if token.is_some() {
-        text.push_str(&format!("\nA token of {TOKEN_USER}'s, good for an hour:\n\nTOKEN={shown}\n"));
-    } else {
-        text.push_str("\nWith a session token from your Clerk instance:\n\nTOKEN=...\n");
+    let real = || "the real one".to_owned();
+    let parts = [
+        ("API", url.clone()),
+        ("Provider", cloud.openai().map_or_else(real, openai::Handle::base_url)),
+        ("Clerk", cloud.clerk().map_or_else(real, clerk::Handle::base_url)),
+        ("Stripe", cloud.stripe().map_or_else(real, Stripe::base_url)),
+        ("DynamoDB", cloud.dynamo().map_or_else(real, Dynamo::endpoint)),
+        ("EventBridge", cloud.events().base_url()),
+        ("Logs", logs.display().to_string()),
+    ];
+    writeln!(out, "\nInkmeter runs. Ctrl-C stops it.\n")?;
+    for (name, place) in parts {
+        writeln!(out, "  {name:<12}{place}")?;
     }
-    text.push_str(&format!(
-        "\ncurl -N {url}/v1/generate -H \"authorization: Bearer $TOKEN\" -H 'content-type: application/json' \\\n  \
-         -d '{{\"prompt\": \"A kettle that sings when the water boils\", \"type\": \"product_description\"}}'\n\
-         curl {url}/v1/usage -H \"authorization: Bearer $TOKEN\"\n\n"
-    ));
-    text
+    match cloud.token(TOKEN_USER, TOKEN_LIFETIME_S) {
+        Some(token) => writeln!(out, "\nA token of {TOKEN_USER}'s, good for an hour:\n\nTOKEN={token}")?,
+        None => writeln!(out, "\nWith a session token from your Clerk instance:\n\nTOKEN=...")?,
+    }
+    let request = r#"{"prompt": "A kettle that sings when the water boils", "type": "product_description"}"#;
+    writeln!(out, "\ncurl -N {url}/v1/generate -H \"authorization: Bearer $TOKEN\" \\")?;
+    writeln!(out, "  -H 'content-type: application/json' -d '{request}'")?;
+    writeln!(out, "\ncurl {url}/v1/usage -H \"authorization: Bearer $TOKEN\"\n")
 }

@@ -4,8 +4,9 @@ use crate::support::{
     HOLD_MS, WINDOW_MS, decide, exactly, first_seen, id, plan, price, start, tokens, used, user,
 };
 use domain::{
-    Account, AccountChange, Admission, CustomerId, Meter, Opening, Placement, Plan, PlanId, Receipt, Refusal,
-    RowFate, SubscriptionId, Timestamp, Tokens, place, seal,
+    Account, AccountChange, Admission, CustomerId, IDENTIFIER_FORGOTTEN_MS, Meter, NextStep, Opening,
+    Placement, Plan, PlanId, Receipt, Refusal, ReportRow, RowFate, Seal, SubscriptionId, Timestamp, Tokens,
+    Verdict, next_step, place, reconcile, seal,
 };
 
 const DAY_MS: u64 = 86_400_000;
@@ -89,6 +90,9 @@ fn f09_a_row_is_sealed_once_under_one_identifier_however_often_it_is_asked_for()
     assert_eq!(mine.row.identifier, yours.row.identifier);
     assert!(meter.apply_seal(&mine) && !meter.apply_seal(&yours) && !meter.apply_seal(&mine));
     assert_eq!(seal(&meter, start()), None);
+    // Not even a seal that has the right figures pushes a row aside that is on its way.
+    let row = ReportRow { seq: meter.seq, ..mine.row.clone() };
+    assert!(!meter.apply_seal(&Seal { sealed_before: meter.sealed, sealed_after: meter.sealed, row }));
     assert!(meter.apply_drop(0, RowFate::Accepted) && !meter.apply_drop(0, RowFate::Accepted));
     assert!(!meter.apply_seal(&mine) && seal(&meter, start()).is_none());
     // The longest customer, the last period and the last row still make an identifier that Stripe takes.
@@ -96,6 +100,29 @@ fn f09_a_row_is_sealed_once_under_one_identifier_however_often_it_is_asked_for()
     (meter.seq, meter.settled) = (u64::MAX, tokens(71));
     let longest = seal(&meter, start()).unwrap().row.identifier;
     assert!(longest.len() <= 100, "{} characters", longest.len());
+}
+
+#[test]
+fn f09_a_row_is_sent_again_only_while_its_identifier_is_remembered() {
+    let (account, mut meter) = subscribed(start());
+    let plan = plan("pro", 1_000, 10, 8);
+    let admission = ask(&account, &plan, &mut meter, 1, 100, start()).unwrap();
+    assert!(settle(&mut meter, &admission, 70, start()));
+    let sealed = seal(&meter, start()).unwrap();
+    assert!(meter.apply_seal(&sealed));
+    let next =
+        |meter: &Meter, after_ms| next_step(meter.pending.as_ref().unwrap(), start().plus_ms(after_ms));
+    assert_eq!(next(&meter, 40 * DAY_MS), NextStep::Send, "it was never sent");
+    assert!(meter.apply_attempt(0, start()) && !meter.apply_attempt(0, start().plus_ms(DAY_MS)));
+    assert_eq!(next(&meter, IDENTIFIER_FORGOTTEN_MS), NextStep::Send);
+    assert_eq!(next(&meter, IDENTIFIER_FORGOTTEN_MS + 1), NextStep::Reconcile);
+    // Stripe forgot nothing that it counted: more than expected means delivered, less means that a person has to look.
+    let row = meter.pending.as_ref().unwrap();
+    let verdicts = [0, 1, 69, 70, 71].map(|counted| reconcile(&meter, row, tokens(counted)));
+    assert_eq!(
+        verdicts,
+        [Verdict::Missing, Verdict::Unclear, Verdict::Unclear, Verdict::Delivered, Verdict::Delivered]
+    );
 }
 
 #[test]
@@ -335,4 +362,45 @@ fn i5_holds_above_a_lowered_cap_must_end_before_anything_fits_again() {
         refusal,
         Refusal::QuotaHeld { cap: tokens(100), left: tokens(0), needed: tokens(50), until_most }
     );
+}
+
+/// A window with one request, a plan that lets two pass, and the first instant of the next window.
+fn at_a_boundary() -> (Account, Meter, Plan, Timestamp) {
+    let (account, mut meter) = first_seen(start());
+    let plan = plan("free", 1_000, 2, 8);
+    let boundary = Timestamp::from_ms((start().ms() / WINDOW_MS + 1) * WINDOW_MS);
+    ask(&account, &plan, &mut meter, 1, 1, Timestamp::from_ms(boundary.ms() - 1)).unwrap();
+    (account, meter, plan, boundary)
+}
+
+#[test]
+fn f01_a_request_that_lands_in_the_previous_window_meanwhile_makes_a_decision_stale() {
+    let (account, mut meter, plan, boundary) = at_a_boundary();
+    let ahead = decide((&account, &meter), &plan, 2, exactly(1), boundary).unwrap();
+    ask(&account, &plan, &mut meter, 3, 1, Timestamp::from_ms(boundary.ms() - 1)).unwrap();
+    assert!(!meter.apply_admission(&ahead), "three requests weigh in a window of two");
+    let refusal = decide((&account, &meter), &plan, 2, exactly(1), boundary).unwrap_err();
+    assert!(matches!(refusal, Refusal::Rate { retry_at, .. } if retry_at == boundary.plus_ms(1)));
+}
+
+#[test]
+fn f01_a_clock_that_lags_adds_nothing_to_a_window_that_another_has_taken_as_finished() {
+    let (account, mut meter, plan, boundary) = at_a_boundary();
+    let before_it = Timestamp::from_ms(boundary.ms() - 1);
+    let behind = decide((&account, &meter), &plan, 2, exactly(1), before_it).unwrap();
+    ask(&account, &plan, &mut meter, 3, 1, boundary).unwrap();
+    assert!(!meter.apply_admission(&behind), "counted in a window that was finished");
+    // Told so it decides in the newer window, where one weighs and one counts.
+    let refusal = decide((&account, &meter), &plan, 2, exactly(1), before_it).unwrap_err();
+    assert!(matches!(refusal, Refusal::Rate { retry_at, .. } if retry_at == boundary.plus_ms(1)));
+    assert!(decide((&account, &meter), &plan, 2, exactly(1), boundary.plus_ms(1)).is_ok());
+}
+
+#[test]
+fn f01_of_two_requests_for_the_last_place_in_a_window_one_lands() {
+    let (account, mut meter, plan, boundary) = at_a_boundary();
+    let now = Timestamp::from_ms(boundary.ms() - 1);
+    let [first, second] =
+        [2, 3].map(|number| decide((&account, &meter), &plan, number, exactly(1), now).unwrap());
+    assert!(meter.apply_admission(&first) && !meter.apply_admission(&second));
 }

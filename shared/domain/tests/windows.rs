@@ -1,7 +1,8 @@
-//! The sliding window's arithmetic against a search that looks at every millisecond.
+//! The sliding window: its arithmetic against a search that looks at every millisecond, and its bound when many decide
+//! at once, on facts out of date and by clocks that differ.
 
-use crate::support::{cases, rate};
-use domain::{RateLimit, Timestamp};
+use crate::support::{WINDOW_MS, cases, decide, exactly, first_seen, plan, rate, start};
+use domain::{Meter, RateLimit, Timestamp};
 use proptest::prelude::*;
 
 /// One question to a window: limit, instant, and what the previous and the current window have counted.
@@ -37,6 +38,14 @@ fn case() -> impl Strategy<Value = Case> {
     })
 }
 
+/// One request: how much later than the one before, by a clock that lags how far, decided on facts how many writes old.
+type Arrival = (u64, u64, usize);
+
+fn arrivals() -> impl Strategy<Value = Vec<Arrival>> {
+    let later = prop_oneof![3 => 0_u64..500, 2 => 500_u64..WINDOW_MS];
+    prop::collection::vec((later, 0_u64..2_000, 0_usize..4), 1..40)
+}
+
 proptest! {
     #![proptest_config(cases(1_000))]
 
@@ -59,5 +68,31 @@ proptest! {
         let window = limit.window(now);
         prop_assert!(window.start(limit) <= now);
         prop_assert!(now.ms() - window.start(limit).ms() < limit.window_ms.get());
+    }
+
+    #[test]
+    fn i1_no_window_weighs_more_than_its_limit_however_late_and_stale(
+        requests in 1_u32..6, arrivals in arrivals(),
+    ) {
+        let plan = plan("free", 1_000, requests, 64);
+        let (account, meter) = first_seen(start());
+        let mut past: Vec<Meter> = vec![meter];
+        let mut clock = start();
+        for (number, (later, lag, age)) in (0_u32..).zip(arrivals) {
+            clock = clock.plus_ms(later);
+            let now = Timestamp::from_ms(clock.ms() - lag);
+            let facts = &past[past.len().saturating_sub(1 + age)];
+            let Ok(admission) = decide((&account, facts), &plan, number, exactly(1), now) else { continue };
+            let mut meter = past.last().unwrap().clone();
+            let newest = meter.rate.newest;
+            if meter.apply_admission(&admission) {
+                prop_assert!(newest <= admission.window);
+                let at = now.max(admission.window.start(plan.rate));
+                let count = |window| meter.rate.counts.get(&window).copied().unwrap_or(0);
+                let weight = plan.rate.weighted(at, count(admission.window.previous()));
+                prop_assert!(weight + u64::from(count(admission.window)) <= u64::from(requests));
+                past.push(meter);
+            }
+        }
     }
 }

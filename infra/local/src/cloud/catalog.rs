@@ -22,8 +22,8 @@ pub enum CatalogError {
     /// The plan book is malformed.
     #[error("the plan book is malformed: {0}")]
     Plans(#[from] toml::de::Error),
-    /// A reported plan lacks what Stripe has to know.
-    #[error("the reported plan {plan} lacks {field}")]
+    /// A plan that is sold lacks what Stripe has to know.
+    #[error("the plan {plan} lacks {field}")]
     Missing {
         /// The plan.
         plan: String,
@@ -59,8 +59,10 @@ pub enum CatalogError {
 pub struct Catalog {
     /// The meter, `mtr_...`.
     pub meter_id: String,
-    /// The reported plans by their ids.
+    /// The plans that are sold, by their ids.
     pub plans: BTreeMap<String, PlanPrices>,
+    /// The most tokens of a period for a user who bought none: 0 where every plan is sold.
+    pub first_cap_tokens: u64,
 }
 
 /// A plan in Stripe.
@@ -76,6 +78,8 @@ pub struct PlanPrices {
     pub base_cents: u64,
     /// Tokens that the flat price includes.
     pub included_tokens: u64,
+    /// The most tokens of a period.
+    pub cap_tokens: u64,
     /// Nano-dollars for a million tokens above them.
     pub overage_nano_usd_per_million_tokens: u64,
 }
@@ -91,15 +95,17 @@ struct Plan {
     price_cents_per_month: u64,
     included_tokens: u64,
     overage_nano_usd_per_million_tokens: Option<u64>,
-    reported: bool,
+    cap_tokens: u64,
     base_lookup_key: Option<String>,
     metered_lookup_key: Option<String>,
 }
 
-struct Api<'a> {
+/// Calls Stripe's stand-in as anybody with its key would.
+#[derive(Clone)]
+pub(crate) struct Api {
     client: reqwest::Client,
-    base_url: &'a str,
-    api_key: &'a str,
+    base_url: String,
+    secret: String,
 }
 
 impl Catalog {
@@ -109,8 +115,7 @@ impl Catalog {
     /// See [`CatalogError`].
     pub async fn set_up(base_url: &str, api_key: &str, plans: &str) -> Result<Self, CatalogError> {
         let book: PlanBook = toml::from_str(plans)?;
-        let client = net::client().map_err(|source| CatalogError::Send { path: "/", source })?;
-        let api = Api { client, base_url, api_key };
+        let api = Api::new(base_url, api_key)?;
         let meter = [
             ("display_name", "Tokens"),
             ("event_name", METER_EVENT_NAME),
@@ -121,15 +126,20 @@ impl Catalog {
         ];
         let meter_id = api.create("v1/billing/meters", &meter).await?;
         let mut plans = BTreeMap::new();
-        for plan in book.plan.into_iter().filter(|plan| plan.reported) {
+        let mut unsold_cap_tokens = None;
+        for plan in book.plan.into_iter() {
+            if plan.base_lookup_key.is_none() && plan.metered_lookup_key.is_none() {
+                unsold_cap_tokens.get_or_insert(plan.cap_tokens);
+                continue;
+            }
             let prices = set_up_plan(&api, &plan, &meter_id).await?;
             plans.insert(plan.id, prices);
         }
-        Ok(Self { meter_id, plans })
+        Ok(Self { meter_id, plans, first_cap_tokens: unsold_cap_tokens.unwrap_or_default() })
     }
 }
 
-async fn set_up_plan(api: &Api<'_>, plan: &Plan, meter_id: &str) -> Result<PlanPrices, CatalogError> {
+async fn set_up_plan(api: &Api, plan: &Plan, meter_id: &str) -> Result<PlanPrices, CatalogError> {
     let missing = |field| CatalogError::Missing { plan: plan.id.clone(), field };
     let base_key = plan.base_lookup_key.as_deref().ok_or_else(|| missing("base_lookup_key"))?;
     let metered_key = plan.metered_lookup_key.as_deref().ok_or_else(|| missing("metered_lookup_key"))?;
@@ -169,16 +179,27 @@ async fn set_up_plan(api: &Api<'_>, plan: &Plan, meter_id: &str) -> Result<PlanP
         metered_price_id,
         base_cents: plan.price_cents_per_month,
         included_tokens: plan.included_tokens,
+        cap_tokens: plan.cap_tokens,
         overage_nano_usd_per_million_tokens: overage,
     })
 }
 
-impl Api<'_> {
+impl Api {
+    /// `base_url` ends with a slash.
+    pub(crate) fn new(base_url: &str, api_key: &str) -> Result<Self, CatalogError> {
+        let client = net::client().map_err(|source| CatalogError::Send { path: "/", source })?;
+        Ok(Self { client, base_url: base_url.to_owned(), secret: api_key.to_owned() })
+    }
+
     /// Creates a resource and returns its id.
-    async fn create(&self, path: &'static str, form: &[(&str, &str)]) -> Result<String, CatalogError> {
+    pub(crate) async fn create(
+        &self,
+        path: &'static str,
+        form: &[(&str, &str)],
+    ) -> Result<String, CatalogError> {
         let send = |source| CatalogError::Send { path, source };
         let request =
-            self.client.post(format!("{}{path}", self.base_url)).bearer_auth(self.api_key).form(form);
+            self.client.post(format!("{}{path}", self.base_url)).bearer_auth(&self.secret).form(form);
         let answer = request.send().await.map_err(send)?;
         let succeeded = answer.status().is_success();
         let text = answer.text().await.map_err(send)?;
@@ -216,11 +237,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reported_plan_without_prices_is_named() {
+    async fn a_plan_with_half_its_prices_is_named() {
         let listener = crate::net::bind_loopback().unwrap();
         let stripe = crate::stripe::start(listener, crate::stripe::Options::default()).await.unwrap();
-        let plans =
-            "[[plan]]\nid = \"pro\"\nprice_cents_per_month = 1\nincluded_tokens = 1\nreported = true\n";
+        let plans = "[[plan]]\nid = \"pro\"\nprice_cents_per_month = 1\nincluded_tokens = 1\ncap_tokens = 1\nmetered_lookup_key = \"k\"\n";
         let error = Catalog::set_up(&stripe.base_url(), "sk_test_local", plans).await.unwrap_err();
         assert!(matches!(error, CatalogError::Missing { field: "base_lookup_key", .. }), "{error}");
     }

@@ -107,7 +107,8 @@ impl Books {
                 continue;
             }
             let subscribes = self.accounts.get(&user).is_some_and(|account| account.customer.is_some());
-            let cap = if subscribes { self.catalog.cap_of_subscribers } else { self.catalog.cap_of_free };
+            let pro = self.catalog.plans.values().next().filter(|_| subscribes);
+            let cap = pro.map_or(self.catalog.first_cap_tokens, |pro| pro.cap_tokens);
             if number(item, "committed")? > cap {
                 self.breaches.insert(format!("{user} {key}"));
             }
@@ -233,7 +234,10 @@ impl Summary {
         let users = self.books.accounts.len();
         let Self { requests, tokens, drift, .. } = self;
         let cap_breaches = breaches.len();
-        writeln!(out, "demo: users={users} requests={requests} tokens={tokens} drift={drift} cap_breaches={cap_breaches}")
+        writeln!(
+            out,
+            "demo: users={users} requests={requests} tokens={tokens} drift={drift} cap_breaches={cap_breaches}"
+        )
     }
 
     /// Holds the play to its story: figures that agree prove little if nothing happened.

@@ -18,13 +18,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::JoinSet;
 
 use crate::{
-    cloud::{Cloud, CloudError, Options, StripeApi, StripeApiError},
+    cloud::{CatalogError, Cloud, CloudError, Options, StripeApi},
     dynamo::DynamoError,
     runtime::InvokeError,
     stripe::AdvanceTooFar,
 };
-pub use books::Summary;
 use books::Books;
+pub use books::Summary;
 use cast::{Actor, Scene};
 use client::{Client, End};
 
@@ -57,7 +57,7 @@ pub enum DemoError {
     Calendar,
     /// Stripe's stand-in refused the cast.
     #[error("Stripe's stand-in refused a customer or a subscription")]
-    Stripe(#[from] StripeApiError),
+    Stripe(#[from] CatalogError),
     /// The webhook function did not take what it was told.
     #[error("{0} webhooks were never taken; see the webhook function's log")]
     Webhooks(usize),
@@ -130,7 +130,8 @@ fn style() -> ProgressStyle {
 }
 
 async fn play_on(cloud: &Cloud, bar: &ProgressBar) -> Result<(Books, u64), DemoError> {
-    let (Some(stripe), Some(dynamo), Some(catalog)) = (cloud.stripe(), cloud.dynamo(), cloud.catalog()) else {
+    let (Some(stripe), Some(dynamo), Some(catalog)) = (cloud.stripe(), cloud.dynamo(), cloud.catalog())
+    else {
         return Err(DemoError::NotStandIns);
     };
     let actors = cast::actors();

@@ -24,7 +24,7 @@ use super::{billing, world::World};
 /// Largest request body, in bytes.
 const MAX_BODY: usize = 1 << 20;
 /// How long a request that is never answered is kept, if its client does not leave.
-const MAX_HANG: Duration = Duration::from_secs(120);
+const MAX_HANG: Duration = Duration::from_mins(2);
 
 /// A request, read.
 struct Call {

@@ -56,22 +56,22 @@ enum Op {
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
-    let any = 0..8_usize;
+    let one = 0..8_usize;
     let op = prop_oneof![
         8 => (1..200_u32, 1..500_u32).prop_map(|(prompt, output)| Op::Admit { prompt, output }),
-        5 => (any.clone(), 0..700_u32).prop_map(|(which, tokens)| Op::Settle { which, tokens }),
-        1 => any.clone().prop_map(|which| Op::Void { which }),
-        1 => any.clone().prop_map(|which| Op::Abandon { which }),
+        5 => (one.clone(), 0..700_u32).prop_map(|(which, tokens)| Op::Settle { which, tokens }),
+        1 => one.clone().prop_map(|which| Op::Void { which }),
+        1 => one.clone().prop_map(|which| Op::Abandon { which }),
         3 => (0..40_000_u64).prop_map(|ms| Op::Later { ms }),
         1 => (HOLD_MS..HOLD_MS * 2).prop_map(|ms| Op::Later { ms }),
         1 => Just(Op::NextMonth),
-        1 => any.clone().prop_map(|which| Op::Sweep { which }),
-        3 => (any.clone(), any::<bool>(), any::<bool>()).prop_map(|(which, parked, crash_before_drop)| Op::Report {
+        1 => one.clone().prop_map(|which| Op::Sweep { which }),
+        3 => (one.clone(), any::<bool>(), any::<bool>()).prop_map(|(which, parked, crash_before_drop)| Op::Report {
             which,
             parked,
             crash_before_drop
         }),
-        1 => any.prop_map(|which| Op::Clear { which }),
+        1 => one.prop_map(|which| Op::Clear { which }),
         1 => Just(Op::Subscribe),
         1 => Just(Op::Cancel),
         1 => proptest::option::of(0..6_000_u32).prop_map(|tokens| Op::Cap { tokens }),
@@ -155,6 +155,11 @@ impl Model {
     }
 
     fn change(&mut self, now: Timestamp, change: &dyn Fn(&Account) -> Option<Account>) {
+        if self.account.is_none() {
+            let new = Account::first_seen(self.user.clone(), self.plans.first().id.clone(), now);
+            self.opened(Opening::first(change(&new).unwrap_or(new), now).unwrap());
+            return;
+        }
         let account = self.account(now);
         if let Some(after) = change(&account) {
             let meter = self.meters.get_mut(&account.current).unwrap();
