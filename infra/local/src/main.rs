@@ -99,8 +99,8 @@ async fn main() -> anyhow::Result<()> {
 
 /// Prints the demo's table. An error unless every figure agrees.
 async fn play_demo(options: Options) -> anyhow::Result<()> {
-    // Nothing of an earlier run, and no port that a running cloud has.
-    let options = Options { port: 0, data: None, ..options };
+    // Nothing of an earlier run, no port that a running cloud has, and nothing real: it would cost real money.
+    let options = Options { port: 0, data: None, overrides: BTreeMap::new(), ..options };
     let summary =
         demo::play(options, &mut io::stdout()).await.context("the demo was not played to its end")?;
     ensure!(summary.is_right(), "the figures do not agree");

@@ -25,8 +25,6 @@ pub(super) struct Scene {
 /// One user.
 #[derive(Clone, Debug)]
 pub(super) struct Actor {
-    /// The name that a token is minted for.
-    pub(super) name: String,
     /// The user's id.
     pub(super) user: String,
     /// Whether the user is on the Pro plan.
@@ -48,7 +46,7 @@ pub(super) const HASTY: &str = "free-hasty";
 
 fn actor(name: &str, scenes: Vec<Scene>) -> Actor {
     let user = crate::clerk::user_id(name).unwrap_or_default();
-    Actor { name: name.to_owned(), user, subscribes: name.starts_with("pro"), at_once: 1, scenes }
+    Actor { user, subscribes: name.starts_with("pro"), at_once: 1, scenes }
 }
 
 fn scene(directive: &str, text: &str) -> Scene {

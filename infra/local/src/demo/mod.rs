@@ -216,7 +216,7 @@ async fn perform(
     let mut running = JoinSet::new();
     for actor in actors {
         let (client, turns, bar) = (client.clone(), turns.clone(), bar.clone());
-        running.spawn(async move { client.play(actor, &turns, || bar.inc(1)).await });
+        running.spawn(async move { client.play(actor, &turns, move || bar.inc(1)).await });
     }
     let mut ends = Vec::new();
     let mut killed = false;
