@@ -127,36 +127,25 @@ mod tests {
         }))
     }
 
+    /// An invocation that the test polls by hand.
+    type Invocation = Pin<Box<dyn Future<Output = Result<(), &'static str>> + Send>>;
+
     #[track_caller]
-    fn pending<T>(task: &mut tokio_test_like::Polled<T>) {
-        assert!(!task.is_ready(), "the invocation ended before its task");
-    }
-
-    /// Polls a future once, without a runtime's help.
-    mod tokio_test_like {
-        use std::future::Future;
-        use std::pin::Pin;
-        use std::task::{Context, Waker};
-
-        pub(super) struct Polled<T>(pub(super) Pin<Box<dyn Future<Output = T> + Send>>);
-
-        impl<T> Polled<T> {
-            pub(super) fn is_ready(&mut self) -> bool {
-                self.0.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready()
-            }
-        }
+    fn pending(invocation: &mut Invocation) {
+        let polled = invocation.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop()));
+        assert!(polled.is_pending(), "the invocation ended before its task");
     }
 
     #[tokio::test]
     async fn f08_the_next_event_is_not_asked_for_before_the_task_has_ended() {
         let settled = Arc::new(AtomicU32::new(0));
         let (open, gate) = oneshot::channel();
-        let mut invocation = tokio_test_like::Polled(Box::pin(service(Ok(()), &settled).oneshot(gate)));
+        let mut invocation: Invocation = Box::pin(service(Ok(()), &settled).oneshot(gate));
         pending(&mut invocation);
         tokio::task::yield_now().await;
         pending(&mut invocation);
         open.send(()).unwrap();
-        invocation.0.await.unwrap();
+        invocation.await.unwrap();
         assert_eq!(settled.load(Ordering::SeqCst), 1);
     }
 
@@ -164,10 +153,10 @@ mod tests {
     async fn f08_an_answer_that_cannot_be_sent_loses_neither_task_nor_worker() {
         let settled = Arc::new(AtomicU32::new(0));
         let (open, gate) = oneshot::channel();
-        let mut invocation = tokio_test_like::Polled(Box::pin(service(Err("cut"), &settled).oneshot(gate)));
+        let mut invocation: Invocation = Box::pin(service(Err("cut"), &settled).oneshot(gate));
         pending(&mut invocation);
         open.send(()).unwrap();
-        assert_eq!(invocation.0.await, Ok(()));
+        assert_eq!(invocation.await, Ok(()));
         assert_eq!(settled.load(Ordering::SeqCst), 1);
     }
 
@@ -177,7 +166,7 @@ mod tests {
         let service = service(Ok(()), &settled);
         let (_never, slow) = oneshot::channel();
         let (open, quick) = oneshot::channel();
-        let mut slow = tokio_test_like::Polled(Box::pin(service.clone().oneshot(slow)));
+        let mut slow: Invocation = Box::pin(service.clone().oneshot(slow));
         pending(&mut slow);
         open.send(()).unwrap();
         service.oneshot(quick).await.unwrap();

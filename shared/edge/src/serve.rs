@@ -2,11 +2,15 @@
 //! `AWS_LAMBDA_MAX_CONCURRENCY` says on Managed Instances; either way an invocation's [`Drain`] is empty before its worker
 //! asks for the next event.
 
-use crate::drain::{Drain, DrainLayer};
+use crate::{
+    drain::{Drain, DrainLayer},
+    request,
+};
 use bytes::Bytes;
 use lambda_http::{Error, Request, Response, service_fn};
 use std::fmt::Debug;
 use std::future::Future;
+use tracing::Instrument;
 
 /// Serves a handler whose answers are streamed: its route must say so at the gateway.
 ///
@@ -44,5 +48,7 @@ where
     F: Future<Output = Response<B>>,
 {
     let drain = Drain::current().ok_or("the drain layer is missing")?;
-    Ok(handler(request, drain).await)
+    // Every line of this invocation carries its id, those of its tasks too.
+    let span = tracing::info_span!("invocation", invocation = request::invocation_id(&request));
+    Ok(handler(request, drain).instrument(span).await)
 }

@@ -181,6 +181,6 @@ mod front {
         let deadlines = Deadlines::of(Some(now.plus_ms(100_000)), now).unwrap();
         assert!(deadlines.cut_by < deadlines.settled_by);
         assert!(deadlines.settled_by < Instant::now() + std::time::Duration::from_secs(100));
-        assert_eq!(deadlines.hold_ms, 160_000);
+        assert!(deadlines.hold_ms > 100_000, "a hold must outlive its invocation");
     }
 }
