@@ -72,7 +72,8 @@ impl AccountChange {
             current: before.current,
             ..after
         };
-        let same_period = Period::monthly(after.anchor, meter.period.start()) == Some(meter.period);
+        let reckoned = Period::monthly(after.anchor, meter.period.start());
+        let same_period = reckoned.is_some_and(|period| is_rest_of(meter.period, period));
         let payer = after.billed_to().filter(|_| same_period).or(meter.customer.as_ref());
         let meter_customer = payer.cloned();
         Self { before, after, meter_customer }
@@ -90,16 +91,37 @@ pub enum Placement {
     OutOfCalendar,
 }
 
+/// How far ahead of a clock an anchor may lie and be taken as reached: a subscription begins on Stripe's clock, and no
+/// two clocks differ by more. A minute.
+const ANCHOR_AHEAD_MS: u64 = 60_000;
+
 /// Decides which period a request belongs to.
 ///
 /// A clock that lags behind the start of the current period does not reopen the one before: usage goes to the current
-/// meter, which is the period that everybody else already writes to. Nor does an anchor that a clock has not reached
-/// yet, or one that moved back: a period never begins before, or together with, the one that counts.
+/// meter, which is the period that everybody else already writes to. Nor does one that lags behind a new anchor open
+/// the period before it.
+///
+/// Each meter begins later than the one before, whatever happens to the anchor: a start is a key, and is used once.
+/// Where the anchor was moved to before the current meter, the rest of the period that it counts gets the meter.
 pub fn place(account: &Account, meter: &Meter, now: Timestamp) -> Placement {
-    let now = now.max(account.current);
-    match Period::monthly(account.anchor, now) {
-        None => Placement::OutOfCalendar,
-        Some(period) if period.start() <= meter.period.start() && !meter.closed => Placement::Current,
-        Some(period) => Placement::Open(Box::new(Opening::successor(account, meter, period))),
+    let mut now = now.max(account.current);
+    if account.anchor.ms_since(now) <= ANCHOR_AHEAD_MS {
+        now = now.max(account.anchor);
     }
+    let Some(period) = Period::monthly(account.anchor, now) else { return Placement::OutOfCalendar };
+    if is_rest_of(meter.period, period) && !meter.closed {
+        return Placement::Current;
+    }
+    let is_later = |period: &Period| period.start() > meter.period.start();
+    let rest = || Period::new(now, period.end()).filter(is_later);
+    match Some(period).filter(is_later).or_else(rest) {
+        Some(period) => Placement::Open(Box::new(Opening::successor(account, meter, period))),
+        // The current meter began in this very second. It counts until the second is over.
+        None => Placement::Current,
+    }
+}
+
+/// Whether `rest` is `whole`, or what was left of it when an account came to count so.
+fn is_rest_of(rest: Period, whole: Period) -> bool {
+    rest.end() == whole.end() && rest.start() >= whole.start()
 }
