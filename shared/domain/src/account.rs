@@ -104,10 +104,8 @@ const ANCHOR_AHEAD_MS: u64 = 60_000;
 /// Each meter begins later than the one before, whatever happens to the anchor: a start is a key, and is used once.
 /// Where the anchor was moved to before the current meter, the rest of the period that it counts gets the meter.
 pub fn place(account: &Account, meter: &Meter, now: Timestamp) -> Placement {
-    let mut now = now.max(account.current);
-    if account.anchor.ms_since(now) <= ANCHOR_AHEAD_MS {
-        now = now.max(account.anchor);
-    }
+    let is_reached = account.anchor.ms_since(now) <= ANCHOR_AHEAD_MS;
+    let now = if is_reached { now.max(account.anchor) } else { now };
     let Some(period) = Period::monthly(account.anchor, now) else { return Placement::OutOfCalendar };
     if is_rest_of(meter.period, period) && !meter.closed {
         return Placement::Current;
@@ -116,7 +114,7 @@ pub fn place(account: &Account, meter: &Meter, now: Timestamp) -> Placement {
     let rest = || Period::new(now, period.end()).filter(is_later);
     match Some(period).filter(is_later).or_else(rest) {
         Some(period) => Placement::Open(Box::new(Opening::successor(account, meter, period))),
-        // The current meter began in this very second. It counts until the second is over.
+        // The current meter begins in this very second or, by a clock that lags, later: it counts.
         None => Placement::Current,
     }
 }
