@@ -246,6 +246,8 @@ proptest! {
             }
         });
         world.rest();
+        let identifiers: BTreeSet<&str> = world.rows.iter().map(|(_, row)| row.identifier.as_str()).collect();
+        assert_eq!(identifiers.len(), world.rows.len(), "F9: two rows under one identifier");
         for (start, meter) in &world.meters {
             let receipts = world.receipts.iter().filter(|((of, _), _)| of == start);
             let charged: Tokens = receipts.map(|(_, receipt)| receipt.charged).sum();
