@@ -54,17 +54,20 @@ pub struct AccountChange {
     pub before: Account,
     /// The account as it will be: one `rev` on.
     pub after: Account,
-    /// Who pays for the current meter's period from now on.
+    /// Who pays for the current meter's usage from now on.
     pub meter_customer: Option<CustomerId>,
+    /// The current meter's period from now on: its start never changes.
+    pub meter_period: Period,
 }
 
 impl AccountChange {
     /// The change from `before`, whose current meter is `meter`, to what `after` says; `rev`, user and current period
     /// are kept right whatever it says.
     ///
-    /// The current meter keeps its payer, unless the new anchor counts the very same period for somebody who pays: then
-    /// its usage is on the new subscription's invoice. The end of a subscription takes no payer away: what was used
-    /// under it is still owed.
+    /// A meter that began under the new anchor (a subscription that somebody heard of a little late, or that was
+    /// backdated) is part of that subscription's period: it ends with it, and whoever pays for the subscription pays
+    /// for it. Any other meter keeps its period and its payer. The end of a subscription takes no payer away: what was
+    /// used under it is still owed.
     pub fn new(before: Account, after: Account, meter: &Meter) -> Self {
         let after = Account {
             user: before.user.clone(),
@@ -72,11 +75,13 @@ impl AccountChange {
             current: before.current,
             ..after
         };
-        let reckoned = Period::monthly(after.anchor, meter.period.start());
-        let same_period = reckoned.is_some_and(|period| is_rest_of(meter.period, period));
-        let payer = after.billed_to().filter(|_| same_period).or(meter.customer.as_ref());
+        let start = meter.period.start();
+        let adopted = Period::monthly(after.anchor, start)
+            .filter(|_| after.anchor <= start)
+            .and_then(|period| Period::new(start, period.end()));
+        let payer = after.billed_to().filter(|_| adopted.is_some()).or(meter.customer.as_ref());
         let meter_customer = payer.cloned();
-        Self { before, after, meter_customer }
+        Self { before, after, meter_customer, meter_period: adopted.unwrap_or(meter.period) }
     }
 }
 
@@ -91,35 +96,16 @@ pub enum Placement {
     OutOfCalendar,
 }
 
-/// How far ahead of a clock an anchor may lie and be taken as reached: a subscription begins on Stripe's clock, and no
-/// two clocks differ by more. A minute.
-const ANCHOR_AHEAD_MS: u64 = 60_000;
-
 /// Decides which period a request belongs to.
 ///
 /// A clock that lags behind the start of the current period does not reopen the one before: usage goes to the current
-/// meter, which is the period that everybody else already writes to. Nor does one that lags behind a new anchor open
-/// the period before it.
-///
-/// Each meter begins later than the one before, whatever happens to the anchor: a start is a key, and is used once.
-/// Where the anchor was moved to before the current meter, the rest of the period that it counts gets the meter.
+/// meter, which is the period that everybody else already writes to. Nor does an anchor that a clock has not reached
+/// yet, or one that moved back: a period never begins before, or together with, the one that counts.
 pub fn place(account: &Account, meter: &Meter, now: Timestamp) -> Placement {
-    let is_reached = account.anchor.ms_since(now) <= ANCHOR_AHEAD_MS;
-    let now = if is_reached { now.max(account.anchor) } else { now };
-    let Some(period) = Period::monthly(account.anchor, now) else { return Placement::OutOfCalendar };
-    if is_rest_of(meter.period, period) && !meter.closed {
-        return Placement::Current;
-    }
-    let is_later = |period: &Period| period.start() > meter.period.start();
-    let rest = || Period::new(now, period.end()).filter(is_later);
-    match Some(period).filter(is_later).or_else(rest) {
+    let now = now.max(account.current);
+    match Period::monthly(account.anchor, now) {
+        None => Placement::OutOfCalendar,
+        Some(period) if period.start() <= meter.period.start() && !meter.closed => Placement::Current,
         Some(period) => Placement::Open(Box::new(Opening::successor(account, meter, period))),
-        // The current meter begins in this very second or, by a clock that lags, later: it counts.
-        None => Placement::Current,
     }
-}
-
-/// Whether `rest` is `whole`, or what was left of it when an account came to count so.
-fn is_rest_of(rest: Period, whole: Period) -> bool {
-    rest.end() == whole.end() && rest.start() >= whole.start()
 }

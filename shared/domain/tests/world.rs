@@ -325,6 +325,7 @@ impl World {
                 let Some(seal) = domain::seal(&self.meters[&start], self.clock) else {
                     return Event::Nothing;
                 };
+                assert!(self.meters[&start].period.contains(seal.row.timestamp), "F11: outside its period");
                 self.seals.push((start, seal));
                 if !later {
                     self.land_seal(self.seals.len() - 1);

@@ -1,1 +1,16 @@
 #![doc = include_str!("../README.md")]
+
+mod client;
+mod failure;
+mod meter_event;
+mod subscription;
+mod summary;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod webhook;
+
+pub use client::{InvalidSettings, Secret, Settings, Stripe, TIMEOUT};
+pub use meter_event::{MeterEvent, SendError, Sent};
+pub use subscription::{Status, Subscription, SubscriptionError};
+pub use summary::{CountError, Counted};
+pub use webhook::{Event, SIGNATURES_MAX, TOLERANCE_S, WebhookError, verify_webhook};

@@ -1,0 +1,93 @@
+//! What the environment says. Read once; every fault is reported at once, by name.
+
+use anyhow::Context;
+use clerk::{Settings as ClerkSettings, Verifier, VerifyingKey};
+use domain::Plans;
+use edge::{
+    config::{Env, InvalidConfig},
+    cors::Cors,
+    plans::PlanBook,
+};
+use ledger::DynamoSettings;
+use std::path::PathBuf;
+
+/// What a request is checked against.
+#[derive(Clone, Debug)]
+pub(crate) struct Front {
+    /// Who may come.
+    pub(crate) verifier: Verifier,
+    /// From which web pages.
+    pub(crate) cors: Cors,
+}
+
+/// The function's configuration.
+pub(crate) struct Config {
+    /// The ledger's table.
+    pub(crate) table: DynamoSettings,
+    /// The plans in force.
+    pub(crate) plans: Plans,
+    /// What is checked first.
+    pub(crate) front: Front,
+}
+
+/// What comes from variables alone, before the file that they name is read.
+struct Variables {
+    table: DynamoSettings,
+    front: Front,
+    plans_file: Option<PathBuf>,
+}
+
+impl Config {
+    /// Reads the environment, and the plan book that it names.
+    ///
+    /// # Errors
+    /// Everything that is missing or malformed.
+    pub(crate) fn from_env() -> anyhow::Result<Self> {
+        Self::read(Env::read())
+    }
+
+    fn read(env: Env) -> anyhow::Result<Self> {
+        let variables = Variables::read(env)?;
+        let book = PlanBook::load(variables.plans_file.as_deref()).context("the plans cannot be used")?;
+        Ok(Self { table: variables.table, plans: book.plans().clone(), front: variables.front })
+    }
+}
+
+impl Variables {
+    fn read(mut env: Env) -> Result<Self, InvalidConfig> {
+        let table = env.text("TABLE_NAME");
+        let endpoint = env.url_if_set("DYNAMODB_ENDPOINT").map(String::from);
+        let plans_file = env.text_if_set("PLANS_FILE").map(PathBuf::from);
+        let origins = env.list_if_set("CORS_ORIGINS");
+        let cors = Cors::new(&origins).map_err(|why| env.complain("CORS_ORIGINS", &why)).ok();
+        let verifier = verifier(&mut env);
+        env.finish(|| {
+            Some(Self {
+                table: DynamoSettings { table: table?, endpoint },
+                front: Front { verifier: verifier?, cors: cors? },
+                plans_file,
+            })
+        })
+    }
+}
+
+fn verifier(env: &mut Env) -> Option<Verifier> {
+    let issuer = env.text("CLERK_ISSUER");
+    let key = env.required("CLERK_JWT_KEY", VerifyingKey::from_pem);
+    let authorized_parties = env.list("CLERK_AUTHORIZED_PARTIES");
+    let settings = ClerkSettings { issuer: issuer?, key: key?, authorized_parties: authorized_parties? };
+    Verifier::new(settings).map_err(|why| env.complain("CLERK_AUTHORIZED_PARTIES", &why)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_that_is_missing_is_named_at_once() {
+        let error = Config::read(Env::for_testing(&[])).err().unwrap().to_string();
+        for name in ["TABLE_NAME", "CLERK_ISSUER", "CLERK_JWT_KEY", "CLERK_AUTHORIZED_PARTIES"] {
+            assert!(error.contains(name), "{error}");
+        }
+    }
+}

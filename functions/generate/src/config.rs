@@ -1,0 +1,171 @@
+//! What the environment says. Read once; every fault is reported at once, by name.
+
+use anyhow::Context;
+use clerk::{Settings as ClerkSettings, Verifier, VerifyingKey};
+use domain::{ModelId, ModelPrice, ModelPrices, Plans, Tokens};
+use edge::{
+    config::{Env, InvalidConfig},
+    cors::Cors,
+    models,
+    plans::PlanBook,
+};
+use ledger::DynamoSettings;
+use openai::{ApiKey, BaseUrl, Settings as ProviderSettings, Timeouts};
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+
+/// How long the provider may take to its first text, in milliseconds. Reasoning models think that long.
+const FIRST_TOKEN_MS_MAX: u64 = 60_000;
+/// How long it may then be silent, in milliseconds.
+const IDLE_MS_MAX: u64 = 30_000;
+/// The output cap where the environment names none, in tokens.
+const OUTPUT_TOKENS_DEFAULT: NonZeroU32 = NonZeroU32::MIN.saturating_add(1_023);
+
+/// What a request is checked against before it is admitted.
+#[derive(Clone, Debug)]
+pub(crate) struct Front {
+    /// Who may come.
+    pub(crate) verifier: Verifier,
+    /// From which web pages.
+    pub(crate) cors: Cors,
+    /// What can be asked for.
+    pub(crate) menu: Menu,
+}
+
+/// The models on offer.
+#[derive(Clone, Debug)]
+pub(crate) struct Menu {
+    /// All of them, with their prices.
+    pub(crate) prices: ModelPrices,
+    /// The one that answers a request that names none; one of `prices`.
+    pub(crate) default: ModelPrice,
+    /// The most tokens that an answer may have, whatever its model could.
+    pub(crate) output_max: Tokens,
+}
+
+/// The function's configuration.
+pub(crate) struct Config {
+    /// The ledger's table.
+    pub(crate) table: DynamoSettings,
+    /// The plans in force.
+    pub(crate) plans: Plans,
+    /// Who answers.
+    pub(crate) provider: ProviderSettings,
+    /// What is checked first.
+    pub(crate) front: Front,
+}
+
+/// What comes from variables alone, before the files that they name are read.
+struct Variables {
+    table: DynamoSettings,
+    provider: ProviderSettings,
+    verifier: Verifier,
+    cors: Cors,
+    model: Option<ModelId>,
+    output_max: NonZeroU32,
+    plans_file: Option<PathBuf>,
+}
+
+impl Config {
+    /// Reads the environment, and the plan book and price list that it names.
+    ///
+    /// # Errors
+    /// Everything that is missing or malformed.
+    pub(crate) fn from_env() -> anyhow::Result<Self> {
+        Self::read(Env::read())
+    }
+
+    fn read(env: Env) -> anyhow::Result<Self> {
+        let variables = Variables::read(env)?;
+        let book = PlanBook::load(variables.plans_file.as_deref()).context("the plans cannot be used")?;
+        let prices = models::built_in().context("the price list cannot be used")?;
+        let default = match &variables.model {
+            Some(model) => prices.get(model),
+            None => prices.iter().next(),
+        };
+        let default = default.cloned().context("OPENAI_MODEL: not in infra/models.toml")?;
+        let output_max = Tokens::from_u32(variables.output_max.get());
+        let menu = Menu { prices, default, output_max };
+        Ok(Self {
+            table: variables.table,
+            plans: book.plans().clone(),
+            provider: variables.provider,
+            front: Front { verifier: variables.verifier, cors: variables.cors, menu },
+        })
+    }
+}
+
+impl Variables {
+    fn read(mut env: Env) -> Result<Self, InvalidConfig> {
+        let table = env.text("TABLE_NAME");
+        let endpoint = env.url_if_set("DYNAMODB_ENDPOINT").map(String::from);
+        let base_url = env.required("OPENAI_BASE_URL", BaseUrl::parse);
+        let api_key = env.parsed_if_set("OPENAI_API_KEY", ApiKey::parse);
+        let model = env.parsed_if_set("OPENAI_MODEL", ModelId::parse);
+        let output_max = env.parsed_or("MAX_OUTPUT_TOKENS", OUTPUT_TOKENS_DEFAULT);
+        let plans_file = env.text_if_set("PLANS_FILE").map(PathBuf::from);
+        let origins = env.list_if_set("CORS_ORIGINS");
+        let cors = Cors::new(&origins).map_err(|why| env.complain("CORS_ORIGINS", &why)).ok();
+        let verifier = verifier(&mut env);
+        let timeouts = Timeouts { first_token_ms: FIRST_TOKEN_MS_MAX, idle_ms: IDLE_MS_MAX };
+        env.finish(|| {
+            Some(Self {
+                table: DynamoSettings { table: table?, endpoint },
+                provider: ProviderSettings { base_url: base_url?, api_key, timeouts },
+                verifier: verifier?,
+                cors: cors?,
+                model,
+                output_max: output_max?,
+                plans_file,
+            })
+        })
+    }
+}
+
+fn verifier(env: &mut Env) -> Option<Verifier> {
+    let issuer = env.text("CLERK_ISSUER");
+    let key = env.required("CLERK_JWT_KEY", VerifyingKey::from_pem);
+    let authorized_parties = env.list("CLERK_AUTHORIZED_PARTIES");
+    let settings = ClerkSettings { issuer: issuer?, key: key?, authorized_parties: authorized_parties? };
+    Verifier::new(settings).map_err(|why| env.complain("CLERK_AUTHORIZED_PARTIES", &why)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::CLERK_JWT_KEY;
+
+    const COMPLETE: [(&str, &str); 5] = [
+        ("TABLE_NAME", "inkmeter"),
+        ("OPENAI_BASE_URL", "http://127.0.0.1:1/v1"),
+        ("CLERK_ISSUER", "https://clerk.example.com"),
+        ("CLERK_JWT_KEY", CLERK_JWT_KEY),
+        ("CLERK_AUTHORIZED_PARTIES", "https://app.example.com"),
+    ];
+
+    fn read(more: &[(&str, &str)]) -> anyhow::Result<Config> {
+        Config::read(Env::for_testing(&[&COMPLETE, more].concat()))
+    }
+
+    #[test]
+    fn a_complete_environment_needs_nothing_else() {
+        let config = read(&[]).unwrap();
+        assert_eq!(config.front.menu.default.model.as_str(), "gpt-6-luna");
+        assert_eq!(config.front.menu.output_max, Tokens::from_u32(1_024));
+    }
+
+    #[test]
+    fn everything_that_is_missing_is_named_at_once() {
+        let error = Config::read(Env::for_testing(&[])).err().unwrap().to_string();
+        for (name, _) in COMPLETE {
+            assert!(error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn f07_a_default_model_without_a_price_is_refused_at_start() {
+        let error = read(&[("OPENAI_MODEL", "gpt-7")]).err().unwrap().to_string();
+        assert!(error.contains("OPENAI_MODEL"), "{error}");
+        assert!(read(&[("MAX_OUTPUT_TOKENS", "0")]).is_err());
+    }
+}

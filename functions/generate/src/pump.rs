@@ -1,0 +1,254 @@
+//! The pump: reads the provider's answer to its end, settles, and only then lets the body close.
+//!
+//! It depends on nobody listening. A client that left, or that does not take what it is sent, changes nothing but
+//! that no more is sent: what was asked for is read to its end and paid for. It ends before the function's own deadline, because
+//! Lambda kills what is still running then, and with it the settle.
+
+use crate::wire;
+use bytes::Bytes;
+use domain::{Classes, ModelPrice, Receipt, Timestamp, Tokens, Usage};
+use edge::{clock, log::chain};
+use ledger::{Ledger, OpenHold, Store};
+use openai::{ChatStream, Event, FinishReason, StreamError};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+
+/// Chunks that wait for the client. Few, because the gateway reads ahead anyway, and each may be a line of text.
+const CHUNKS_MAX: usize = 64;
+/// How long a client may leave a full queue as it is, before nothing more is sent to it.
+const STALL: Duration = Duration::from_secs(30);
+/// After so much silence of the provider the connection is kept open with a comment: gateways close idle ones, at the
+/// edge after 30 s.
+const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(15);
+/// What is kept free at the end of an invocation for cutting the provider and settling.
+const SETTLE_MARGIN_MS: u64 = 15_000;
+/// What is kept free after that for saying that it did not work.
+const LAST_WORDS_MS: u64 = 1_000;
+/// The least time for an answer that makes it worth asking.
+const ANSWER_MS_MIN: u64 = 1_000;
+/// How much longer than the invocation a hold lives: more than any two clocks differ.
+const HOLD_MARGIN_MS: u64 = 15_000;
+/// How long an invocation lasts where nothing says so, which is outside of Lambda only.
+const INVOCATION_MS_DEFAULT: u64 = 300_000;
+
+/// By when what has to have happened.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadlines {
+    /// The provider is cut.
+    pub(crate) cut_by: Instant,
+    /// The settle has to be through.
+    pub(crate) settled_by: Instant,
+    /// How long a hold lives, in milliseconds from now.
+    pub(crate) hold_ms: u64,
+    /// How long a client may take nothing.
+    pub(crate) stall: Duration,
+    /// After how much silence of the provider a comment is sent.
+    pub(crate) keep_alive_after: Duration,
+}
+
+impl Deadlines {
+    /// Those of an invocation that is killed at `killed_at`; none if there is no time to answer and settle.
+    pub(crate) fn of(killed_at: Option<Timestamp>, now: Timestamp) -> Option<Self> {
+        let left_ms = killed_at.map_or(INVOCATION_MS_DEFAULT, |at| at.ms_since(now));
+        let answer_ms = left_ms.checked_sub(SETTLE_MARGIN_MS).filter(|ms| *ms >= ANSWER_MS_MIN)?;
+        let settle_ms = left_ms.saturating_sub(LAST_WORDS_MS);
+        let begun = Instant::now();
+        Some(Self {
+            cut_by: begun + Duration::from_millis(answer_ms),
+            settled_by: begun + Duration::from_millis(settle_ms),
+            hold_ms: left_ms.saturating_add(HOLD_MARGIN_MS),
+            stall: STALL,
+            keep_alive_after: KEEP_ALIVE_AFTER,
+        })
+    }
+}
+
+/// Whoever reads the answer, as long as there is anybody.
+struct Listener {
+    sender: Option<mpsc::Sender<Bytes>>,
+    /// The place of the last chunk, so that a client that was too slow still learns that its text is not whole.
+    last: Option<mpsc::OwnedPermit<Bytes>>,
+    deadlines: Deadlines,
+}
+
+impl Listener {
+    fn new(deadlines: Deadlines) -> (Self, mpsc::Receiver<Bytes>) {
+        let (sender, receiver) = mpsc::channel(CHUNKS_MAX + 1);
+        let last = sender.clone().try_reserve_owned().ok();
+        (Self { sender: Some(sender), last, deadlines }, receiver)
+    }
+
+    /// Sends a chunk; to a client that is gone, or takes nothing for [`STALL`], this one and all later ones are lost.
+    async fn send(&mut self, chunk: Bytes) {
+        let Some(sender) = &self.sender else { return };
+        let by = self.deadlines.cut_by.min(Instant::now() + self.deadlines.stall);
+        if !matches!(timeout_at(by, sender.send(chunk)).await, Ok(Ok(()))) {
+            self.sender = None;
+        }
+    }
+
+    /// Whether everything so far was taken.
+    fn has_all(&self) -> bool {
+        self.sender.is_some()
+    }
+
+    /// Sends the last chunk and closes the body.
+    fn close(self, chunk: Bytes) {
+        if let Some(last) = self.last {
+            drop(last.send(chunk));
+        }
+    }
+}
+
+/// How the provider's answer ended.
+#[derive(Debug)]
+enum End {
+    /// As it should.
+    Complete(FinishReason, Option<Classes>),
+    /// Before its end, by the provider.
+    Failed(StreamError),
+    /// Before its end, by us.
+    OutOfTime,
+}
+
+/// One answer on its way from the provider to the client and into the ledger.
+pub(crate) struct Pump<S> {
+    ledger: Ledger<S>,
+    hold: OpenHold,
+    price: ModelPrice,
+    stream: ChatStream,
+    listener: Listener,
+    deadlines: Deadlines,
+}
+
+impl<S: Store> Pump<S> {
+    /// A pump for one answer, and the chunks that it will send. It must be run: dropping it leaves the hold to its expiry.
+    pub(crate) fn new(
+        ledger: Ledger<S>,
+        hold: OpenHold,
+        price: ModelPrice,
+        stream: ChatStream,
+        deadlines: Deadlines,
+    ) -> (Self, mpsc::Receiver<Bytes>) {
+        let (listener, chunks) = Listener::new(deadlines);
+        (Self { ledger, hold, price, stream, listener, deadlines }, chunks)
+    }
+
+    /// Runs it to its end: start, text, settle, finish or error, in this order.
+    pub(crate) async fn run(mut self) {
+        self.listener.send(wire::start(self.hold.id())).await;
+        let end = self.pour().await;
+        let Self { ledger, hold, price, stream, listener, deadlines } = self;
+        let clamped = hold.clamped();
+        let served = stream.estimate();
+        // Only a closed connection makes a provider stop, and stop charging.
+        drop(stream);
+        let whole = listener.has_all();
+        let chunk = match end {
+            End::Complete(reason, usage) => {
+                let usage = usage.map_or(Usage::Estimated(served), Usage::Exact);
+                let receipt = settle(&ledger, hold, usage, &price, deadlines).await;
+                if whole {
+                    wire::finish(reason, &usage, clamped, receipt.as_ref())
+                } else {
+                    wire::error("The connection was too slow; part of the answer is missing here.")
+                }
+            }
+            End::Failed(error) => {
+                tracing::warn!(error = chain(&error), user = %hold.user(), id = %hold.id(),
+                    output_tokens_served = served.completion().get(), "the provider's answer ended before its end");
+                give_back_or_settle(&ledger, hold, &error, served, &price, deadlines).await;
+                wire::error("The answer was cut short. You pay only for what was written until then.")
+            }
+            End::OutOfTime => {
+                tracing::warn!(user = %hold.user(), id = %hold.id(), "the answer took too long and was cut");
+                settle(&ledger, hold, Usage::Estimated(served), &price, deadlines).await;
+                wire::error(
+                    "The answer took too long and was cut. You pay only for what was written until then.",
+                )
+            }
+        };
+        listener.close([chunk, wire::DONE].concat().into());
+    }
+
+    /// Passes text on until the answer ends. Each turn takes an event, of which a stream has a bounded number, or a
+    /// [`KEEP_ALIVE_AFTER`] of the time.
+    async fn pour(&mut self) -> End {
+        let mut reason = FinishReason::Other;
+        let mut usage = None;
+        while Instant::now() < self.deadlines.cut_by {
+            let until = self.deadlines.cut_by.min(Instant::now() + self.deadlines.keep_alive_after);
+            match timeout_at(until, self.stream.next()).await {
+                Err(_) => self.listener.send(wire::KEEP_ALIVE).await,
+                Ok(Some(Ok(Event::Text(text)))) => self.listener.send(wire::delta(&text)).await,
+                Ok(Some(Ok(Event::Finish(why)))) => reason = why,
+                Ok(Some(Ok(Event::Usage(classes)))) => usage = Some(classes),
+                Ok(Some(Ok(Event::Done))) => return End::Complete(reason, usage),
+                Ok(Some(Err(error))) => return End::Failed(error),
+                // A stream says `Done` or fails before it has nothing more.
+                Ok(None) => return End::Failed(StreamError::Cut),
+            }
+        }
+        End::OutOfTime
+    }
+}
+
+/// An error that the provider sent in place of an answer is a refusal that came after its head: nothing was served, so
+/// nothing is charged. What was served before any other end is.
+async fn give_back_or_settle<S: Store>(
+    ledger: &Ledger<S>,
+    hold: OpenHold,
+    error: &StreamError,
+    served: Classes,
+    price: &ModelPrice,
+    deadlines: Deadlines,
+) {
+    let refused = matches!(error, StreamError::InBand(_)) && served.completion() == Tokens::ZERO;
+    if refused {
+        void(ledger, hold, deadlines).await;
+    } else {
+        settle(ledger, hold, Usage::Estimated(served), price, deadlines).await;
+    }
+}
+
+/// Settles by the deadline. Usage that could not be stored is money lost: its line is what an alarm is set on.
+async fn settle<S: Store>(
+    ledger: &Ledger<S>,
+    hold: OpenHold,
+    usage: Usage,
+    price: &ModelPrice,
+    deadlines: Deadlines,
+) -> Option<Receipt> {
+    let (user, id) = (hold.user().clone(), hold.id().clone());
+    let tokens = usage.classes().total().get();
+    let settled = timeout_at(deadlines.settled_by, ledger.settle(hold, usage, price, clock::now())).await;
+    match settled {
+        Ok(Ok(receipt)) => {
+            tracing::info!(%user, %id, model = %price.model, tokens, charged = receipt.charged.get(),
+                absorbed = receipt.absorbed.get(), cost_nano_usd = receipt.cost.get(),
+                estimated = matches!(usage, Usage::Estimated(_)), "settled");
+            Some(receipt)
+        }
+        Ok(Err(error)) => {
+            tracing::error!(alarm = "usage_lost", error = chain(&error), %user, %id, tokens, "not settled");
+            None
+        }
+        Err(_) => {
+            tracing::error!(alarm = "usage_lost", error = "out of time", %user, %id, tokens, "not settled");
+            None
+        }
+    }
+}
+
+/// Takes back a request that was never served. Where that fails, the hold's expiry does it, later.
+pub(crate) async fn void<S: Store>(ledger: &Ledger<S>, hold: OpenHold, deadlines: Deadlines) {
+    let (user, id) = (hold.user().clone(), hold.id().clone());
+    match timeout_at(deadlines.settled_by, ledger.void(hold, clock::now())).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::error!(error = chain(&error), %user, %id, "not voided; its hold will expire");
+        }
+        Err(_) => tracing::error!(error = "out of time", %user, %id, "not voided; its hold will expire"),
+    }
+}

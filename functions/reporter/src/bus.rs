@@ -1,0 +1,188 @@
+//! The event bus: tells the owner what needs a person. It never decides anything and never fails a run: an event that
+//! cannot be put is an error in the log, and whatever it was about is in the ledger anyway.
+
+use aws_config::{BehaviorVersion, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_sdk_eventbridge::{
+    Client,
+    types::{PutEventsRequestEntry, PutEventsResultEntry},
+};
+use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
+use domain::{CustomerId, ReportRow, Tokens, UserId};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Entries of one call: EventBridge's most.
+const ENTRIES_MAX: usize = 10;
+/// How often an entry is put before it counts as lost.
+const TRIES_MAX: u32 = 3;
+/// How long one try of a call may take, in milliseconds.
+const ATTEMPT_MS_MAX: u64 = 3_000;
+/// How often the SDK itself tries a call that was not answered.
+const SDK_ATTEMPTS_MAX: u32 = 2;
+/// Who speaks.
+const SOURCE: &str = "inkmeter.reporter";
+
+/// Where the bus is.
+#[derive(Clone, Debug)]
+pub struct BusSettings {
+    /// The bus's name or ARN.
+    pub name: String,
+    /// Another endpoint than the region's own, for a local bus.
+    pub endpoint: Option<String>,
+}
+
+/// One row, as an announcement tells of it.
+#[derive(Clone, Debug)]
+pub struct AboutRow {
+    /// Whose.
+    pub user: UserId,
+    /// Who pays; none: the meter names nobody any more.
+    pub customer: Option<CustomerId>,
+    /// The row.
+    pub row: ReportRow,
+}
+
+/// What an owner should know.
+#[derive(Clone, Debug)]
+pub enum Announcement {
+    /// Stripe refused a row for good.
+    Parked {
+        /// Which.
+        about: AboutRow,
+        /// Stripe's words.
+        reason: String,
+    },
+    /// Whether Stripe has a row cannot be told, so nothing was sent. Said again in each run until it is resolved.
+    Unclear {
+        /// Which.
+        about: AboutRow,
+        /// What Stripe must have counted if it has the row.
+        expected: Tokens,
+        /// What it has counted, from and to.
+        counted: Option<(Tokens, Tokens)>,
+    },
+    /// Stripe refuses everything, for how this installation is set up. Said once in a run.
+    Misconfigured {
+        /// Stripe's words.
+        reason: String,
+    },
+}
+
+/// The bus. Clones share its connections.
+#[derive(Clone, Debug)]
+pub struct Bus {
+    client: Client,
+    name: String,
+}
+
+impl Bus {
+    /// A bus with a client of its own: region and credentials from the AWS environment, rustls with ring.
+    pub async fn connect(settings: BusSettings) -> Self {
+        let http = aws_smithy_http_client::Builder::new()
+            .tls_provider(tls::Provider::Rustls(CryptoMode::Ring))
+            .build_https();
+        let timeouts =
+            TimeoutConfig::builder().operation_attempt_timeout(Duration::from_millis(ATTEMPT_MS_MAX)).build();
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .http_client(http)
+            .retry_config(RetryConfig::standard().with_max_attempts(SDK_ATTEMPTS_MAX))
+            .timeout_config(timeouts);
+        if let Some(endpoint) = settings.endpoint {
+            loader = loader.endpoint_url(endpoint);
+        }
+        Self::new(Client::new(&loader.load().await), settings.name)
+    }
+
+    /// A bus over a client that was configured elsewhere.
+    pub fn new(client: Client, name: String) -> Self {
+        Self { client, name }
+    }
+
+    /// Puts announcements on the bus; an entry that the bus does not take is put again, a bounded number of times.
+    /// Answers how many were lost, each of which is in the log as an error.
+    pub async fn announce(&self, announcements: &[Announcement]) -> usize {
+        let mut lost = 0;
+        for chunk in announcements.chunks(ENTRIES_MAX) {
+            let mut entries: Vec<_> = chunk.iter().map(|announcement| self.entry(announcement)).collect();
+            for _ in 0..TRIES_MAX {
+                entries = self.put(entries).await;
+                if entries.is_empty() {
+                    break;
+                }
+            }
+            for entry in &entries {
+                tracing::error!(
+                    kind = entry.detail_type(),
+                    detail = entry.detail(),
+                    "an event for the bus was lost"
+                );
+            }
+            lost += entries.len();
+        }
+        lost
+    }
+
+    /// Puts entries and answers those that were not taken.
+    async fn put(&self, entries: Vec<PutEventsRequestEntry>) -> Vec<PutEventsRequestEntry> {
+        match self.client.put_events().set_entries(Some(entries.clone())).send().await {
+            Ok(output) if output.failed_entry_count() == 0 => Vec::new(),
+            // Results come in the order of the entries; one that is missing counts as not taken.
+            Ok(output) => {
+                let results = output.entries().iter().map(Some).chain(std::iter::repeat(None));
+                let not_taken = |result: Option<&PutEventsResultEntry>| {
+                    result.is_none_or(|result| result.error_code().is_some() || result.event_id().is_none())
+                };
+                entries
+                    .into_iter()
+                    .zip(results)
+                    .filter(|(_, result)| not_taken(*result))
+                    .map(|(e, _)| e)
+                    .collect()
+            }
+            Err(error) => {
+                tracing::warn!(error = edge::log::chain(&error), "the bus did not answer");
+                entries
+            }
+        }
+    }
+
+    fn entry(&self, announcement: &Announcement) -> PutEventsRequestEntry {
+        let (kind, detail) = announcement.wire();
+        PutEventsRequestEntry::builder()
+            .event_bus_name(&self.name)
+            .source(SOURCE)
+            .detail_type(kind)
+            .detail(detail.to_string())
+            .build()
+    }
+}
+
+impl AboutRow {
+    fn wire(&self) -> Value {
+        json!({
+            "user": self.user.as_str(),
+            "customer": self.customer.as_ref().map(CustomerId::as_str),
+            "identifier": self.row.identifier,
+            "tokens": self.row.tokens.get(),
+            "timestamp": self.row.timestamp.to_string(),
+        })
+    }
+}
+
+impl Announcement {
+    /// The detail type and the detail.
+    fn wire(&self) -> (&'static str, Value) {
+        match self {
+            Self::Parked { about, reason } => {
+                ("Report Parked", json!({ "report": about.wire(), "reason": reason }))
+            }
+            Self::Unclear { about, expected, counted } => {
+                let counted = counted.map(|(least, most)| json!({ "from": least.get(), "to": most.get() }));
+                let detail =
+                    json!({ "report": about.wire(), "expected": expected.get(), "counted": counted });
+                ("Report Unclear", detail)
+            }
+            Self::Misconfigured { reason } => ("Reporter Misconfigured", json!({ "reason": reason })),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What a run did, in numbers.
+
+use serde::Serialize;
+
+/// The counts of one run: its answer and its log line.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Meters looked at.
+    pub meters: u32,
+    /// Expired holds released.
+    pub swept: u32,
+    /// Rows taken up: sealed now, or found pending.
+    pub sealed: u32,
+    /// Calls that sent a meter event, repeats included.
+    pub sent: u32,
+    /// Rows that Stripe took.
+    pub accepted: u32,
+    /// Rows that Stripe had already: an earlier attempt had arrived.
+    pub already_existed: u32,
+    /// Rows that Stripe refused for good.
+    pub parked: u32,
+    /// Rows whose outcome Stripe's count made clear, either way.
+    pub reconciled: u32,
+    /// Rows whose outcome even Stripe's count left unclear.
+    pub unclear: u32,
+    /// Meters that were not brought to their end; the next run finds them again.
+    pub failed: u32,
+    /// Meters that were not begun because the deadline was near; the next run finds them again.
+    pub postponed: u32,
+    /// Shards whose dirty meters could not be listed to the end.
+    pub shards_failed: u32,
+    /// Meters with nothing left to do.
+    pub cleared: u32,
+    /// Tokens of the rows that Stripe has, now or already.
+    pub tokens: u64,
+}
+
+impl Report {
+    /// Adds another's counts.
+    #[must_use]
+    pub(crate) fn plus(self, other: &Self) -> Self {
+        Self {
+            meters: self.meters.saturating_add(other.meters),
+            swept: self.swept.saturating_add(other.swept),
+            sealed: self.sealed.saturating_add(other.sealed),
+            sent: self.sent.saturating_add(other.sent),
+            accepted: self.accepted.saturating_add(other.accepted),
+            already_existed: self.already_existed.saturating_add(other.already_existed),
+            parked: self.parked.saturating_add(other.parked),
+            reconciled: self.reconciled.saturating_add(other.reconciled),
+            unclear: self.unclear.saturating_add(other.unclear),
+            failed: self.failed.saturating_add(other.failed),
+            postponed: self.postponed.saturating_add(other.postponed),
+            shards_failed: self.shards_failed.saturating_add(other.shards_failed),
+            cleared: self.cleared.saturating_add(other.cleared),
+            tokens: self.tokens.saturating_add(other.tokens),
+        }
+    }
+
+    /// Writes the run's one line.
+    pub fn log(&self) {
+        tracing::info!(
+            meters = self.meters,
+            swept = self.swept,
+            sealed = self.sealed,
+            sent = self.sent,
+            accepted = self.accepted,
+            already_existed = self.already_existed,
+            parked = self.parked,
+            reconciled = self.reconciled,
+            unclear = self.unclear,
+            failed = self.failed,
+            postponed = self.postponed,
+            shards_failed = self.shards_failed,
+            cleared = self.cleared,
+            tokens = self.tokens,
+            "run"
+        );
+    }
+}

@@ -1,0 +1,280 @@
+//! What the runs under test run in: a ledger, users who pay, and a Stripe that counts, forgets and fails as told.
+
+use crate::{
+    bus::Bus,
+    report::Report,
+    run::{Deps, Pace, StripeMeter, run},
+};
+use aws_sdk_eventbridge::config::{BehaviorVersion, Credentials, Region};
+use domain::{
+    Account, Classes, CustomerId, Demand, HoldId, ModelId, ModelPrice, Plan, PlanId, Plans, RateLimit,
+    SubscriptionId, Timestamp, Tokens, Usage, UserId,
+};
+use ledger::{Ledger, MemoryStore, MeterKey, OpenHold};
+use serde_json::{Value, json};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    num::{NonZeroU16, NonZeroU32, NonZeroU64},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+};
+use stripe::{
+    Secret, Settings, Stripe,
+    testing::{Peer, Reply, Request},
+};
+
+/// The first period starts here: a whole minute, 2027-01-15T08:00:00Z.
+pub(super) const START: Timestamp = Timestamp::from_s(1_800_000_000);
+pub(super) const HOUR_MS: u64 = 60 * 60 * 1_000;
+pub(super) const DAY_MS: u64 = 24 * HOUR_MS;
+const HOLD_MS: u64 = 10 * 60 * 1_000;
+
+/// What Stripe does with the next event of a customer.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Mishap {
+    /// Counts it, and the answer is lost.
+    AnswerLost,
+    /// The call is lost.
+    CallLost,
+    /// Answers this status, without counting.
+    Status(u16),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Counted {
+    pub(super) customer: String,
+    pub(super) tokens: u64,
+    pub(super) timestamp_s: u64,
+}
+
+/// What Stripe knows.
+#[derive(Default)]
+pub(super) struct Book {
+    pub(super) events: BTreeMap<String, Counted>,
+    pub(super) mishaps: BTreeMap<String, VecDeque<Mishap>>,
+    /// Done once, when the next event comes in.
+    pub(super) meanwhile: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Book {
+    fn answer(&mut self, request: &Request) -> Reply {
+        match request.path.as_str() {
+            "/v1/billing/meter_events" => self.take(&request.form),
+            "/v1/billing/meters/mtr_1/event_summaries" => self.count(&request.query),
+            other => panic!("no such path: {other}"),
+        }
+    }
+
+    fn take(&mut self, form: &BTreeMap<String, String>) -> Reply {
+        assert_eq!(form["event_name"], "tokens");
+        if let Some(meanwhile) = self.meanwhile.take() {
+            meanwhile();
+        }
+        let customer = form["payload[stripe_customer_id]"].clone();
+        let (identifier, timestamp) = (form["identifier"].clone(), form["timestamp"].clone());
+        let mishap = self.mishaps.get_mut(&customer).and_then(VecDeque::pop_front);
+        match mishap {
+            Some(Mishap::CallLost) => return Reply::Cut,
+            Some(Mishap::Status(status)) => return error(status, "no"),
+            Some(Mishap::AnswerLost) | None => {}
+        }
+        if self.events.contains_key(&identifier) {
+            let words = format!("An event already exists with identifier {identifier}.");
+            return error(400, &words);
+        }
+        let counted = Counted {
+            customer,
+            tokens: form["payload[value]"].parse().unwrap(),
+            timestamp_s: timestamp.parse().unwrap(),
+        };
+        let body = json!({"object": "billing.meter_event", "created": counted.timestamp_s, "event_name": "tokens",
+            "identifier": identifier, "livemode": false, "payload": {}, "timestamp": counted.timestamp_s});
+        self.events.insert(identifier, counted);
+        if mishap.is_some() { Reply::Cut } else { Reply::Answer(200, body.to_string()) }
+    }
+
+    fn count(&self, query: &BTreeMap<String, String>) -> Reply {
+        let bound = |name: &str| query[name].parse::<u64>().unwrap();
+        let (start, end) = (bound("start_time"), bound("end_time"));
+        assert!(start.is_multiple_of(60) && end.is_multiple_of(60) && start < end);
+        let of_customer = self.events.values().filter(|event| event.customer == query["customer"]);
+        let sum: u64 =
+            of_customer.filter(|e| start <= e.timestamp_s && e.timestamp_s < end).map(|e| e.tokens).sum();
+        let summary = json!({"id": "mtrusg_1", "object": "billing.meter_event_summary", "aggregated_value": sum,
+            "start_time": start, "end_time": end, "livemode": false, "meter": "mtr_1"});
+        let list = json!({"object": "list", "url": "/", "has_more": false, "data": [summary]});
+        Reply::Answer(200, list.to_string())
+    }
+}
+
+fn error(status: u16, words: &str) -> Reply {
+    let body = json!({"error": {"type": "invalid_request_error", "message": words}});
+    Reply::Answer(status, body.to_string())
+}
+
+/// Everything that a run touches.
+pub(super) struct World {
+    pub(super) deps: Deps<MemoryStore>,
+    pub(super) store: MemoryStore,
+    pub(super) book: Arc<Mutex<Book>>,
+    pub(super) stripe: Peer,
+    pub(super) bus: Peer,
+    clock_ms: AtomicU64,
+    ids: AtomicU32,
+}
+
+/// A bus behind this peer.
+pub(super) fn bus_at(peer: &Peer) -> Bus {
+    let config = aws_sdk_eventbridge::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("eu-central-1"))
+        .credentials_provider(Credentials::new("key", "secret", None, None, "test"))
+        .endpoint_url(peer.url())
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .retry_config(aws_config::retry::RetryConfig::disabled())
+        .build();
+    Bus::new(aws_sdk_eventbridge::Client::from_conf(config), "bus".into())
+}
+
+/// The entries of a call to the bus.
+pub(super) fn entries(request: &Request) -> Vec<Value> {
+    let body: Value = serde_json::from_str(&request.body).unwrap();
+    body["Entries"].as_array().unwrap().clone()
+}
+
+impl World {
+    pub(super) async fn new() -> Self {
+        let book = Arc::new(Mutex::new(Book::default()));
+        let shared = Arc::clone(&book);
+        let stripe = Peer::start(move |request| shared.lock().unwrap().answer(request)).await.unwrap();
+        let bus = Peer::start(|request| {
+            let taken: Vec<_> = entries(request).iter().map(|_| json!({"EventId": "1"})).collect();
+            Reply::Answer(200, json!({"FailedEntryCount": 0, "Entries": taken}).to_string())
+        })
+        .await
+        .unwrap();
+        let store = MemoryStore::new();
+        let settings = Settings { base_url: Some(stripe.url().into()), secret_key: Secret::new("sk_test_x") };
+        let deps = Deps {
+            ledger: Ledger::new(store.clone(), plans()),
+            stripe: Stripe::new(settings).unwrap(),
+            meter: StripeMeter { event_name: "tokens".into(), id: "mtr_1".into() },
+            bus: bus_at(&bus),
+            pace: Pace { pause_ms: 0, jitter: |_| 0 },
+        };
+        Self { deps, store, book, stripe, bus, clock_ms: AtomicU64::new(START.ms()), ids: AtomicU32::new(0) }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        Timestamp::from_ms(self.clock_ms.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set(&self, now: Timestamp) {
+        self.clock_ms.store(now.ms(), Ordering::Relaxed);
+    }
+
+    pub(super) fn pass(&self, ms: u64) {
+        self.set(self.now().plus_ms(ms));
+    }
+
+    /// A run with all the time it wants.
+    pub(super) async fn run(&self) -> Report {
+        run(&self.deps, self.now().plus_ms(HOUR_MS), || self.now()).await
+    }
+
+    /// A user whose plan is paid by the customer of the same name, in periods counted from `anchor`.
+    pub(super) async fn pays(&self, name: &str, anchor: Timestamp) -> UserId {
+        let user = UserId::parse(name).unwrap();
+        let bought = |account: &Account| {
+            Some(Account {
+                plan: PlanId::parse("pro").unwrap(),
+                customer: Some(CustomerId::parse(name).unwrap()),
+                subscription: Some(SubscriptionId::parse("sub_1").unwrap()),
+                anchor,
+                ..account.clone()
+            })
+        };
+        self.deps.ledger.change_account(&user, anchor, bought).await.unwrap();
+        user
+    }
+
+    /// A request that is under way.
+    pub(super) async fn admit(&self, user: &UserId, tokens: u32) -> OpenHold {
+        let tokens = Tokens::from_u32(tokens);
+        let demand = Demand {
+            prompt_most: tokens,
+            prompt_least: tokens,
+            output_most: Tokens::from_u32(1),
+            output_least: Tokens::from_u32(1),
+        };
+        let new_id = || HoldId::parse(&format!("h{}", self.ids.fetch_add(1, Ordering::Relaxed))).unwrap();
+        self.deps.ledger.admit(user, &demand, &price(), HOLD_MS, &new_id, self.now()).await.unwrap()
+    }
+
+    /// A request from its admission to its end.
+    pub(super) async fn uses(&self, user: &UserId, tokens: u32) -> MeterKey {
+        let hold = self.admit(user, tokens).await;
+        let key = MeterKey { user: user.clone(), period_start: hold.period().start() };
+        self.deps.ledger.settle(hold, usage(tokens), &price(), self.now()).await.unwrap();
+        key
+    }
+
+    pub(super) fn mishap(&self, customer: &str, mishaps: &[Mishap]) {
+        let mishaps = mishaps.iter().copied().collect();
+        self.book.lock().unwrap().mishaps.insert(customer.into(), mishaps);
+    }
+
+    /// What Stripe has counted for a customer: tokens by event, in the order of their identifiers.
+    pub(super) fn counted(&self, customer: &str) -> Vec<u64> {
+        let book = self.book.lock().unwrap();
+        book.events.values().filter(|event| event.customer == customer).map(|event| event.tokens).collect()
+    }
+
+    /// The identifiers of all meter events sent, in order, repeats included.
+    pub(super) fn identifiers_sent(&self) -> Vec<String> {
+        let requests = self.stripe.requests();
+        requests.iter().filter_map(|request| request.form.get("identifier").cloned()).collect()
+    }
+
+    /// What was said on the bus.
+    pub(super) fn announced(&self) -> Vec<String> {
+        let entries = self.bus.requests().iter().flat_map(entries).collect::<Vec<_>>();
+        entries.iter().map(|entry| entry["DetailType"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+pub(super) fn usage(tokens: u32) -> Usage {
+    Usage::Exact(Classes { input: Tokens::from_u32(tokens), ..Classes::default() })
+}
+
+pub(super) fn price() -> ModelPrice {
+    let one = NonZeroU64::MIN;
+    ModelPrice {
+        model: ModelId::parse("m").unwrap(),
+        version: 1,
+        input: one,
+        cached_input: one,
+        cache_write: one,
+        output: one,
+        output_max: Tokens::from_u32(1_000),
+        reasoning_effort: None,
+    }
+}
+
+fn plans() -> Plans {
+    let plan = |id: &str, overage| Plan {
+        id: PlanId::parse(id).unwrap(),
+        price_cents: 0,
+        included: Tokens::from_u32(1_000_000),
+        cap: Tokens::from_u32(1_000_000),
+        overage_per_million: overage,
+        rate: RateLimit {
+            requests: NonZeroU32::new(1_000).unwrap(),
+            window_ms: NonZeroU64::new(60_000).unwrap(),
+        },
+        concurrency: NonZeroU16::new(10).unwrap(),
+    };
+    Plans::new(vec![plan("free", None), plan("pro", NonZeroU64::new(1))]).unwrap()
+}

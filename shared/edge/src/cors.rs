@@ -1,0 +1,99 @@
+//! Cross-origin answers. A browser may call from the origins that `CORS_ORIGINS` lists, letter by letter; without it, from
+//! none but the API's own. The gateway answers no preflight itself, since it could name one origin only.
+
+use ::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+
+/// Request headers that a browser may send: what the AI SDK's hooks send.
+const ALLOW_HEADERS: HeaderValue =
+    HeaderValue::from_static("authorization, content-type, user-agent, idempotency-key");
+/// Answer headers that a script may read.
+const EXPOSE_HEADERS: HeaderValue = HeaderValue::from_static(
+    "retry-after, ratelimit, ratelimit-policy, www-authenticate, x-vercel-ai-ui-message-stream",
+);
+/// Seconds for which a browser may keep a preflight's answer.
+const PREFLIGHT_MAX_AGE_S: HeaderValue = HeaderValue::from_static("600");
+
+/// The origins that may call.
+#[derive(Clone, Debug, Default)]
+pub struct Cors {
+    origins: Vec<HeaderValue>,
+}
+
+impl Cors {
+    /// These origins, each as a browser writes it: scheme, host and port, no slash at the end.
+    ///
+    /// # Errors
+    /// The first entry that is no origin, `*` included: an answer concerns one user.
+    pub fn new(origins: &[String]) -> Result<Self, String> {
+        let parse = |origin: &String| {
+            let url: Option<reqwest::Url> = origin.parse().ok();
+            url.filter(|url| url.origin().ascii_serialization() == *origin)
+                .and_then(|_| HeaderValue::from_str(origin).ok())
+                .ok_or_else(|| format!("{origin:?} is not an origin such as https://app.example.com"))
+        };
+        Ok(Self { origins: origins.iter().map(parse).collect::<Result<_, _>>()? })
+    }
+
+    /// The answer to a preflight: 204, with leave to call by `methods` for an origin that is listed.
+    pub fn preflight<B: Default>(&self, request: &HeaderMap, methods: &'static str) -> Response<B> {
+        let mut response = Response::new(B::default());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        if self.origin(request).is_some() {
+            let headers = response.headers_mut();
+            headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
+            headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOW_HEADERS);
+            headers.insert(header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_MAX_AGE_S);
+        }
+        self.apply(request, response.headers_mut());
+        response
+    }
+
+    /// Adds to an answer what lets a script of a listed origin read it.
+    pub fn apply(&self, request: &HeaderMap, response: &mut HeaderMap) {
+        if self.origins.is_empty() {
+            return;
+        }
+        response.append(header::VARY, HeaderValue::from_static("origin"));
+        if let Some(origin) = self.origin(request) {
+            response.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+            response.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSE_HEADERS);
+        }
+    }
+
+    fn origin(&self, request: &HeaderMap) -> Option<&HeaderValue> {
+        let origin = request.get(header::ORIGIN)?;
+        self.origins.iter().find(|listed| *listed == origin)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(origin: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(header::ORIGIN, HeaderValue::from_static(origin))])
+    }
+
+    #[test]
+    fn only_a_listed_origin_is_let_in() {
+        let cors = Cors::new(&["https://app.test".to_owned()]).unwrap();
+        let yes: Response<String> = cors.preflight(&from("https://app.test"), "POST");
+        assert_eq!(yes.status(), StatusCode::NO_CONTENT);
+        assert_eq!(yes.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], "https://app.test");
+        assert_eq!(yes.headers()[header::ACCESS_CONTROL_ALLOW_METHODS], "POST");
+        for other in ["https://app.test.evil.test", "http://app.test", "null"] {
+            let no: Response<String> = cors.preflight(&from(other), "POST");
+            assert!(no.headers().get(header::ACCESS_CONTROL_ALLOW_ORIGIN).is_none(), "{other}");
+            assert_eq!(no.headers()[header::VARY], "origin");
+        }
+        let closed: Response<String> = Cors::default().preflight(&from("https://app.test"), "POST");
+        assert!(closed.headers().is_empty());
+    }
+
+    #[test]
+    fn what_is_no_origin_is_refused() {
+        for bad in ["*", "https://app.test/", "app.test", "https://APP.test"] {
+            assert!(Cors::new(&[bad.to_owned()]).is_err(), "{bad}");
+        }
+    }
+}

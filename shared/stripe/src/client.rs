@@ -1,0 +1,148 @@
+//! The client: where Stripe is, the key to it, and how one request is made. It never retries.
+
+use crate::failure::Failure;
+use std::{fmt, time::Duration};
+use stripe_client_core::{CustomizableStripeRequest, IdempotencyKey, RequestStrategy, StripeMethod};
+
+/// How long one call may take, from connecting to the last byte of the answer, unless [`Stripe::timeout`] says
+/// otherwise. The library underneath has no limit of its own.
+pub const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A secret as text: an API key or a webhook's signing secret. `Debug` does not show it, and there is no `Display`.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    pub fn new(secret: impl Into<String>) -> Self {
+        Self(secret.into())
+    }
+
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(redacted)")
+    }
+}
+
+/// What the client needs to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the API is, `https://...` or a loopback address; none: Stripe itself.
+    pub base_url: Option<String>,
+    /// The secret or restricted API key, `sk_...` or `rk_...`.
+    pub secret_key: Secret,
+}
+
+/// Settings that no request can be made with.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSettings {
+    /// The key would be sent in the clear.
+    #[error("the base URL of Stripe must begin with https://, or with http:// and a loopback address")]
+    Insecure,
+    /// Not a URL, or a key that cannot be a header.
+    #[error("Stripe's client cannot be built: {0}")]
+    Unusable(String),
+}
+
+/// Stripe's API. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Stripe {
+    client: async_stripe::Client,
+    timeout: Duration,
+}
+
+impl Stripe {
+    /// A client; it connects when it is first used.
+    ///
+    /// # Errors
+    /// When the base URL is no URL or would carry the key in the clear, or the key is not printable ASCII.
+    pub fn new(settings: Settings) -> Result<Self, InvalidSettings> {
+        let mut builder = async_stripe::ClientBuilder::new(settings.secret_key.expose());
+        if let Some(mut url) = settings.base_url {
+            if !keeps_a_secret(&url) {
+                return Err(InvalidSettings::Insecure);
+            }
+            if !url.ends_with('/') {
+                url.push('/');
+            }
+            builder = builder.url(url);
+        }
+        let client = builder.build().map_err(|error| InvalidSettings::Unusable(error.to_string()))?;
+        Ok(Self { client, timeout: TIMEOUT })
+    }
+
+    /// The same client with another limit for each call.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Makes one request, once.
+    pub(crate) async fn call<T: miniserde::Deserialize>(
+        &self,
+        method: StripeMethod,
+        request: CustomizableStripeRequest<T>,
+    ) -> Result<T, Failure> {
+        let strategy = match method {
+            StripeMethod::Get => RequestStrategy::Once,
+            StripeMethod::Post | StripeMethod::Delete => RequestStrategy::Idempotent(fresh_key()?),
+        };
+        let request = request.request_strategy(strategy).timeout(self.timeout);
+        request.send(&self.client).await.map_err(Failure::from)
+    }
+}
+
+/// A key that no other call has. Stripe replays the saved answer of a key it knows, its own 500s included, so a repeated
+/// attempt must not repeat the key; what makes a repeated meter event harmless is its `identifier`.
+fn fresh_key() -> Result<IdempotencyKey, Failure> {
+    let random: u128 = rand::random();
+    IdempotencyKey::new(format!("{random:032x}")).map_err(|error| Failure::Unusable(error.to_string()))
+}
+
+fn keeps_a_secret(url: &str) -> bool {
+    const LOOPBACK: [&str; 3] = ["127.0.0.1", "localhost", "[::1]"];
+    let is_loopback = |rest: &str| {
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let is_port = |rest: &str| rest.bytes().all(|byte| byte == b':' || byte.is_ascii_digit());
+        LOOPBACK.iter().any(|host| authority.strip_prefix(host).is_some_and(is_port))
+    };
+    url.starts_with("https://") || url.strip_prefix("http://").is_some_and(is_loopback)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(url: &str, accepted: bool) {
+        let settings = Settings { base_url: Some(url.into()), secret_key: Secret::new("sk_test_x") };
+        assert_eq!(Stripe::new(settings).is_ok(), accepted, "{url}");
+    }
+
+    #[test]
+    fn the_key_never_travels_in_the_clear() {
+        check("https://api.example", true);
+        check("http://127.0.0.1:4000", true);
+        check("http://localhost:4000/", true);
+        check("http://[::1]:4000/", true);
+        check("http://api.example", false);
+        check("http://127.0.0.1.example", false);
+        check("http://localhost@evil.example", false);
+        check("http://localhost:x@evil.example", false);
+        check("ftp://127.0.0.1", false);
+    }
+
+    #[test]
+    fn a_secret_does_not_show_in_debug_output() {
+        let settings = Settings { base_url: None, secret_key: Secret::new("sk_test_hush") };
+        assert!(!format!("{settings:?}").contains("hush"));
+        let client = Stripe::new(settings).unwrap();
+        assert!(!format!("{client:?}").contains("hush"));
+    }
+}

@@ -1,0 +1,301 @@
+//! Each call against a scripted peer: what goes over the wire, and what each answer means.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking; the helpers are part of it"
+)]
+
+use domain::{CustomerId, Period, SubscriptionId, Timestamp, Tokens};
+use std::{collections::BTreeSet, time::Duration};
+use stripe::testing::{Peer, Reply, Request};
+use stripe::{
+    CountError, Counted, MeterEvent, Secret, SendError, Sent, Settings, Status, Stripe, SubscriptionError,
+};
+
+const ACCEPTED: &str = r#"{"object":"billing.meter_event","created":1800000001,"event_name":"tokens","identifier":"ink-1",
+    "livemode":false,"payload":{"stripe_customer_id":"cus_1","value":"1234567"},"timestamp":1800000000}"#;
+
+fn client(url: &str) -> Stripe {
+    Stripe::new(Settings { base_url: Some(url.into()), secret_key: Secret::new("sk_test_x") }).unwrap()
+}
+
+async fn peer(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> (Peer, Stripe) {
+    let peer = Peer::start(answer).await.unwrap();
+    let stripe = client(peer.url());
+    (peer, stripe)
+}
+
+async fn send(stripe: &Stripe) -> Result<Sent, SendError> {
+    let customer = CustomerId::parse("cus_1").unwrap();
+    let event = MeterEvent {
+        event_name: "tokens",
+        customer: &customer,
+        tokens: Tokens::from_u32(1_234_567),
+        identifier: "ink-1",
+        timestamp: Timestamp::from_ms(1_800_000_000_999),
+    };
+    stripe.send(&event).await
+}
+
+fn error(kind: &str, code: &str, param: &str, message: &str) -> String {
+    let field = |name: &str, value: &str| {
+        if value.is_empty() { String::new() } else { format!(r#","{name}":"{value}""#) }
+    };
+    let (code, param, message) = (field("code", code), field("param", param), field("message", message));
+    format!(r#"{{"error":{{"type":"{kind}"{code}{param}{message}}}}}"#)
+}
+
+#[tokio::test]
+async fn f21_a_meter_event_carries_raw_tokens_whole_seconds_and_its_identifier() {
+    let (peer, stripe) = peer(|_| Reply::Answer(200, ACCEPTED.into())).await;
+    assert_eq!(send(&stripe).await, Ok(Sent::Accepted));
+    let requests = peer.requests();
+    let request = &requests[0];
+    assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", "/v1/billing/meter_events"));
+    let form: Vec<_> = request.form.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let expected = [
+        ("event_name", "tokens"),
+        ("identifier", "ink-1"),
+        ("payload[stripe_customer_id]", "cus_1"),
+        ("payload[value]", "1234567"),
+        ("timestamp", "1800000000"),
+    ];
+    assert_eq!(form, expected);
+    assert_eq!(request.headers["authorization"], "Bearer sk_test_x");
+    assert!(request.headers.contains_key("stripe-version"));
+}
+
+#[tokio::test]
+async fn f09_every_attempt_keeps_the_identifier_and_takes_a_fresh_idempotency_key() {
+    let (peer, stripe) = peer(|_| Reply::Answer(500, error("api_error", "", "", "oops"))).await;
+    for _ in 0..3 {
+        assert!(matches!(send(&stripe).await, Err(SendError::Retry(_))));
+    }
+    let requests = peer.requests();
+    let keys: BTreeSet<_> =
+        requests.iter().map(|request| request.headers["idempotency-key"].clone()).collect();
+    let identifiers: BTreeSet<_> =
+        requests.iter().map(|request| request.form["identifier"].clone()).collect();
+    assert_eq!((requests.len(), keys.len(), identifiers.len()), (3, 3, 1));
+}
+
+#[tokio::test]
+async fn f10_an_identifier_that_exists_means_delivered() {
+    let body = error(
+        "invalid_request_error",
+        "",
+        "",
+        "An event already exists with identifier ink-1. You can only have one event per identifier.",
+    );
+    let (_peer, stripe) = peer(move |_| Reply::Answer(400, body.clone())).await;
+    assert_eq!(send(&stripe).await, Ok(Sent::AlreadyExists));
+}
+
+#[derive(Debug, PartialEq)]
+enum Class {
+    Refused,
+    Retry,
+    Unknown,
+    Misconfigured,
+}
+
+#[track_caller]
+fn class(outcome: &Result<Sent, SendError>) -> Class {
+    match outcome {
+        Err(SendError::Refused { .. }) => Class::Refused,
+        Err(SendError::Retry(_)) => Class::Retry,
+        Err(SendError::Unknown(_)) => Class::Unknown,
+        Err(SendError::Misconfigured(_)) => Class::Misconfigured,
+        Ok(sent) => panic!("{sent:?}"),
+    }
+}
+
+#[tokio::test]
+async fn every_answer_has_its_class() {
+    const INVALID: &str = "invalid_request_error";
+    let json = |status, kind, code, param| Reply::Answer(status, error(kind, code, param, "words"));
+    let table = [
+        // This event's own fault.
+        (json(400, INVALID, "", ""), Class::Refused),
+        (json(400, INVALID, "timestamp_too_far_in_past", "timestamp"), Class::Refused),
+        (json(400, INVALID, "resource_missing", "payload[stripe_customer_id]"), Class::Refused),
+        (json(402, "card_error", "", ""), Class::Refused),
+        (json(418, "new_error_type", "new_code", ""), Class::Refused),
+        // Later.
+        (json(409, INVALID, "lock_timeout", ""), Class::Retry),
+        (json(429, INVALID, "rate_limit", ""), Class::Retry),
+        (json(500, "api_error", "", ""), Class::Retry),
+        (json(503, "api_error", "", ""), Class::Retry),
+        (json(400, "idempotency_error", "", ""), Class::Retry),
+        // This installation's fault.
+        (json(401, INVALID, "", ""), Class::Misconfigured),
+        (json(403, INVALID, "", ""), Class::Misconfigured),
+        (json(404, INVALID, "", ""), Class::Misconfigured),
+        (json(400, INVALID, "api_key_expired", ""), Class::Misconfigured),
+        (json(400, INVALID, "resource_missing", "event_name"), Class::Misconfigured),
+        (json(400, INVALID, "archived_meter", ""), Class::Misconfigured),
+        // Nobody knows.
+        (Reply::Answer(502, "<html>bad gateway</html>".into()), Class::Unknown),
+        (Reply::Answer(200, "{".into()), Class::Unknown),
+        (Reply::Cut, Class::Unknown),
+    ];
+    for (reply, expected) in table {
+        let shown = format!("{reply:?}");
+        let (_peer, stripe) = peer(move |_| reply.clone()).await;
+        assert_eq!(class(&send(&stripe).await), expected, "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_never_comes_is_an_unknown_outcome() {
+    let (peer, stripe) = peer(|_| Reply::Hang).await;
+    let outcome = send(&stripe.timeout(Duration::from_millis(100))).await;
+    assert_eq!(class(&outcome), Class::Unknown);
+    assert_eq!(peer.requests().len(), 1, "one call is one request");
+}
+
+#[tokio::test]
+async fn a_connection_that_was_never_made_sent_nothing() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    assert_eq!(class(&send(&client(&url)).await), Class::Retry);
+}
+
+fn page(values: &[&str], has_more: bool) -> String {
+    let data: Vec<_> = values
+        .iter()
+        .enumerate()
+        .map(|(n, value)| {
+            format!(
+                r#"{{"id":"mtrusg_{n}","object":"billing.meter_event_summary","aggregated_value":{value},
+                "start_time":0,"end_time":60,"livemode":false,"meter":"mtr_1"}}"#
+            )
+        })
+        .collect();
+    let data = data.join(",");
+    format!(
+        r#"{{"object":"list","url":"/v1/billing/meters/mtr_1/event_summaries","has_more":{has_more},"data":[{data}]}}"#
+    )
+}
+
+async fn counted(stripe: &Stripe, start_s: u64, end_s: u64) -> Result<Counted, CountError> {
+    let period = Period::new(Timestamp::from_s(start_s), Timestamp::from_s(end_s)).unwrap();
+    stripe.counted("mtr_1", &CustomerId::parse("cus_1").unwrap(), period).await
+}
+
+fn tokens(value: u64) -> Tokens {
+    Tokens::new(value).unwrap()
+}
+
+#[tokio::test]
+async fn a_period_of_whole_minutes_is_counted_exactly_by_one_question() {
+    let (peer, stripe) = peer(|_| Reply::Answer(200, page(&["999999999999999"], false))).await;
+    let all = Counted { at_least: Tokens::MAX, at_most: Tokens::MAX };
+    assert_eq!(counted(&stripe, 600, 6_000).await, Ok(all));
+    let requests = peer.requests();
+    assert_eq!(requests.len(), 1);
+    assert_eq!(requests[0].path, "/v1/billing/meters/mtr_1/event_summaries");
+    let asked = ["customer", "start_time", "end_time"].map(|name| requests[0].query[name].as_str());
+    assert_eq!(asked, ["cus_1", "600", "6000"]);
+}
+
+#[tokio::test]
+async fn i2_a_period_within_minutes_is_counted_from_both_sides() {
+    let (_peer, stripe) = peer(|request| {
+        let bounds = (request.query["start_time"].as_str(), request.query["end_time"].as_str());
+        let value = match bounds {
+            ("660", "6000") => "100",
+            ("600", "6060") => "107",
+            other => panic!("{other:?}"),
+        };
+        Reply::Answer(200, page(&[value], false))
+    })
+    .await;
+    let expected = Counted { at_least: tokens(100), at_most: tokens(107) };
+    assert_eq!(counted(&stripe, 601, 6_059).await, Ok(expected));
+}
+
+#[tokio::test]
+async fn nothing_counted_is_none_and_pages_are_added_up_and_bounded() {
+    let (_none, stripe) = peer(|_| Reply::Answer(200, page(&[], false))).await;
+    assert_eq!(counted(&stripe, 600, 6_000).await.unwrap().at_least, Tokens::ZERO);
+
+    let (_two, stripe) = peer(|request| {
+        let second = request.query.contains_key("starting_after");
+        Reply::Answer(200, page(if second { &["5"] } else { &["1", "2"] }, !second))
+    })
+    .await;
+    assert_eq!(counted(&stripe, 600, 6_000).await.unwrap().at_most, tokens(8));
+
+    let (endless, stripe) = peer(|_| Reply::Answer(200, page(&["1"], true))).await;
+    assert!(matches!(counted(&stripe, 600, 6_000).await, Err(CountError::NoTokens(_))));
+    assert_eq!(endless.requests().len(), 10);
+}
+
+#[tokio::test]
+async fn a_count_that_is_not_to_be_had_is_never_zero() {
+    for (reply, refused) in [
+        (Reply::Cut, false),
+        (Reply::Answer(500, error("api_error", "", "", "")), false),
+        (Reply::Answer(404, error("invalid_request_error", "resource_missing", "id", "")), true),
+    ] {
+        let (_peer, stripe) = peer(move |_| reply.clone()).await;
+        let error = counted(&stripe, 600, 6_000).await.unwrap_err();
+        assert_eq!(matches!(error, CountError::Refused(_)), refused, "{error}");
+    }
+}
+
+fn subscription_json(metadata: &str, customer: &str) -> String {
+    format!(
+        r#"{{"id":"sub_1","object":"subscription","status":"active","created":1799999999,"billing_cycle_anchor":1800000000,"ended_at":null,
+        "metadata":{metadata},"customer":{customer},"items":{{"object":"list","data":[
+        {{"current_period_start":1800000000,"current_period_end":1802592000,"price":{{"lookup_key":"pro_base"}}}},
+        {{"current_period_start":1800000000,"current_period_end":1802592000,"price":{{"lookup_key":null}}}}]}}}}"#
+    )
+}
+
+#[tokio::test]
+async fn a_subscription_is_read_by_the_fields_that_are_used() {
+    let body =
+        subscription_json(r#"{"user_id":"user_1"}"#, r#"{"id":"cus_1","metadata":{"user_id":"user_2"}}"#);
+    let (peer, stripe) = peer(move |_| Reply::Answer(200, body.clone())).await;
+    let subscription = stripe.subscription(&SubscriptionId::parse("sub_1").unwrap()).await.unwrap();
+    assert_eq!(subscription.user.unwrap().as_str(), "user_1");
+    assert_eq!(subscription.customer.as_str(), "cus_1");
+    assert_eq!(subscription.status, Status::Active);
+    assert_eq!(subscription.created.s(), 1_799_999_999);
+    assert_eq!(subscription.anchor.s(), 1_800_000_000);
+    assert_eq!(subscription.period.unwrap().end().s(), 1_802_592_000);
+    assert_eq!(subscription.lookup_keys, ["pro_base"]);
+    assert_eq!(subscription.ended_at, None);
+    let requests = peer.requests();
+    assert_eq!(requests[0].path, "/v1/subscriptions/sub_1");
+    assert_eq!(requests[0].query["expand[0]"], "customer");
+}
+
+#[tokio::test]
+async fn a_subscriptions_user_is_its_own_or_else_its_customers_or_nobody() {
+    for (metadata, customer, expected) in [
+        ("{}", r#"{"id":"cus_1","metadata":{"user_id":"user_2"}}"#, Some("user_2")),
+        ("{}", r#"{"id":"cus_1","deleted":true}"#, None),
+        ("{}", r#""cus_1""#, None),
+        (r#"{"user_id":"not an id"}"#, r#"{"id":"cus_1","metadata":{"user_id":"user_2"}}"#, None),
+    ] {
+        let body = subscription_json(metadata, customer);
+        let (_peer, stripe) = peer(move |_| Reply::Answer(200, body.clone())).await;
+        let subscription = stripe.subscription(&SubscriptionId::parse("sub_1").unwrap()).await.unwrap();
+        assert_eq!(subscription.user.as_ref().map(domain::UserId::as_str), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_subscription_that_is_not_there_differs_from_one_that_cannot_be_had() {
+    let missing = error("invalid_request_error", "resource_missing", "id", "No such subscription: 'sub_1'");
+    for (reply, found_missing) in [(Reply::Answer(404, missing), true), (Reply::Cut, false)] {
+        let (_peer, stripe) = peer(move |_| reply.clone()).await;
+        let error = stripe.subscription(&SubscriptionId::parse("sub_1").unwrap()).await.unwrap_err();
+        assert_eq!(matches!(error, SubscriptionError::NotFound(_)), found_missing, "{error}");
+    }
+}

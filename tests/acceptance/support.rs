@@ -1,0 +1,159 @@
+//! A cloud for each test, with binaries built once; a client; and the table as it is.
+
+use local::{
+    binaries::{Cargo, Targets},
+    clerk,
+    cloud::{Binaries, Cloud, FUNCTIONS, Options},
+    net,
+};
+use reqwest::{RequestBuilder, Response};
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, num::NonZeroU32, path::PathBuf};
+use tokio::sync::OnceCell;
+
+/// How long a minted token is good, in seconds.
+const TOKEN_LIFETIME_S: u64 = 600;
+
+async fn built() -> Binaries {
+    static BUILT: OnceCell<BTreeMap<String, PathBuf>> = OnceCell::const_new();
+    let build = async || {
+        Cargo::of_this_build().build(Targets::Packages(&FUNCTIONS), |_| {}).await.expect("the functions build")
+    };
+    Binaries::Given(BUILT.get_or_init(build).await.clone())
+}
+
+/// A cloud as `change` wants it: two processes of sixteen requests each, unless it says otherwise.
+pub(crate) async fn cloud(change: impl FnOnce(&mut Options)) -> Cloud {
+    let mut options = Options {
+        concurrency: NonZeroU32::new(16).unwrap(),
+        pool_max: NonZeroU32::new(2).unwrap(),
+        binaries: built().await,
+        ..Options::default()
+    };
+    change(&mut options);
+    Cloud::start(options).await.expect("the cloud starts")
+}
+
+/// One test user's way to the API.
+#[derive(Clone)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    url: String,
+    pub(crate) token: String,
+    pub(crate) user: String,
+}
+
+impl Client {
+    pub(crate) fn new(cloud: &Cloud, name: &str) -> Self {
+        Self {
+            http: net::client().unwrap(),
+            url: cloud.url(),
+            token: cloud.token(name, TOKEN_LIFETIME_S).unwrap(),
+            user: clerk::user_id(name).unwrap(),
+        }
+    }
+
+    pub(crate) fn post(&self) -> RequestBuilder {
+        self.http.post(format!("{}/v1/generate", self.url))
+    }
+
+    pub(crate) async fn generate(&self, prompt: &str) -> Response {
+        self.generate_json(&json!({ "prompt": prompt, "type": "rewrite" })).await
+    }
+
+    pub(crate) async fn generate_json(&self, body: &Value) -> Response {
+        self.post().bearer_auth(&self.token).json(body).send().await.unwrap()
+    }
+
+    pub(crate) async fn usage(&self) -> Value {
+        let answer = self.http.get(format!("{}/v1/usage", self.url)).bearer_auth(&self.token).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        answer.json().await.unwrap()
+    }
+}
+
+/// A UI message stream, read event by event.
+pub(crate) struct Events {
+    answer: Response,
+    buffered: String,
+}
+
+impl Events {
+    #[track_caller]
+    pub(crate) fn of(answer: Response) -> Self {
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers()["x-vercel-ai-ui-message-stream"], "v1");
+        assert_eq!(answer.headers()["content-type"], "text/event-stream");
+        Self { answer, buffered: String::new() }
+    }
+
+    /// The next chunk of the protocol; comments are skipped. None at `[DONE]` or where the stream ends without it.
+    pub(crate) async fn next(&mut self) -> Option<Value> {
+        loop {
+            while let Some((event, rest)) = self.buffered.split_once("\n\n") {
+                let (event, rest) = (event.to_owned(), rest.to_owned());
+                self.buffered = rest;
+                match event.strip_prefix("data: ") {
+                    Some("[DONE]") => return None,
+                    Some(json) => return Some(serde_json::from_str(json).unwrap()),
+                    None => assert!(event.starts_with(':'), "neither data nor comment: {event}"),
+                }
+            }
+            let chunk = self.answer.chunk().await.ok()??;
+            self.buffered.push_str(std::str::from_utf8(&chunk).unwrap());
+        }
+    }
+
+    /// The next piece of text.
+    pub(crate) async fn text(&mut self) -> Option<String> {
+        while let Some(event) = self.next().await {
+            if event["type"] == "text-delta" {
+                return Some(event["delta"].as_str().unwrap().to_owned());
+            }
+        }
+        None
+    }
+
+    /// All that is left.
+    pub(crate) async fn rest(mut self) -> Vec<Value> {
+        let mut events = Vec::new();
+        while let Some(event) = self.next().await {
+            events.push(event);
+        }
+        events
+    }
+}
+
+/// The `n` of an attribute.
+#[track_caller]
+pub(crate) fn number(item: &Value, name: &str) -> u64 {
+    item[name]["N"].as_str().unwrap_or_else(|| panic!("no number {name}")).parse().unwrap()
+}
+
+/// A user's items whose sort key begins with `prefix`.
+pub(crate) fn items(cloud: &Cloud, user: &str, prefix: &str) -> Vec<Value> {
+    let all = cloud.dynamo().unwrap().scan().unwrap();
+    let of_user = |item: &Value| {
+        item["pk"]["S"] == format!("U#{user}") && item["sk"]["S"].as_str().unwrap().starts_with(prefix)
+    };
+    all.into_iter().filter(of_user).collect()
+}
+
+/// The one meter of a user.
+#[track_caller]
+pub(crate) fn meter(cloud: &Cloud, user: &str) -> Value {
+    let mut meters = items(cloud, user, "M#");
+    assert_eq!(meters.len(), 1);
+    meters.remove(0)
+}
+
+/// A plan book of one plan.
+pub(crate) fn one_plan(cap: u64, requests: u64, concurrent: u64) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let book = format!(
+        "version = 1\n[[plan]]\nid = \"free\"\nprice_cents_per_month = 0\nincluded_tokens = {cap}\ncap_tokens = {cap}\n\
+         requests_per_window = {requests}\nwindow_seconds = 60\nconcurrent_requests = {concurrent}\n"
+    );
+    std::fs::write(file.path(), book).unwrap();
+    file
+}
