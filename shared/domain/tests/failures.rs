@@ -145,7 +145,13 @@ fn f11_a_clock_behind_a_new_subscriptions_first_second_opens_no_period_before_it
     let begins = start().plus_ms(10 * DAY_MS);
     let (pro, _) = subscribed(begins);
     let change = AccountChange::new(account, pro, &meter);
+    let period = meter.period;
     assert!(meter.apply_account(&change));
+    assert_eq!(
+        (meter.period, &meter.customer),
+        (period, &None),
+        "what was used before it is not on its invoice"
+    );
     let account = change.after;
     for behind_ms in [2_000, 1_000, 1] {
         let now = Timestamp::from_ms(begins.ms() - behind_ms);
