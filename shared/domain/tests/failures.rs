@@ -145,24 +145,50 @@ fn f11_a_clock_behind_a_new_subscriptions_first_second_opens_no_period_before_it
     let begins = start().plus_ms(10 * DAY_MS);
     let (pro, _) = subscribed(begins);
     let change = AccountChange::new(account, pro, &meter);
+    let period = meter.period;
     assert!(meter.apply_account(&change));
+    assert_eq!(
+        (meter.period, &meter.customer),
+        (period, &None),
+        "what was used before it is not on its invoice"
+    );
     let account = change.after;
-    for behind_ms in [1, 1_000, 2_000] {
+    for behind_ms in [2_000, 1_000, 1] {
         let now = Timestamp::from_ms(begins.ms() - behind_ms);
         assert_eq!(place(&account, &meter, now), Placement::Current, "{behind_ms} ms behind");
     }
     let opened = opening(&account, &meter, begins);
     assert_eq!((opened.meter.period.start(), opened.meter.customer.is_some()), (begins, true));
+    let behind = Timestamp::from_ms(begins.ms() - 2_000);
+    assert_eq!(place(&opened.account, &opened.meter, behind), Placement::Current);
 }
 
 #[test]
-fn an_anchor_that_goes_back_never_reopens_a_period_that_has_a_meter() {
+fn f11_a_subscription_older_than_its_users_first_meter_pays_for_it_to_the_end_of_its_own_period() {
+    // The subscription began; the user was seen three seconds later, and its webhook came after that.
+    let (begins, seen) = (start(), start().plus_ms(3_000));
+    let (account, mut meter) = first_seen(seen);
+    let (pro, whole) = subscribed(begins);
+    let change = AccountChange::new(account, pro, &meter);
+    assert!(meter.apply_account(&change));
+    assert!(meter.customer.is_some());
+    assert_eq!((meter.period.start(), meter.period.end()), (seen, whole.period.end()));
+    let last = Timestamp::from_ms(whole.period.end().ms() - 1);
+    assert_eq!(place(&change.after, &meter, last), Placement::Current);
+    let next = opening(&change.after, &meter, whole.period.end());
+    assert_eq!(next.meter.period.start(), whole.period.end());
+}
+
+#[test]
+fn an_anchor_that_goes_back_and_forth_never_reopens_a_period_that_has_a_meter() {
     let (account, meter) = first_seen(start());
     let moved = Account { anchor: start().plus_ms(10 * DAY_MS), ..account.clone() };
     let opened = opening(&moved, &meter, moved.anchor);
     let back = Account { anchor: account.anchor, ..opened.account };
     let now = moved.anchor.plus_ms(DAY_MS);
     assert_eq!(place(&back, &opened.meter, now), Placement::Current);
+    let forth = Account { anchor: moved.anchor, ..back.clone() };
+    assert_eq!(place(&forth, &opened.meter, now), Placement::Current);
     let next = opening(&back, &opened.meter, meter.period.end());
     assert_eq!(next.meter.period.start(), meter.period.end());
 }
@@ -226,13 +252,17 @@ fn f15_a_thousand_refusals_use_up_nothing() {
 }
 
 #[test]
-fn f15_every_limit_refuses_and_concurrency_says_when() {
+fn i5_a_refusal_for_concurrency_says_when_enough_will_have_ended() {
     let (account, mut meter) = first_seen(start());
     let plan = plan("free", 1_000, 10, 2);
     ask(&account, &plan, &mut meter, 1, 1, start()).unwrap();
     ask(&account, &plan, &mut meter, 2, 1, start().plus_ms(5)).unwrap();
     let refusal = ask(&account, &plan, &mut meter, 3, 1, start().plus_ms(6)).unwrap_err();
     assert_eq!(refusal, Refusal::Concurrency { limit: 2, until_most: start().plus_ms(HOLD_MS) });
+    // Under a plan that allows fewer than are open, one end is not enough.
+    let narrower = crate::support::plan("free", 1_000, 10, 1);
+    let refusal = ask(&account, &narrower, &mut meter, 3, 1, start().plus_ms(6)).unwrap_err();
+    assert_eq!(refusal, Refusal::Concurrency { limit: 1, until_most: start().plus_ms(5 + HOLD_MS) });
 }
 
 #[test]

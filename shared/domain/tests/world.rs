@@ -39,9 +39,10 @@ pub(crate) struct Sent {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Change {
     SpendCap(Option<u32>),
-    /// A subscription begins on Stripe's clock, which may be ahead of everybody's here.
+    /// A subscription began a while ago, or begins on Stripe's clock, which may be ahead of everybody's here.
     Subscribe {
         ahead_s: u64,
+        ago_s: u64,
     },
     /// It ends; the period goes on or, with `anchored_anew`, a new one begins.
     Unsubscribe {
@@ -324,6 +325,7 @@ impl World {
                 let Some(seal) = domain::seal(&self.meters[&start], self.clock) else {
                     return Event::Nothing;
                 };
+                assert!(self.meters[&start].period.contains(seal.row.timestamp), "F11: outside its period");
                 self.seals.push((start, seal));
                 if !later {
                     self.land_seal(self.seals.len() - 1);
@@ -373,9 +375,9 @@ impl World {
         let mut after = self.account.clone();
         match change {
             Change::SpendCap(cap) => after.spend_cap = cap.map(tokens),
-            Change::Subscribe { ahead_s } => {
+            Change::Subscribe { ahead_s, ago_s } => {
                 subscribe(&mut after);
-                after.anchor = Timestamp::from_s(self.clock.s() + ahead_s);
+                after.anchor = Timestamp::from_s(self.clock.s() + ahead_s - ago_s);
             }
             Change::Unsubscribe { anchored_anew } => {
                 after.plan = plans()[0].id.clone();
@@ -467,7 +469,8 @@ fn wait() -> impl Strategy<Value = u64> {
 fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         3 => proptest::option::of(0_u32..3_000).prop_map(Change::SpendCap),
-        2 => (0_u64..3).prop_map(|ahead_s| Change::Subscribe { ahead_s }),
+        2 => (0_u64..3).prop_map(|ahead_s| Change::Subscribe { ahead_s, ago_s: 0 }),
+        1 => (0_u64..3_000_000).prop_map(|ago_s| Change::Subscribe { ahead_s: 0, ago_s }),
         1 => any::<bool>().prop_map(|anchored_anew| Change::Unsubscribe { anchored_anew }),
         1 => any::<Index>().prop_map(Change::Plan),
     ]
