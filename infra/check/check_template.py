@@ -45,15 +45,14 @@ GATEWAY_TIMEOUT_MS_DEFAULT = 29_000
 GATEWAY_TIMEOUT_MS_MAX = 900_000
 
 EVERY_FUNCTION = {"RUST_LOG", "TABLE_NAME"}
-EVERY_HTTP_FUNCTION = EVERY_FUNCTION | {"AWS_LAMBDA_HTTP_IGNORE_STAGE_IN_PATH"}
 CLERK = {"CLERK_ISSUER", "CLERK_JWT_KEY", "CLERK_AUTHORIZED_PARTIES"}
 OPENAI = {"OPENAI_BASE_URL", "OPENAI_API_KEY", "OPENAI_MODEL"}
 
 # What each function is told, by name of the variable.
 ENVIRONMENT = {
-    "Generate": EVERY_HTTP_FUNCTION | OPENAI | CLERK,
-    "Account": EVERY_HTTP_FUNCTION | CLERK,
-    "Webhook": EVERY_HTTP_FUNCTION | {"STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET"},
+    "Generate": EVERY_FUNCTION | OPENAI | CLERK,
+    "Account": EVERY_FUNCTION | CLERK,
+    "Webhook": EVERY_FUNCTION | {"STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET"},
     "Reporter": EVERY_FUNCTION
     | {"STRIPE_SECRET_KEY", "STRIPE_METER_EVENT_NAME", "STRIPE_METER_ID", "EVENT_BUS_NAME"},
 }
@@ -85,6 +84,26 @@ GRANTS = {
 
 # The one managed policy that SAM adds to a function: writing its own logs.
 LOGS_POLICY = "arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole"
+
+# Parameter -> values that its pattern must take, values that it must refuse.
+PEM = "-----BEGIN PUBLIC KEY-----\nMIIB+/aa==\n-----END PUBLIC KEY-----\n"
+PATTERNS = {
+    "OpenAiApiKey": (["sk-abc_1"], ["", "two words"]),
+    "OpenAiBaseUrl": (["https://api.openai.com/v1"], ["https://api.openai.com/v1/", "http://api.openai.com/v1"]),
+    "ClerkIssuer": (["https://clerk.example.com"], ["https://clerk.example.com/", "clerk.example.com"]),
+    "ClerkJwtKey": (
+        [PEM, PEM.strip(), PEM.replace("\n", "\\n")],
+        ["MIIB", PEM.replace("PUBLIC", "PRIVATE"), PEM + PEM.replace("PUBLIC", "PRIVATE")],
+    ),
+    "ClerkAuthorizedParties": (
+        ["https://app.example.com", "https://app.example.com,http://localhost:3000"],
+        ["https://app.example.com/", "app.example.com", "https://a.example.com, https://b.example.com"],
+    ),
+    "StripeSecretKey": (["sk_live_1", "rk_test_1"], ["pk_live_1", "sk_live_"]),
+    "StripeWebhookSecret": (["whsec_1"], ["we_1"]),
+    "StripeMeterEventName": (["inkmeter_tokens"], ["", "two words", "x" * 101]),
+    "StripeMeterId": (["mtr_test_1"], ["meter"]),
+}
 
 # The table as shared/ledger uses it.
 TABLE_PROPERTIES = {
@@ -252,6 +271,18 @@ def check_secrets(inputs):
                 yield f"{function}: {variable} does not come from {parameter}"
 
 
+def check_patterns(inputs):
+    """A parameter pasted wrongly is refused by CloudFormation, not by every request."""
+    for parameter, (right, wrong) in PATTERNS.items():
+        pattern = inputs.template["Parameters"][parameter].get("AllowedPattern", "")
+        for value in right:
+            if not re.fullmatch(pattern, value):
+                yield f"{parameter}: refuses {value!r}"
+        for value in wrong:
+            if re.fullmatch(pattern, value):
+                yield f"{parameter}: takes {value!r}"
+
+
 def check_permissions(inputs):
     """Every role may do what GRANTS says, and nothing else."""
     roles = inputs.of_type("AWS::IAM::Role")
@@ -342,6 +373,7 @@ CHECKS = [
     check_gateway,
     check_functions,
     check_secrets,
+    check_patterns,
     check_permissions,
     check_schedule,
     check_table,
@@ -442,6 +474,10 @@ MUTATIONS = {
         drop(f"{PARAMETERS}/OpenAiApiKey/NoEcho"),
         put(f"{PARAMETERS}/StripeWebhookSecret/Default", "whsec_0"),
         put(f"{GENERATE}/Environment/Variables/OPENAI_API_KEY", "sk-literal"),
+    ],
+    "check_patterns": [
+        put(f"{PARAMETERS}/ClerkAuthorizedParties/AllowedPattern", ".*"),
+        drop(f"{PARAMETERS}/StripeSecretKey/AllowedPattern"),
     ],
     "check_permissions": [
         put(f"{LEDGER_STATEMENT}/Action", "dynamodb:*"),

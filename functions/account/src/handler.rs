@@ -41,13 +41,10 @@ impl<S: Store> Usage<S> {
     }
 
     fn authenticate(&self, request: &Request, now: Timestamp) -> Result<UserId, Problem> {
-        let token = request::bearer(request.headers()).ok_or_else(|| {
-            Problem::unauthenticated("Sign in, and send the header `authorization: Bearer <session token>`.")
-        })?;
+        let token = request::bearer(request.headers()).ok_or_else(Problem::token_missing)?;
         let session = self.front.verifier.verify(token, now).map_err(|rejection| {
             tracing::info!(reason = rejection.reason(), "session token refused");
-            let detail = format!("The session token was refused ({}). Sign in again.", rejection.reason());
-            Problem::unauthenticated(detail)
+            Problem::token_refused(rejection.reason())
         })?;
         Ok(session.user)
     }

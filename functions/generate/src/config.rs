@@ -126,8 +126,7 @@ fn verifier(env: &mut Env) -> Option<Verifier> {
     let issuer = env.text("CLERK_ISSUER");
     let key = env.required("CLERK_JWT_KEY", VerifyingKey::from_pem);
     let authorized_parties = env.list("CLERK_AUTHORIZED_PARTIES");
-    let settings =
-        ClerkSettings { issuer: issuer?, key: key?, authorized_parties: authorized_parties? };
+    let settings = ClerkSettings { issuer: issuer?, key: key?, authorized_parties: authorized_parties? };
     Verifier::new(settings).map_err(|why| env.complain("CLERK_AUTHORIZED_PARTIES", &why)).ok()
 }
 

@@ -81,13 +81,10 @@ impl<S: Store + Clone + 'static> Generate<S> {
     }
 
     fn authenticate(&self, request: &Request, now: Timestamp) -> Result<UserId, Problem> {
-        let token = request::bearer(request.headers()).ok_or_else(|| {
-            Problem::unauthenticated("Sign in, and send the header `authorization: Bearer <session token>`.")
-        })?;
+        let token = request::bearer(request.headers()).ok_or_else(Problem::token_missing)?;
         let session = self.front.verifier.verify(token, now).map_err(|rejection| {
             tracing::info!(reason = rejection.reason(), "session token refused");
-            let detail = format!("The session token was refused ({}). Sign in again.", rejection.reason());
-            Problem::unauthenticated(detail)
+            Problem::token_refused(rejection.reason())
         })?;
         Ok(session.user)
     }
@@ -111,12 +108,8 @@ impl<S: Store + Clone + 'static> Generate<S> {
         let hold = admitted.map_err(|error| not_admitted(&error, user, now))?;
         tracing::info!(%user, id = %hold.id(), kind = wish.kind.as_str(), prompts = prompts::VERSION,
             model = %wish.model.model, held = hold.size().total().get(), clamped = hold.clamped(), "admitted");
-        let question = ChatRequest {
-            model: &wish.model,
-            system,
-            user: &prompt,
-            output_cap: hold.size().output,
-        };
+        let question =
+            ChatRequest { model: &wish.model, system, user: &prompt, output_cap: hold.size().output };
         let (hold, stream) = self.call(hold, &question, deadlines).await?;
         let (pump, chunks) = Pump::new(self.ledger.clone(), hold, wish.model.clone(), stream, deadlines);
         drain.spawn(pump.run());

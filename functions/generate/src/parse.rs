@@ -162,7 +162,13 @@ mod tests {
         check(r#"{"prompt":"x","type":"hunter2"}"#, 422, "invalid_field", Some("type"), None);
         check(r#"{"prompt":"x","type":"Rewrite"}"#, 422, "invalid_field", Some("type"), None);
         check(r#"{"prompt":"x","type":["rewrite"]}"#, 422, "invalid_field", Some("type"), None);
-        check(r#"{"prompt":"x","type":"rewrite","model":"hunter2"}"#, 422, "unknown_model", Some("model"), None);
+        check(
+            r#"{"prompt":"x","type":"rewrite","model":"hunter2"}"#,
+            422,
+            "unknown_model",
+            Some("model"),
+            None,
+        );
         check(r#"{"prompt":"x","type":"rewrite","model":""}"#, 422, "unknown_model", Some("model"), None);
         check(r#"{"prompt":"x","type":"rewrite","model":7}"#, 422, "invalid_field", Some("model"), None);
     }
@@ -185,7 +191,8 @@ mod tests {
 
     #[test]
     fn what_the_hooks_add_is_let_through() {
-        let wish = read(r#"{"id":"x","prompt":"Hi","type":"social_post","model":"gpt-4o-mini","k":{}}"#).unwrap();
+        let wish =
+            read(r#"{"id":"x","prompt":"Hi","type":"social_post","model":"gpt-4o-mini","k":{}}"#).unwrap();
         assert_eq!(wish.kind, Kind::SocialPost);
         assert_eq!(wish.model.model.as_str(), "gpt-4o-mini");
         assert_eq!(wish.prompt.as_str(), "Hi");

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 /// Chunks that wait for the client. Few, because the gateway reads ahead anyway, and each may be a line of text.
 const CHUNKS_MAX: usize = 64;
 /// How long a client may leave a full queue as it is, before nothing more is sent to it.
-const STALL_MAX: Duration = Duration::from_secs(30);
+const STALL: Duration = Duration::from_secs(30);
 /// After so much silence of the provider the connection is kept open with a comment: gateways close idle ones, at the
 /// edge after 30 s.
 const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(15);
@@ -41,6 +41,10 @@ pub(crate) struct Deadlines {
     pub(crate) settled_by: Instant,
     /// How long a hold lives, in milliseconds from now.
     pub(crate) hold_ms: u64,
+    /// How long a client may take nothing.
+    pub(crate) stall: Duration,
+    /// After how much silence of the provider a comment is sent.
+    pub(crate) keep_alive_after: Duration,
 }
 
 impl Deadlines {
@@ -54,6 +58,8 @@ impl Deadlines {
             cut_by: begun + Duration::from_millis(answer_ms),
             settled_by: begun + Duration::from_millis(settle_ms),
             hold_ms: left_ms.saturating_add(HOLD_MARGIN_MS),
+            stall: STALL,
+            keep_alive_after: KEEP_ALIVE_AFTER,
         })
     }
 }
@@ -63,21 +69,20 @@ struct Listener {
     sender: Option<mpsc::Sender<Bytes>>,
     /// The place of the last chunk, so that a client that was too slow still learns that its text is not whole.
     last: Option<mpsc::OwnedPermit<Bytes>>,
-    /// Nothing is waited for beyond this.
-    until: Instant,
+    deadlines: Deadlines,
 }
 
 impl Listener {
-    fn new(until: Instant) -> (Self, mpsc::Receiver<Bytes>) {
+    fn new(deadlines: Deadlines) -> (Self, mpsc::Receiver<Bytes>) {
         let (sender, receiver) = mpsc::channel(CHUNKS_MAX + 1);
         let last = sender.clone().try_reserve_owned().ok();
-        (Self { sender: Some(sender), last, until }, receiver)
+        (Self { sender: Some(sender), last, deadlines }, receiver)
     }
 
-    /// Sends a chunk; to a client that is gone, or takes nothing for [`STALL_MAX`], this one and all later ones are lost.
+    /// Sends a chunk; to a client that is gone, or takes nothing for [`STALL`], this one and all later ones are lost.
     async fn send(&mut self, chunk: Bytes) {
         let Some(sender) = &self.sender else { return };
-        let by = self.until.min(Instant::now() + STALL_MAX);
+        let by = self.deadlines.cut_by.min(Instant::now() + self.deadlines.stall);
         if !matches!(timeout_at(by, sender.send(chunk)).await, Ok(Ok(()))) {
             self.sender = None;
         }
@@ -126,7 +131,7 @@ impl<S: Store> Pump<S> {
         stream: ChatStream,
         deadlines: Deadlines,
     ) -> (Self, mpsc::Receiver<Bytes>) {
-        let (listener, chunks) = Listener::new(deadlines.cut_by);
+        let (listener, chunks) = Listener::new(deadlines);
         (Self { ledger, hold, price, stream, listener, deadlines }, chunks)
     }
 
@@ -159,7 +164,9 @@ impl<S: Store> Pump<S> {
             End::OutOfTime => {
                 tracing::warn!(user = %hold.user(), id = %hold.id(), "the answer took too long and was cut");
                 settle(&ledger, hold, Usage::Estimated(served), &price, deadlines).await;
-                wire::error("The answer took too long and was cut. You pay only for what was written until then.")
+                wire::error(
+                    "The answer took too long and was cut. You pay only for what was written until then.",
+                )
             }
         };
         listener.close([chunk, wire::DONE].concat().into());
@@ -171,7 +178,7 @@ impl<S: Store> Pump<S> {
         let mut reason = FinishReason::Other;
         let mut usage = None;
         while Instant::now() < self.deadlines.cut_by {
-            let until = self.deadlines.cut_by.min(Instant::now() + KEEP_ALIVE_AFTER);
+            let until = self.deadlines.cut_by.min(Instant::now() + self.deadlines.keep_alive_after);
             match timeout_at(until, self.stream.next()).await {
                 Err(_) => self.listener.send(wire::KEEP_ALIVE).await,
                 Ok(Some(Ok(Event::Text(text)))) => self.listener.send(wire::delta(&text)).await,

@@ -217,8 +217,7 @@ mod tests {
     #[track_caller]
     fn check(bytes: &Bytes, expect: &[&str]) {
         let text = std::str::from_utf8(bytes).unwrap();
-        let expect: String = expect.iter().map(|json| format!("data: {json}\n\n")).collect();
-        assert_eq!(text, expect);
+        assert_eq!(text, format!("data: {}\n\n", expect.join("\n\ndata: ")));
     }
 
     #[test]

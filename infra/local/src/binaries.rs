@@ -5,12 +5,16 @@
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    io::{self, BufRead as _, BufReader},
+    io,
     path::{Path, PathBuf},
-    process::{Command, ExitStatus, Stdio},
+    process::{ExitStatus, Stdio},
 };
 
 use serde::Deserialize;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::Command,
+};
 
 /// How cargo is called.
 #[derive(Debug, Clone)]
@@ -97,11 +101,11 @@ impl Cargo {
     }
 
     /// Builds what is missing or stale and returns the binaries by name. Cargo shows its progress on standard
-    /// error; `progress` hears of each finished crate. Blocks until cargo is done.
+    /// error; `progress` hears of each finished crate. Dropping the future kills cargo.
     ///
     /// # Errors
     /// See [`BuildError`].
-    pub fn build(
+    pub async fn build(
         &self,
         targets: Targets<'_>,
         mut progress: impl FnMut(&str),
@@ -112,8 +116,8 @@ impl Cargo {
         let mut child = command.spawn().map_err(run)?;
         let mut binaries = BTreeMap::new();
         if let Some(output) = child.stdout.take() {
-            for line in BufReader::new(output).lines() {
-                let line = line.map_err(run)?;
+            let mut lines = BufReader::new(output).lines();
+            while let Some(line) = lines.next_line().await.map_err(run)? {
                 // Other tools may print between cargo's messages.
                 let Ok(message) = serde_json::from_str::<Message>(&line) else { continue };
                 let Some(target) = message.target.filter(|_| message.reason == "compiler-artifact") else {
@@ -125,9 +129,9 @@ impl Cargo {
                 }
             }
         }
-        let status = child.wait().map_err(run)?;
+        let status = child.wait().await.map_err(run)?;
         if !status.success() {
-            return Err(BuildError::Failed { command: format!("{command:?}"), status });
+            return Err(BuildError::Failed { command: format!("{:?}", command.as_std()), status });
         }
         let wanted = match targets {
             Targets::Packages(packages) => packages,
@@ -139,10 +143,6 @@ impl Cargo {
         }
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "an inherited variable of cargo's makes it rebuild what is fresh"
-    )]
     fn command(&self, targets: Targets<'_>) -> Command {
         let mut command = Command::new(&self.program);
         command.current_dir(&self.workspace).args(["build", "--message-format", "json-render-diagnostics"]);
@@ -167,7 +167,7 @@ impl Cargo {
                 command.env_remove(name);
             }
         }
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true);
         command
     }
 }
@@ -182,19 +182,21 @@ mod tests {
         Cargo { program: PathBuf::from(program), workspace: PathBuf::from("/"), profile: Profile::Dev }
     }
 
-    #[test]
-    fn a_failed_build_says_which_command_failed() {
-        let error = with_program("false").build(Targets::Packages(&["generate"]), |_| {}).unwrap_err();
+    #[tokio::test]
+    async fn a_failed_build_says_which_command_failed() {
+        let error = with_program("false").build(Targets::Packages(&["generate"]), |_| {}).await.unwrap_err();
         let BuildError::Failed { command, status } = error else { panic!("{error:?}") };
         assert!(command.contains("generate") && !status.success(), "{command}");
     }
 
-    #[test]
-    fn a_missing_cargo_and_a_missing_binary_are_named() {
-        let error =
-            with_program("/nonexistent/cargo").build(Targets::Packages(&["generate"]), |_| {}).unwrap_err();
+    #[tokio::test]
+    async fn a_missing_cargo_and_a_missing_binary_are_named() {
+        let error = with_program("/nonexistent/cargo")
+            .build(Targets::Packages(&["generate"]), |_| {})
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains("/nonexistent/cargo"), "{error}");
-        let error = with_program("true").build(Targets::Packages(&["generate"]), |_| {}).unwrap_err();
+        let error = with_program("true").build(Targets::Packages(&["generate"]), |_| {}).await.unwrap_err();
         assert!(matches!(error, BuildError::Missing(name) if name == "generate"));
     }
 }

@@ -29,7 +29,7 @@ pub const FILE_NAME: &str = "dynamodb.sqlite";
 /// The most items that a scan returns; a local table beyond that is a mistake of the test's.
 pub const SCAN_ITEMS_MAX: usize = 1_000_000;
 /// The interval of time-to-live sweeps if none is chosen. AWS deletes within days.
-pub const SWEEP_EVERY: Duration = Duration::from_secs(60);
+pub const SWEEP_EVERY: Duration = Duration::from_mins(1);
 
 /// Why there is no database.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +57,7 @@ impl From<DynoxideError> for DynamoError {
     }
 }
 
-/// A table as a CloudFormation template defines it.
+/// A table as a deployment template defines it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TableDefinition {
     properties: Map<String, Value>,
@@ -71,7 +71,7 @@ struct Template {
 }
 
 impl TableDefinition {
-    /// Reads the one `AWS::DynamoDB::Table` of a template. CloudFormation's tags (`!Sub` and the like) are read
+    /// Reads the one `AWS::DynamoDB::Table` of a template. Its tags (`!Sub` and the like) are read
     /// past: no part of a table's shape may depend on them.
     ///
     /// # Errors
@@ -321,12 +321,7 @@ Resources:
 
     fn options(data: Option<std::path::PathBuf>) -> DynamoOptions {
         let table = TableDefinition::from_template(TEMPLATE).unwrap();
-        DynamoOptions {
-            data,
-            table_name: "inkmeter".to_owned(),
-            table,
-            sweep_every: Duration::from_secs(3600),
-        }
+        DynamoOptions { data, table_name: "inkmeter".to_owned(), table, sweep_every: Duration::from_hours(1) }
     }
 
     fn put(dynamo: &Dynamo, item: &serde_json::Value) {

@@ -152,8 +152,7 @@ mod tests {
             move |line| seen.lock().unwrap().push(line.text)
         });
         forward(output, "f".to_owned(), 1, sink).await;
-        let lines = seen.lock().unwrap().clone();
-        lines
+        seen.lock().unwrap().clone()
     }
 
     #[tokio::test]

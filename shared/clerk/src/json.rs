@@ -21,9 +21,8 @@ pub(crate) fn object(bytes: &[u8]) -> Result<Map<String, Value>, NotAnObject> {
     let value = Unique { repeated: &repeated }.read(&mut reader);
     match value.and_then(|value| reader.end().map(|()| value)) {
         Ok(Value::Object(map)) => Ok(map),
-        Ok(_) => Err(NotAnObject::Malformed),
         Err(_) if repeated.get() => Err(NotAnObject::DuplicateKey),
-        Err(_) => Err(NotAnObject::Malformed),
+        Ok(_) | Err(_) => Err(NotAnObject::Malformed),
     }
 }
 

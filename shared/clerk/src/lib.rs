@@ -4,6 +4,8 @@ mod claims;
 mod json;
 mod key;
 mod rejection;
+#[cfg(test)]
+mod tests;
 mod token;
 mod verifier;
 

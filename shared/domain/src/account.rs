@@ -54,16 +54,20 @@ pub struct AccountChange {
     pub before: Account,
     /// The account as it will be: one `rev` on.
     pub after: Account,
-    /// Who pays for the current meter's period from now on.
+    /// Who pays for the current meter's usage from now on.
     pub meter_customer: Option<CustomerId>,
+    /// The current meter's period from now on: its start never changes.
+    pub meter_period: Period,
 }
 
 impl AccountChange {
     /// The change from `before`, whose current meter is `meter`, to what `after` says; `rev`, user and current period
     /// are kept right whatever it says.
     ///
-    /// The current meter keeps its payer, unless the new anchor counts the very same period: then its usage is on the
-    /// new subscription's invoice.
+    /// A meter that began under the new anchor (a subscription that somebody heard of a little late, or that was
+    /// backdated) is part of that subscription's period: it ends with it, and whoever pays for the subscription pays
+    /// for it. Any other meter keeps its period and its payer. The end of a subscription takes no payer away: what was
+    /// used under it is still owed.
     pub fn new(before: Account, after: Account, meter: &Meter) -> Self {
         let after = Account {
             user: before.user.clone(),
@@ -71,9 +75,13 @@ impl AccountChange {
             current: before.current,
             ..after
         };
-        let same_period = Period::monthly(after.anchor, meter.period.start()) == Some(meter.period);
-        let payer = if same_period { after.billed_to().cloned() } else { meter.customer.clone() };
-        Self { before, after, meter_customer: payer }
+        let start = meter.period.start();
+        let adopted = Period::monthly(after.anchor, start)
+            .filter(|_| after.anchor <= start)
+            .and_then(|period| Period::new(start, period.end()));
+        let payer = after.billed_to().filter(|_| adopted.is_some()).or(meter.customer.as_ref());
+        let meter_customer = payer.cloned();
+        Self { before, after, meter_customer, meter_period: adopted.unwrap_or(meter.period) }
     }
 }
 
@@ -91,12 +99,13 @@ pub enum Placement {
 /// Decides which period a request belongs to.
 ///
 /// A clock that lags behind the start of the current period does not reopen the one before: usage goes to the current
-/// meter, which is the period that everybody else already writes to.
+/// meter, which is the period that everybody else already writes to. Nor does an anchor that a clock has not reached
+/// yet, or one that moved back: a period never begins before, or together with, the one that counts.
 pub fn place(account: &Account, meter: &Meter, now: Timestamp) -> Placement {
     let now = now.max(account.current);
     match Period::monthly(account.anchor, now) {
         None => Placement::OutOfCalendar,
-        Some(period) if period == meter.period && !meter.closed => Placement::Current,
+        Some(period) if period.start() <= meter.period.start() && !meter.closed => Placement::Current,
         Some(period) => Placement::Open(Box::new(Opening::successor(account, meter, period))),
     }
 }

@@ -222,12 +222,13 @@ fn fit_under(cap: Tokens, kind: CapKind, meter: &Meter, request: &AdmitRequest) 
         return Err(Refusal::Quota { kind, cap, left, needed, resets_at: meter.period.end() });
     }
     // Holds end at their expiry at the latest. Whether enough of what they hold comes back, only their end tells.
-    let mut free = room;
+    // A cap that was lowered may lie below what is committed, so it is `committed` that comes down, not room that grows.
+    let mut committed = meter.committed;
     let mut until_most = Timestamp::from_ms(0);
     for hold in by_expiry(meter) {
-        free = free.saturating_add(hold.tokens);
+        committed = committed.saturating_sub(hold.tokens);
         until_most = hold.expires_at;
-        if demand.fit(free).is_some() {
+        if demand.fit(cap.saturating_sub(committed)).is_some() {
             break;
         }
     }

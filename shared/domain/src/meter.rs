@@ -213,6 +213,7 @@ impl Meter {
         }
         self.rev = change.after.rev;
         self.customer.clone_from(&change.meter_customer);
+        self.period = change.meter_period;
         self.dirty = true;
         true
     }

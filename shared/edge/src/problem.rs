@@ -120,7 +120,7 @@ impl Code {
 /// A refusal to be answered with.
 #[derive(Clone, Debug)]
 pub struct Problem {
-    body: Body,
+    body: Box<Body>,
     headers: Vec<(header::HeaderName, HeaderValue)>,
 }
 
@@ -171,12 +171,20 @@ impl Problem {
             retry_at: None,
             upper_bound: false,
         };
-        Self { body, headers: Vec::new() }
+        Self { body: Box::new(body), headers: Vec::new() }
     }
 
-    /// Nobody is signed in, or the token does not hold.
-    pub fn unauthenticated(detail: impl Into<String>) -> Self {
+    /// Nobody is signed in.
+    pub fn token_missing() -> Self {
+        let detail = "Sign in, and send the header `authorization: Bearer <session token>`.";
         let challenge = HeaderValue::from_static("Bearer realm=\"inkmeter\"");
+        Self::new(Code::Unauthenticated, detail).header(header::WWW_AUTHENTICATE, challenge)
+    }
+
+    /// The session token does not hold; `reason` as its verifier names it.
+    pub fn token_refused(reason: &'static str) -> Self {
+        let detail = format!("The session token was refused ({reason}). Sign in again.");
+        let challenge = HeaderValue::from_static("Bearer realm=\"inkmeter\", error=\"invalid_token\"");
         Self::new(Code::Unauthenticated, detail).header(header::WWW_AUTHENTICATE, challenge)
     }
 
@@ -399,9 +407,13 @@ mod tests {
 
     #[test]
     fn a_401_says_how_to_sign_in() {
-        let (head, body) = answer(Problem::unauthenticated("Send a session token."));
-        assert_eq!(head.status(), 401);
+        let (head, body) = answer(Problem::token_missing());
+        assert_eq!((head.status().as_u16(), &body["code"]), (401, &json!("unauthenticated")));
         assert_eq!(head.headers()[header::WWW_AUTHENTICATE], "Bearer realm=\"inkmeter\"");
-        assert_eq!(body["code"], "unauthenticated");
+        let (head, body) = answer(Problem::token_refused("token-expired"));
+        assert!(body["detail"].as_str().unwrap().contains("token-expired"));
+        assert!(
+            head.headers()[header::WWW_AUTHENTICATE].to_str().unwrap().ends_with("error=\"invalid_token\"")
+        );
     }
 }

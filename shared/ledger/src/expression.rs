@@ -186,6 +186,7 @@ pub(crate) fn account_on_meter(change: &AccountChange, user: &UserId) -> Express
     e.require(&[attr::REV], "=", n(change.before.rev));
     e.set(&[attr::REV], n(change.after.rev));
     e.set(&[attr::DIRTY], shard_key(user));
+    e.set(&[attr::PERIOD_END], n(change.meter_period.end().s()));
     match &change.meter_customer {
         Some(customer) => e.set(&[attr::CUSTOMER], s(customer.as_str())),
         None => e.remove(&[attr::CUSTOMER]),

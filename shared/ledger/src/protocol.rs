@@ -291,8 +291,7 @@ impl<S: Store> Ledger<S> {
                 return Ok(loaded);
             }
             let account = Account::first_seen(user.clone(), self.plans.first().id.clone(), now);
-            let opening = Opening::first(account, now)
-                .ok_or_else(|| Unavailable(StoreError::new("create account", Fault::Corrupt)))?;
+            let opening = first_opening(account, now)?;
             match self.store.open(&opening).await {
                 Ok(Changed::Yes) => {
                     return Ok(Loaded { account: opening.account, meter: opening.meter });
@@ -395,20 +394,35 @@ impl<S: Store> Ledger<S> {
         change: impl Fn(&Account) -> Option<Account> + Send + Sync,
     ) -> Result<Account, ChangeError> {
         for tried in 0..DECISIONS_MAX {
-            let Loaded { account, meter } = self.load_or_create(user, now).await?;
-            let Some(after) = change(&account) else { return Ok(account) };
-            if self.plans.get(&after.plan).is_none() {
-                return Err(ChangeError::UnknownPlan(after.plan));
-            }
-            let change = AccountChange::new(account, after, &meter);
-            match self.store.change_account(&change).await {
-                Ok(Changed::Yes) => return Ok(change.after),
-                Ok(Changed::No) => {}
+            let written = match self.store.load(user).await.map_err(Unavailable)? {
+                Some(Loaded { account, meter }) => {
+                    let Some(after) = change(&account) else { return Ok(account) };
+                    self.is_on_offer(&after)?;
+                    let change = AccountChange::new(account, after, &meter);
+                    self.store.change_account(&change).await.map(|changed| (changed, change.after))
+                }
+                // Created as it will be, so that the first period is the subscription's own.
+                None => {
+                    let new = Account::first_seen(user.clone(), self.plans.first().id.clone(), now);
+                    let account = change(&new).unwrap_or(new);
+                    self.is_on_offer(&account)?;
+                    let opening = first_opening(account, now)?;
+                    self.store.open(&opening).await.map(|changed| (changed, opening.account))
+                }
+            };
+            match written {
+                Ok((Changed::Yes, account)) => return Ok(account),
+                Ok((Changed::No, _)) => {}
                 Err(error) if error.fault == Fault::Conflict => pause(tried).await,
                 Err(error) => return Err(Unavailable(error).into()),
             }
         }
         Err(Unavailable(StoreError::new("change account", Fault::Contended)).into())
+    }
+
+    fn is_on_offer(&self, account: &Account) -> Result<(), ChangeError> {
+        let plan = &account.plan;
+        self.plans.get(plan).map(drop).ok_or_else(|| ChangeError::UnknownPlan(plan.clone()))
     }
 
     /// A page of the dirty meters of one shard.
@@ -500,6 +514,10 @@ impl<S: Store> Ledger<S> {
     pub async fn clear(&self, key: &MeterKey) -> Result<bool, StoreError> {
         Ok(self.store.clear(key).await? == Changed::Yes)
     }
+}
+
+fn first_opening(account: Account, now: Timestamp) -> Result<Opening, Unavailable> {
+    Opening::first(account, now).ok_or_else(|| Unavailable(StoreError::new("create account", Fault::Corrupt)))
 }
 
 fn is_clamped(admission: &Admission, demand: &Demand) -> bool {

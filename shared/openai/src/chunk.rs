@@ -154,7 +154,7 @@ impl Answer {
         if self.done {
             return Ok(());
         }
-        if event.data == b"[DONE]" {
+        if event.data.trim_ascii() == b"[DONE]" {
             return self.done(events);
         }
         if event.is_error {
@@ -225,9 +225,9 @@ impl Answer {
         if self.usage.is_none() { Err(StreamError::Cut) } else { self.done(events) }
     }
 
-    /// Whether the model has begun to write, or is through without.
+    /// Whether the model has begun to write or to show how it reasons, or is through without.
     pub(crate) fn begun(&self) -> bool {
-        self.output_bytes > 0 || self.finished
+        self.output_bytes > 0 || self.reasoning_bytes > 0 || self.finished
     }
 
     /// Whether [`Event::Done`] has been said.
@@ -243,5 +243,292 @@ impl Answer {
     /// The reasoning that was shown so far, in UTF-8 bytes.
     pub(crate) fn reasoning_bytes(&self) -> usize {
         self.reasoning_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    type Outcome = (Vec<Event>, Option<StreamError>);
+
+    /// Reads these chunks as a stream whose body then ends.
+    fn read(chunks: &[String]) -> Outcome {
+        let (mut answer, mut events) = (Answer::default(), VecDeque::new());
+        for chunk in chunks {
+            let event = SseEvent { is_error: false, data: chunk.clone().into_bytes() };
+            if let Err(error) = answer.take(&event, &mut events) {
+                return (events.into(), Some(error));
+            }
+        }
+        let end = answer.end(&mut events).err();
+        (events.into(), end)
+    }
+
+    fn delta(delta: &Value, finish: Option<&str>) -> String {
+        chunk(&json!([{"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish}]), &Value::Null)
+    }
+
+    /// A chunk as OpenAI's reference has it.
+    fn chunk(choices: &Value, usage: &Value) -> String {
+        json!({
+            "id": "chatcmpl-123", "object": "chat.completion.chunk", "created": 1_694_268_190, "model": "gpt-6-luna",
+            "service_tier": "default", "system_fingerprint": "fp_44709d6fcb", "obfuscation": "x7Yq",
+            "choices": choices, "usage": usage,
+        })
+        .to_string()
+    }
+
+    fn text(text: &str) -> String {
+        delta(&json!({"content": text}), None)
+    }
+
+    fn finish(reason: &str) -> String {
+        delta(&json!({}), Some(reason))
+    }
+
+    fn usage(usage: &Value) -> String {
+        chunk(&json!([]), usage)
+    }
+
+    fn done() -> String {
+        "[DONE]".to_owned()
+    }
+
+    fn classes(input: u32, cached_input: u32, cache_write: u32, output: u32, reasoning: u32) -> Classes {
+        let t = Tokens::from_u32;
+        Classes {
+            input: t(input),
+            cached_input: t(cached_input),
+            cache_write: t(cache_write),
+            output: t(output),
+            reasoning: t(reasoning),
+        }
+    }
+
+    #[track_caller]
+    fn check_usage(wire: &Value, expected: Option<Classes>) {
+        let (events, error) = read(&[text("a"), finish("stop"), usage(wire), done()]);
+        let mut whole = vec![Event::Text("a".into()), Event::Finish(FinishReason::Stop)];
+        whole.extend(expected.map(Event::Usage));
+        whole.push(Event::Done);
+        assert_eq!((events, error), (whole, None), "{wire}");
+        if let Some(classes) = expected {
+            assert_eq!(classes.prompt().get(), wire["prompt_tokens"], "{wire}");
+            assert_eq!(classes.completion().get(), wire["completion_tokens"], "{wire}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_text_finish_usage_done() {
+        let chunks = [
+            delta(&json!({"role": "assistant", "content": "", "refusal": null}), None),
+            text("Hel"),
+            text("lo"),
+            finish("stop"),
+            usage(&json!({"prompt_tokens": 19, "completion_tokens": 2, "total_tokens": 21})),
+            done(),
+            text("never read"),
+        ];
+        let expected = vec![
+            Event::Text("Hel".into()),
+            Event::Text("lo".into()),
+            Event::Finish(FinishReason::Stop),
+            Event::Usage(classes(19, 0, 0, 2, 0)),
+            Event::Done,
+        ];
+        assert_eq!(read(&chunks), (expected, None));
+    }
+
+    #[test]
+    fn f06_cached_and_reasoning_tokens_are_parts_and_not_additions() {
+        // The usage of OpenAI's reference, with each detail it documents.
+        check_usage(
+            &json!({
+                "prompt_tokens": 2006, "completion_tokens": 300, "total_tokens": 2306,
+                "prompt_tokens_details": {"cached_tokens": 1920, "cache_write_tokens": 0, "audio_tokens": 0},
+                "completion_tokens_details": {
+                    "reasoning_tokens": 192, "audio_tokens": 0,
+                    "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0,
+                },
+            }),
+            Some(classes(86, 1920, 0, 108, 192)),
+        );
+        check_usage(
+            &json!({
+                "prompt_tokens": 2006, "completion_tokens": 10, "total_tokens": 2016,
+                "prompt_tokens_details": {"cached_tokens": 1024, "cache_write_tokens": 900},
+            }),
+            Some(classes(82, 1024, 900, 10, 0)),
+        );
+        check_usage(&json!({"prompt_tokens": 7, "completion_tokens": 3}), Some(classes(7, 0, 0, 3, 0)));
+        check_usage(
+            &json!({"prompt_tokens": 7, "completion_tokens": 3, "prompt_tokens_details": null, "completion_tokens_details": {}}),
+            Some(classes(7, 0, 0, 3, 0)),
+        );
+    }
+
+    #[test]
+    fn f06_details_beyond_their_whole_are_cut_to_it() {
+        let wire = |cached: u64, write: u64, reasoning: u64| {
+            json!({
+                "prompt_tokens": 10, "completion_tokens": 5,
+                "prompt_tokens_details": {"cached_tokens": cached, "cache_write_tokens": write},
+                "completion_tokens_details": {"reasoning_tokens": reasoning},
+            })
+        };
+        check_usage(&wire(11, 0, 6), Some(classes(0, 10, 0, 0, 5)));
+        check_usage(&wire(8, 8, 5), Some(classes(0, 8, 2, 0, 5)));
+        check_usage(&wire(0, 99, 0), Some(classes(0, 0, 10, 5, 0)));
+        check_usage(&wire(u64::MAX, u64::MAX, u64::MAX), Some(classes(0, 10, 0, 0, 5)));
+    }
+
+    #[test]
+    fn f05_a_usage_that_cannot_be_is_unknown_and_not_zero() {
+        for wire in [
+            json!({"prompt_tokens": 0, "completion_tokens": 0}),
+            json!({"prompt_tokens": 9, "completion_tokens": 0}),
+            json!({"prompt_tokens": 0, "completion_tokens": 9}),
+            json!({"prompt_tokens": -1, "completion_tokens": 9}),
+            json!({"prompt_tokens": 9}),
+            json!({"prompt_tokens": 9, "completion_tokens": 1.5}),
+            json!({"prompt_tokens": "9", "completion_tokens": 1}),
+            json!({"prompt_tokens": 1_000_000_000_000_000_u64, "completion_tokens": 1}),
+            json!({}),
+            json!(7),
+            json!(null),
+        ] {
+            check_usage(&wire, None);
+        }
+    }
+
+    #[test]
+    fn an_answer_without_text_may_have_no_completion_tokens() {
+        let (events, error) = read(&[
+            finish("content_filter"),
+            usage(&json!({"prompt_tokens": 5, "completion_tokens": 0})),
+            done(),
+        ]);
+        let expected = vec![
+            Event::Finish(FinishReason::ContentFilter),
+            Event::Usage(classes(5, 0, 0, 0, 0)),
+            Event::Done,
+        ];
+        assert_eq!((events, error), (expected, None));
+    }
+
+    #[test]
+    fn a_running_usage_counts_once_at_the_end() {
+        let running = |content: &str, completion: u32, finish: Option<&str>| {
+            chunk(
+                &json!([{"index": 0, "delta": {"content": content}, "finish_reason": finish}]),
+                &json!({"prompt_tokens": 5, "completion_tokens": completion}),
+            )
+        };
+        let (events, error) =
+            read(&[running("a", 1, None), running("b", 2, None), running("", 3, Some("stop")), done()]);
+        let counted: Vec<_> = events.iter().filter(|event| matches!(event, Event::Usage(_))).collect();
+        assert_eq!((counted, error), (vec![&Event::Usage(classes(5, 0, 0, 3, 0))], None));
+        let (events, error) = read(&[running("a", 1, None), running("b", 2, None)]);
+        assert_eq!((events.len(), error), (2, Some(StreamError::Cut)), "a cut one says nothing of usage");
+    }
+
+    #[test]
+    fn f28_an_answer_that_lacks_its_end_is_cut() {
+        let known = json!({"prompt_tokens": 5, "completion_tokens": 1});
+        let cut = |chunks: &[String]| read(chunks).1 == Some(StreamError::Cut);
+        assert!(cut(&[]));
+        assert!(cut(&[text("a")]));
+        assert!(cut(&[text("a"), finish("stop")]), "no usage and no [DONE]");
+        assert!(cut(&[text("a"), usage(&known)]), "no finish");
+        assert!(cut(&[text("a"), done()]), "no finish");
+        assert!(cut(&[text("a"), usage(&known), done()]), "no finish");
+        // Only [DONE] is missing: the answer and its usage are whole.
+        let (events, error) = read(&[text("a"), finish("stop"), usage(&known)]);
+        assert_eq!((events.last(), error), (Some(&Event::Done), None));
+    }
+
+    #[test]
+    fn every_reason_to_finish_has_its_name() {
+        for (wire, expected) in [
+            ("stop", FinishReason::Stop),
+            ("length", FinishReason::Length),
+            ("content_filter", FinishReason::ContentFilter),
+            ("tool_calls", FinishReason::ToolCalls),
+            ("function_call", FinishReason::ToolCalls),
+            ("new_reason", FinishReason::Other),
+        ] {
+            let (events, _) = read(&[finish(wire), finish(wire), done()]);
+            assert_eq!(events, [Event::Finish(expected), Event::Done], "{wire}");
+        }
+    }
+
+    #[test]
+    fn an_error_in_the_stream_keeps_its_labels_only() {
+        let error = r#"{"error":{"message":"quoting the prompt","type":"server_error","param":null,"code":"overloaded"}}"#;
+        let (events, failure) = read(&[text("a"), error.to_owned(), text("b"), done()]);
+        assert_eq!(events, [Event::Text("a".into())]);
+        let Some(StreamError::InBand(labels)) = failure else { panic!("{failure:?}") };
+        assert_eq!(labels.code.as_ref().unwrap().as_str(), "overloaded");
+        assert!(!format!("{labels:?} {labels}").contains("quoting"));
+
+        let named = SseEvent { is_error: true, data: br#"{"message":"x"}"#.to_vec() };
+        let mut events = VecDeque::new();
+        let failure = Answer::default().take(&named, &mut events).unwrap_err();
+        assert_eq!(failure, StreamError::InBand(ProviderError::default()));
+    }
+
+    #[test]
+    fn a_refusal_is_text_and_another_choice_is_not() {
+        let other = json!([{"index": 1, "delta": {"content": "x"}}, {"delta": {"content": "y"}}]);
+        let (events, _) = read(&[
+            delta(&json!({"refusal": "No."}), None),
+            chunk(&other, &Value::Null),
+            finish("stop"),
+            done(),
+        ]);
+        assert_eq!(events[..2], [Event::Text("No.".into()), Event::Text("y".into())]);
+    }
+
+    #[test]
+    fn what_is_empty_absent_or_unknown_is_passed_over() {
+        for odd in [
+            json!({}),
+            json!({"choices": null}),
+            json!({"choices": []}),
+            json!({"choices": [{}]}),
+            json!({"choices": [{"index": 0, "delta": null, "finish_reason": null}]}),
+            json!({"choices": [{"index": 0, "delta": {"content": null, "tool_calls": [{}], "new": {"a": 1}}}]}),
+            json!({"choices": [], "prompt_filter_results": [{"prompt_index": 0}], "error": null}),
+        ] {
+            let (events, error) = read(&[odd.to_string(), finish("stop"), done()]);
+            assert_eq!((events.len(), error), (2, None), "{odd}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_malformed() {
+        for bad in
+            ["", "{", "[]", "null", "x", r#"{"choices":7}"#, r#"{"choices":[{"delta":{"content":7}}]}"#]
+        {
+            assert_eq!(read(&[bad.to_owned()]).1, Some(StreamError::Malformed), "{bad}");
+        }
+        let after_finish = read(&[finish("stop"), text("more")]);
+        assert_eq!(after_finish, (vec![Event::Finish(FinishReason::Stop)], Some(StreamError::Malformed)));
+    }
+
+    #[test]
+    fn f05_reasoning_that_is_shown_is_counted_and_not_passed_on() {
+        let (mut answer, mut events) = (Answer::default(), VecDeque::new());
+        let shown = delta(&json!({"reasoning_content": "Hmm, ü", "content": null}), None);
+        answer.take(&SseEvent { is_error: false, data: shown.into_bytes() }, &mut events).unwrap();
+        assert_eq!((answer.reasoning_bytes(), answer.output_bytes(), events.len()), (7, 0, 0));
+        assert!(answer.begun());
+    }
+
+    #[test]
+    fn nothing_prints_what_the_model_wrote() {
+        assert_eq!(format!("{:?}", Event::Text("secret".into())), "Text(6 bytes)");
     }
 }

@@ -8,6 +8,8 @@ mod request;
 mod settings;
 mod sse;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub use chunk::{Event, FinishReason};
 pub use client::Client;

@@ -21,7 +21,8 @@ pub struct Settings {
 /// may take to open is the HTTP client's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// From the call to the first text, in milliseconds; the head of the answer is part of it.
+    /// From the call to the first text (or the first reasoning, where a provider shows it), in milliseconds; the head of
+    /// the answer is part of it.
     pub first_token_ms: u64,
     /// From one chunk to the next after that, in milliseconds. A comment is not a chunk: it shows that the connection
     /// lives, not that the answer grows.

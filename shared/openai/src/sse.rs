@@ -223,8 +223,8 @@ mod tests {
 
         #[test]
         fn data_comes_out_as_it_went_in(lines in prop::collection::vec("[^\r\n]{0,20}", 1..5), end in prop::sample::select(vec!["\n", "\r", "\r\n"])) {
-            let sent: String = lines.iter().map(|line| format!("data: {line}{end}")).collect();
-            let (events, _) = parse([format!("{sent}{end}").as_bytes()]);
+            let sent: Vec<_> = lines.iter().map(|line| format!("data: {line}{end}")).collect();
+            let (events, _) = parse([format!("{}{end}", sent.concat()).as_bytes()]);
             prop_assert_eq!(events, [SseEvent { is_error: false, data: lines.join("\n").into_bytes() }]);
         }
     }

@@ -100,6 +100,12 @@ impl ChatStream {
         }
     }
 
+    /// Sets how many bytes more are read, for a test that cannot send as many as the bound.
+    #[cfg(test)]
+    pub(crate) fn bound(&mut self, bytes: usize) {
+        self.bytes_left = bytes;
+    }
+
     fn deadline(&mut self) -> Instant {
         if self.answer.begun() {
             *self.next_chunk_by.get_or_insert_with(|| Instant::now() + self.idle)

@@ -84,6 +84,12 @@ pub struct Handle {
     state: Arc<State>,
 }
 
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("clerk::Handle").field("base_url", &self.base_url()).finish_non_exhaustive()
+    }
+}
+
 /// Serves the stand-in on `listener`.
 ///
 /// # Errors

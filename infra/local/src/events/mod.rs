@@ -12,6 +12,7 @@ mod tests;
 mod wire;
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -108,6 +109,12 @@ struct State {
 pub struct Handle {
     server: Server,
     state: Arc<State>,
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("events::Handle").field("base_url", &self.base_url()).finish_non_exhaustive()
+    }
 }
 
 /// Serves the stand-in on `listener`.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::openai::serve::testing::{client, listener};
+use crate::openai::serve::testing::{client, listener, within};
 
 const AUTHORIZATION: &str = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20261124/eu-central-1/events/aws4_request, \
      SignedHeaders=content-type;host;x-amz-date;x-amz-target, \
@@ -63,7 +63,7 @@ async fn events_are_taken_in_order_and_can_be_looked_at() {
     ]);
     let (status, answer) = put(&bus, &entries).await;
     assert_eq!((status, &answer["FailedEntryCount"]), (200, &json!(0)));
-    let events = bus.until_taken(3).await;
+    let events = within(bus.until_taken(3)).await;
     let ids: Vec<&str> = events.iter().map(|event| event.id.as_str()).collect();
     let answered: Vec<&str> = answer["Entries"]
         .as_array()
@@ -234,7 +234,7 @@ async fn a_lost_answer_leaves_its_events_behind() {
     assert!(bus.inject(Fault::LoseAnswer));
     let body = json!({"Entries": [entry(&json!({}))]}).to_string();
     assert!(send(&bus, &head(), body.clone()).await.is_err());
-    assert_eq!(bus.until_taken(1).await.len(), 1);
+    assert_eq!(within(bus.until_taken(1)).await.len(), 1);
     send(&bus, &head(), body).await.unwrap();
     assert_eq!(bus.events().len(), 2, "a sender that tries again delivers twice, as on AWS");
 }

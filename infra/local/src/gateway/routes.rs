@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, time::Duration};
 use http::Method;
 
 /// API Gateway's bound on a streaming integration.
-pub const STREAM_TIMEOUT_MAX: Duration = Duration::from_secs(900);
+pub const STREAM_TIMEOUT_MAX: Duration = Duration::from_mins(15);
 /// API Gateway's default bound on a buffered integration.
 pub const BUFFERED_TIMEOUT: Duration = Duration::from_secs(29);
 /// How long a stream may be silent before API Gateway cuts it (a regional endpoint).
-pub const STREAM_IDLE_MAX: Duration = Duration::from_secs(300);
+pub const STREAM_IDLE_MAX: Duration = Duration::from_mins(5);
 
 /// How a function's response reaches the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

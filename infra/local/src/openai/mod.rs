@@ -27,6 +27,7 @@ pub(crate) mod serve;
 mod tests;
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -84,6 +85,12 @@ struct State {
 pub struct Handle {
     server: Server,
     state: Arc<State>,
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("openai::Handle").field("base_url", &self.base_url()).finish_non_exhaustive()
+    }
 }
 
 /// Serves the stand-in on `listener`.

@@ -202,7 +202,9 @@ pub(crate) fn hex<'a>(bytes: impl IntoIterator<Item = &'a u8>) -> String {
 /// What the tests of every stand-in need.
 #[cfg(test)]
 pub(crate) mod testing {
+    use std::future::Future;
     use std::sync::OnceLock;
+    use std::time::Duration;
 
     use tokio::net::TcpListener;
 
@@ -217,6 +219,16 @@ pub(crate) mod testing {
             reqwest::Client::builder().pool_max_idle_per_host(0).no_proxy().build().unwrap()
         };
         CLIENT.get_or_init(build).clone()
+    }
+
+    /// What `future` gives; a test that waits for what never comes fails instead of hanging.
+    #[track_caller]
+    pub(crate) fn within<F: Future>(future: F) -> impl Future<Output = F::Output> {
+        let caller = std::panic::Location::caller();
+        async move {
+            let limit = Duration::from_secs(20);
+            tokio::time::timeout(limit, future).await.unwrap_or_else(|_| panic!("nothing came: {caller}"))
+        }
     }
 
     /// A free port of this machine.

@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::record::Book;
-use super::serve::testing::{client, listener};
+use super::serve::testing::{client, listener, within};
 use super::*;
 
 const KEY: &str = "sk-local";
@@ -300,6 +299,11 @@ fn wrong_fields() -> Vec<Wrong> {
             "invalid_parameter_combination",
             "at the same time",
         ),
+    ]
+}
+
+fn wrong_choices() -> Vec<Wrong> {
+    vec![
         (json!({"model": "gpt-1"}), 404, "", "model_not_found", "The model `gpt-1` does not exist"),
         (json!({"model": 4}), 400, "model", "invalid_type", "expected a string, but got an integer"),
         (json!({"model": null}), 400, "", "", "you must provide a model parameter"),
@@ -430,7 +434,7 @@ fn wrong_messages() -> Vec<Wrong> {
 async fn what_is_wrong_is_refused_in_the_vendors_words() {
     let handle = provider(Behaviour::default()).await;
     for (changes, status, param, code, message) in
-        wrong_fields().into_iter().chain(wrong_for_luna()).chain(wrong_messages())
+        wrong_fields().into_iter().chain(wrong_choices()).chain(wrong_for_luna()).chain(wrong_messages())
     {
         let response = post(&handle, request("A mug", &changes).to_string()).await;
         let what = changes.to_string().chars().take(100).collect::<String>();
@@ -579,7 +583,7 @@ async fn a_gated_delta_is_written_only_after_its_release_and_then_at_once() {
             .count()
             < usize::try_from(k).unwrap()
         {
-            let bytes = response.chunk().await.unwrap().unwrap();
+            let bytes = within(response.chunk()).await.unwrap().unwrap();
             text.push_str(std::str::from_utf8(&bytes).unwrap());
         }
         assert_eq!(handle.deltas_written(), k);
@@ -589,31 +593,34 @@ async fn a_gated_delta_is_written_only_after_its_release_and_then_at_once() {
 }
 
 #[tokio::test]
-async fn every_frame_is_a_write_of_its_own() {
+async fn every_frame_is_flushed_before_the_next_one_is_made() {
     let handle = provider(Behaviour { output_tokens: 8, ..Behaviour::default() }).await;
-    let body = streaming("A mug").to_string();
-    let address = handle.base_url();
-    let mut socket = TcpStream::connect(address.strip_prefix("http://").unwrap()).await.unwrap();
-    let head = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\nconnection: close\r\n\
-         content-type: application/json\r\ncontent-length: {}\r\n\r\n",
-        body.len()
-    );
-    socket.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).await.unwrap();
-    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-    // In chunked coding each write is "<length>\r\n<event>\r\n": role, 8 deltas, finish, usage, done, end.
-    assert_eq!(body.matches("\r\n").count(), 2 * 12 + 2, "{body}");
+    let chat = request::parse(streaming("A mug").to_string().as_bytes()).unwrap();
+    let (behaviour, seed) = handle.state.directed(&chat).unwrap();
+    let ticket = Arc::clone(&handle.state.book).open(completion_id);
+    let plan = Plan::new(ticket.id().to_owned(), 0, &chat, behaviour, seed);
+    let mut body = answer::streamed(plan, Arc::clone(&handle.state), ticket);
+    let mut frames = 0;
+    loop {
+        let mut next = std::pin::pin!(body.frame());
+        // A connection flushes when its body has nothing yet: it must be told so between any two frames.
+        assert!(futures_util::poll!(&mut next).is_pending(), "frame {frames} came with the one before it");
+        match next.await {
+            Some(frame) => frame.unwrap(),
+            None => break,
+        };
+        frames += 1;
+    }
+    assert_eq!(frames, 1 + 8 + 1 + 1 + 1, "role, deltas, finish, usage, done");
 }
 
 #[tokio::test]
 async fn a_peer_that_leaves_is_noticed_while_the_provider_waits() {
     let handle = provider(Behaviour { gate: true, ..Behaviour::default() }).await;
     let response = post(&handle, streaming("A mug").to_string()).await;
-    handle.until(|counters| counters.in_flight == 1).await;
+    within(handle.until(|counters| counters.in_flight == 1)).await;
     drop(response);
-    handle.idle().await;
+    within(handle.idle()).await;
     let record = handle.requests().pop().unwrap();
     assert_eq!((record.outcome, record.reported), (Outcome::PeerClosed, None));
     assert!(record.bytes_written > 0);
@@ -637,13 +644,13 @@ async fn what_was_reported_adds_up_over_concurrent_requests() {
     let requests = (0..20).map(|_| async { post(&handle, body.clone()).await.text().await.unwrap() });
     let all = futures_util::future::join_all(requests);
     let release = async {
-        let counters = handle.until(|counters| counters.in_flight == 20).await;
+        let counters = within(handle.until(|counters| counters.in_flight == 20)).await;
         assert_eq!(counters.deltas_written, 0);
         handle.release(60);
     };
     let (texts, ()) = futures_util::future::join(all, release).await;
     assert!(texts.iter().all(|text| chunks(text).1));
-    handle.idle().await;
+    within(handle.idle()).await;
     let total = handle.total_reported();
     assert_eq!((total.prompt_tokens, total.completion_tokens, total.total_tokens()), (200, 60, 260));
     assert_eq!(handle.counters().in_flight_max, 20);
@@ -670,7 +677,7 @@ async fn the_last_handle_stops_the_server_and_so_does_shutdown() {
     let url = clone.base_url();
     assert!(client().get(&url).send().await.is_ok(), "one handle is left");
     drop(clone);
-    assert!(response.text().await.is_err(), "open streams are dropped with the server");
+    assert!(within(response.text()).await.is_err(), "open streams are dropped with the server");
     assert!(client().get(&url).send().await.is_err());
 
     let handle = provider(Behaviour::default()).await;

@@ -241,20 +241,7 @@ impl Runtime {
     /// # Errors
     /// See [`InvokeError`].
     pub async fn invoke(&self, function: &str, event: &serde_json::Value) -> Result<Invocation, InvokeError> {
-        let response = self.invoker().invoke(function, Bytes::from(event.to_string())).await?;
-        let body = match response.body {
-            ResponseBody::Buffered(body) => body,
-            ResponseBody::Streamed(mut chunks) => {
-                // The Runtime API bounds a stream at STREAM_BYTES_MAX.
-                let mut body = BytesMut::new();
-                while let Some(chunk) = chunks.next().await? {
-                    body.extend_from_slice(&chunk);
-                }
-                body.freeze()
-            }
-        };
-        let payload = serde_json::from_slice(&body).map_err(|_| InvokeError::NotJson)?;
-        Ok(Invocation { request_id: response.request_id, payload })
+        self.invoker().call(function, event).await
     }
 
     /// Kills (SIGKILL) one process that is in the middle of an invocation, and says which.
@@ -309,5 +296,26 @@ impl Invoker {
             inner.pools.get(function).map(Arc::clone)
         };
         pool.ok_or_else(|| InvokeError::UnknownFunction(function.to_owned()))?.invoke(event).await
+    }
+
+    /// Invokes a function with a JSON event and waits for its whole answer, as a schedule or a test does.
+    ///
+    /// # Errors
+    /// See [`InvokeError`].
+    pub async fn call(&self, function: &str, event: &serde_json::Value) -> Result<Invocation, InvokeError> {
+        let response = self.invoke(function, Bytes::from(event.to_string())).await?;
+        let body = match response.body {
+            ResponseBody::Buffered(body) => body,
+            ResponseBody::Streamed(mut chunks) => {
+                // The Runtime API bounds a stream at STREAM_BYTES_MAX.
+                let mut body = BytesMut::new();
+                while let Some(chunk) = chunks.next().await? {
+                    body.extend_from_slice(&chunk);
+                }
+                body.freeze()
+            }
+        };
+        let payload = serde_json::from_slice(&body).map_err(|_| InvokeError::NotJson)?;
+        Ok(Invocation { request_id: response.request_id, payload })
     }
 }

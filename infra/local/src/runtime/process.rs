@@ -28,7 +28,7 @@ const SPARE_CONNECTIONS: usize = 8;
 /// The pause after an accept that failed (out of descriptors), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How far away "no deadline" is.
-const NO_DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
+const NO_DEADLINE: Duration = Duration::from_hours(24);
 
 /// A process that was started and is not yet supervised.
 pub(super) struct Started {

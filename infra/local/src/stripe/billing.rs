@@ -13,7 +13,8 @@ use super::money;
 use super::webhooks::Subject;
 use super::wire;
 use super::world::{
-    Invoice, InvoiceState, Item, Line, LinePlan, Price, Reason, Scheme, Subscription, SubscriptionState, Usage, World,
+    Invoice, InvoiceState, Item, Line, LinePlan, Price, Reason, Scheme, Subscription, SubscriptionState,
+    Usage, World,
 };
 
 /// How long a draft waits after its `invoice.created` was answered, in seconds.
@@ -50,8 +51,10 @@ pub(super) fn next_due_s(world: &mut World) -> i64 {
 }
 
 fn earliest(world: &World) -> Option<(i64, Due)> {
-    let open = world.subscriptions.iter().filter(|found| !matches!(found.state, SubscriptionState::Canceled { .. }));
-    let period = open.min_by_key(|found| found.period_end_s).map(|found| (found.period_end_s, found.id.clone()));
+    let open =
+        world.subscriptions.iter().filter(|found| !matches!(found.state, SubscriptionState::Canceled { .. }));
+    let period =
+        open.min_by_key(|found| found.period_end_s).map(|found| (found.period_end_s, found.id.clone()));
     let drafts = world.invoices.iter().filter_map(|found| Some((finalizes_at_s(found)?, &found.id)));
     let draft = drafts.min_by_key(|(at_s, _)| *at_s).map(|(at_s, id)| (at_s, id.clone()));
     let period = period.map(|(at_s, id)| (at_s, Due::Period(id)));
@@ -240,14 +243,15 @@ pub(super) fn total(lines: &[Line]) -> i64 {
 fn lines_of(world: &World, customer: &str, plan: &LinePlan) -> Vec<Line> {
     let Some(price) = world.prices.get(&plan.price) else { return Vec::new() };
     let name = world.products.get(&price.product).map_or("", |product| product.name.as_str());
-    let quantity = plan.quantity.unwrap_or_else(|| match price.recurring.as_ref().map(|recurring| &recurring.usage) {
-        Some(Usage::Metered { meter }) => world.usage(meter, customer, plan.start_s, plan.end_s),
-        _ => 0,
-    });
+    let quantity =
+        plan.quantity.unwrap_or_else(|| match price.recurring.as_ref().map(|recurring| &recurring.usage) {
+            Some(Usage::Metered { meter }) => world.usage(meter, customer, plan.start_s, plan.end_s),
+            _ => 0,
+        });
     let charges = match &price.scheme {
-        Scheme::PerUnit(unit) => unit.charge(quantity, money::Price::default()).map(|cents| {
-            vec![money::TierCharge { tier: 0, quantity, unit: *unit, cents }]
-        }),
+        Scheme::PerUnit(unit) => unit
+            .charge(quantity, money::Price::default())
+            .map(|cents| vec![money::TierCharge { tier: 0, quantity, unit: *unit, cents }]),
         Scheme::Graduated(tiers) => money::graduated(tiers, quantity),
     };
     let Some(charges) = charges else {

@@ -56,7 +56,8 @@ const PRODUCT_NOT_MODELLED: &[&str] = &[
     "tax_details",
     "url",
 ];
-const PRICE_NOT_MODELLED: &[&str] = &["currency_options", "custom_unit_amount", "product_data", "tax_behavior"];
+const PRICE_NOT_MODELLED: &[&str] =
+    &["currency_options", "custom_unit_amount", "product_data", "tax_behavior"];
 
 /// An empty text unsets a field.
 fn unset_if_empty(text: Option<String>) -> Option<String> {
@@ -84,11 +85,14 @@ fn email(params: &mut Params) -> Result<Option<String>, ApiError> {
     let email = params.text_or_unset("email")?;
     let bad = |email: &String| {
         let halves = email.split_once('@');
-        let plausible = halves.is_some_and(|(user, host)| !user.is_empty() && !host.is_empty() && !host.contains('@'));
+        let plausible =
+            halves.is_some_and(|(user, host)| !user.is_empty() && !host.is_empty() && !host.contains('@'));
         !email.is_empty() && (!plausible || email.chars().count() > MAX_EMAIL_CHARS)
     };
     match email {
-        Some(email) if bad(&email) => Err(ApiError::invalid("email", format!("Invalid email address: {email}"))),
+        Some(email) if bad(&email) => {
+            Err(ApiError::invalid("email", format!("Invalid email address: {email}")))
+        }
         email => Ok(email),
     }
 }
@@ -144,8 +148,9 @@ pub(super) fn list_customers(world: &World, mut params: Params) -> Result<Value,
     let page = params.page()?;
     params.expand(&[])?;
     params.finish()?;
-    let (found, more) =
-        world.customers.page(&page, |customer| email.is_none() || customer.email.as_deref() == email.as_deref())?;
+    let (found, more) = world
+        .customers
+        .page(&page, |customer| email.is_none() || customer.email.as_deref() == email.as_deref())?;
     let data: Vec<Value> = found.into_iter().map(wire::customer).collect();
     Ok(wire::list("/v1/customers", &data, more))
 }
@@ -174,7 +179,12 @@ pub(super) fn create_product(world: &mut World, mut params: Params, now_s: i64) 
 }
 
 /// `POST /v1/products/:id`
-pub(super) fn update_product(world: &mut World, id: &str, mut params: Params, now_s: i64) -> Result<Value, ApiError> {
+pub(super) fn update_product(
+    world: &mut World,
+    id: &str,
+    mut params: Params,
+    now_s: i64,
+) -> Result<Value, ApiError> {
     let product = world.products.get_mut(id).ok_or_else(|| ApiError::no_such("product", id))?;
     params.refuse_unmodelled(PRODUCT_NOT_MODELLED)?;
     let name = params.text("name")?;
@@ -226,7 +236,10 @@ pub(super) fn create_meter(world: &mut World, mut params: Params, now_s: i64) ->
     let display_name = params.required("display_name")?;
     let event_name = params.required("event_name")?;
     if event_name.chars().count() > MAX_KEY_CHARS {
-        return Err(ApiError::invalid("event_name", format!("event_name can have up to {MAX_KEY_CHARS} characters.")));
+        return Err(ApiError::invalid(
+            "event_name",
+            format!("event_name can have up to {MAX_KEY_CHARS} characters."),
+        ));
     }
     let mut aggregation = params.required_hash("default_aggregation")?;
     let formula = [("sum", true), ("count", false), ("last", false)];
@@ -285,7 +298,8 @@ fn amount(params: &mut Params, whole: &str) -> Result<Option<Amount>, ApiError> 
     match (cents, text) {
         (None, None) => Ok(None),
         (Some(_), Some(_)) => {
-            let message = format!("You may only specify one of these parameters: {whole_name}, {decimal_name}.");
+            let message =
+                format!("You may only specify one of these parameters: {whole_name}, {decimal_name}.");
             Err(ApiError::exclusive(&whole_name, message))
         }
         (Some(cents), None) => {
@@ -294,7 +308,9 @@ fn amount(params: &mut Params, whole: &str) -> Result<Option<Amount>, ApiError> 
         }
         (None, Some(text)) => {
             let amount = Amount::parse(&text);
-            amount.map(Some).ok_or_else(|| ApiError::invalid(&decimal_name, format!("Invalid decimal: {text}")))
+            amount
+                .map(Some)
+                .ok_or_else(|| ApiError::invalid(&decimal_name, format!("Invalid decimal: {text}")))
         }
     }
 }
@@ -314,7 +330,10 @@ fn tiers(params: &mut Params) -> Result<Vec<Tier>, ApiError> {
             text => Some(text.parse().map_err(|_| ApiError::not_an_integer(&name, text))?),
         };
         if up_to.is_none() != (index == last) {
-            return Err(ApiError::invalid(&name, "The last tier, and only the last tier, must have `up_to` of `inf`."));
+            return Err(ApiError::invalid(
+                &name,
+                "The last tier, and only the last tier, must have `up_to` of `inf`.",
+            ));
         }
         if up_to.is_some_and(|up_to| up_to <= above) {
             return Err(ApiError::invalid(&name, "Tiers must be in ascending order of `up_to`."));
@@ -349,7 +368,10 @@ fn scheme(params: &mut Params) -> Result<Scheme, ApiError> {
         return unit.map(Scheme::PerUnit).ok_or_else(|| ApiError::missing("unit_amount"));
     }
     if unit.is_some() {
-        return Err(ApiError::exclusive("unit_amount", "`unit_amount` cannot be set with `billing_scheme` of `tiered`."));
+        return Err(ApiError::exclusive(
+            "unit_amount",
+            "`unit_amount` cannot be set with `billing_scheme` of `tiered`.",
+        ));
     }
     if transform.is_some() {
         let message = "`transform_quantity` cannot be combined with `tiers`.";
@@ -418,9 +440,17 @@ fn ensure_countable(scheme: &Scheme) -> Result<(), ApiError> {
 }
 
 /// Takes a lookup key for a new holder: refused, or taken from the price that has it.
-fn claim_lookup_key(world: &mut World, key: &str, holder: Option<&str>, transfer: bool) -> Result<(), ApiError> {
+fn claim_lookup_key(
+    world: &mut World,
+    key: &str,
+    holder: Option<&str>,
+    transfer: bool,
+) -> Result<(), ApiError> {
     if key.chars().count() > MAX_KEY_CHARS {
-        return Err(ApiError::invalid("lookup_key", format!("lookup_key can have up to {MAX_KEY_CHARS} characters.")));
+        return Err(ApiError::invalid(
+            "lookup_key",
+            format!("lookup_key can have up to {MAX_KEY_CHARS} characters."),
+        ));
     }
     let taken = world.prices.iter().find(|price| price.lookup_key.as_deref() == Some(key));
     let Some(taken) = taken.map(|price| price.id.clone()).filter(|id| Some(id.as_str()) != holder) else {

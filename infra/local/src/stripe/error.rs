@@ -175,7 +175,8 @@ impl ApiError {
 
     /// A path that the API does not have.
     pub(super) fn unknown_url(method: &str, path: &str) -> Self {
-        let message = format!("Unrecognized request URL ({method}: {path}). Please see https://stripe.com/docs.");
+        let message =
+            format!("Unrecognized request URL ({method}: {path}). Please see https://stripe.com/docs.");
         Self { status: 404, ..Self::refused(None, None, message) }
     }
 

@@ -91,7 +91,10 @@ impl Params {
             Some(Node::Leaf(text)) => Ok(Some(text)),
             Some(Node::Branch(_)) => {
                 let name = self.full_name(name);
-                Err(ApiError::invalid(&name, format!("Invalid string: {name} must not be a hash or an array")))
+                Err(ApiError::invalid(
+                    &name,
+                    format!("Invalid string: {name} must not be a hash or an array"),
+                ))
             }
         }
     }
@@ -132,8 +135,9 @@ impl Params {
     /// An integer that is zero or more.
     pub(super) fn natural(&mut self, name: &str) -> Result<Option<u64>, ApiError> {
         let Some(number) = self.integer(name)? else { return Ok(None) };
-        let number = u64::try_from(number)
-            .map_err(|_| ApiError::invalid(&self.full_name(name), "This value must be greater than or equal to 0."))?;
+        let number = u64::try_from(number).map_err(|_| {
+            ApiError::invalid(&self.full_name(name), "This value must be greater than or equal to 0.")
+        })?;
         Ok(Some(number))
     }
 
@@ -154,7 +158,11 @@ impl Params {
     }
 
     /// One of a few words.
-    pub(super) fn choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T)]) -> Result<Option<T>, ApiError> {
+    pub(super) fn choice<T: Copy>(
+        &mut self,
+        name: &str,
+        choices: &[(&str, T)],
+    ) -> Result<Option<T>, ApiError> {
         let Some(text) = self.text(name)? else { return Ok(None) };
         if let Some((_, value)) = choices.iter().find(|(word, _)| *word == text) {
             return Ok(Some(*value));
@@ -165,7 +173,11 @@ impl Params {
     }
 
     /// One of a few words, which must be there.
-    pub(super) fn required_choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T)]) -> Result<T, ApiError> {
+    pub(super) fn required_choice<T: Copy>(
+        &mut self,
+        name: &str,
+        choices: &[(&str, T)],
+    ) -> Result<T, ApiError> {
         let choice = self.choice(name, choices)?;
         choice.ok_or_else(|| ApiError::missing(&self.full_name(name)))
     }
@@ -228,10 +240,15 @@ impl Params {
         }
         let metadata = self.free_hash("metadata")?.unwrap_or_default();
         if metadata.len() > MAX_METADATA_KEYS {
-            return Err(ApiError::invalid(&name, format!("Metadata can have at most {MAX_METADATA_KEYS} keys.")));
+            return Err(ApiError::invalid(
+                &name,
+                format!("Metadata can have at most {MAX_METADATA_KEYS} keys."),
+            ));
         }
         for (key, value) in &metadata {
-            if key.chars().count() > MAX_METADATA_KEY_CHARS || value.chars().count() > MAX_METADATA_VALUE_CHARS {
+            if key.chars().count() > MAX_METADATA_KEY_CHARS
+                || value.chars().count() > MAX_METADATA_VALUE_CHARS
+            {
                 let message = format!(
                     "Metadata keys can have up to {MAX_METADATA_KEY_CHARS} characters, and values up to \
                      {MAX_METADATA_VALUE_CHARS} characters."
@@ -247,7 +264,10 @@ impl Params {
         let mut expand = BTreeSet::new();
         for field in self.texts("expand")? {
             if !allowed.contains(&field.as_str()) {
-                return Err(ApiError::invalid("expand", format!("This property cannot be expanded ({field}).")));
+                return Err(ApiError::invalid(
+                    "expand",
+                    format!("This property cannot be expanded ({field})."),
+                ));
             }
             expand.insert(field);
         }
@@ -258,9 +278,11 @@ impl Params {
     pub(super) fn page(&mut self) -> Result<Page, ApiError> {
         let limit = match self.integer("limit")? {
             None => DEFAULT_PAGE,
-            Some(limit) => usize::try_from(limit).ok().filter(|limit| (1..=MAX_PAGE).contains(limit)).ok_or_else(
-                || ApiError::invalid("limit", format!("This value must be between 1 and {MAX_PAGE}.")),
-            )?,
+            Some(limit) => {
+                usize::try_from(limit).ok().filter(|limit| (1..=MAX_PAGE).contains(limit)).ok_or_else(
+                    || ApiError::invalid("limit", format!("This value must be between 1 and {MAX_PAGE}.")),
+                )?
+            }
         };
         let cursor = match (self.text("starting_after")?, self.text("ending_before")?) {
             (None, None) => Cursor::Newest,

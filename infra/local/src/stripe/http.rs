@@ -24,7 +24,7 @@ use super::{billing, world::World};
 /// Largest request body, in bytes.
 const MAX_BODY: usize = 1 << 20;
 /// How long a request that is never answered is kept, if its client does not leave.
-const MAX_HANG: Duration = Duration::from_secs(120);
+const MAX_HANG: Duration = Duration::from_mins(2);
 
 /// A request, read.
 struct Call {
@@ -51,7 +51,9 @@ enum Outcome {
 pub(super) async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     let id = shared.next_request_id();
     let (parts, body) = request.into_parts();
-    let Some(body) = to_bytes(body, MAX_BODY).await.ok().and_then(|body| String::from_utf8(body.to_vec()).ok()) else {
+    let Some(body) =
+        to_bytes(body, MAX_BODY).await.ok().and_then(|body| String::from_utf8(body.to_vec()).ok())
+    else {
         let error = ApiError::invalid_request("The request's body could not be read.");
         return respond(&failure(&error, &id), None, false);
     };
@@ -66,7 +68,9 @@ pub(super) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
     let outcome = answer(&shared, &call, key.as_deref(), &id).await;
     shared.wake_if_due();
     match outcome {
-        Outcome::Answer { answer, replayed } => respond(&answer, key.as_deref().map(|key| (key, id.as_str())), replayed),
+        Outcome::Answer { answer, replayed } => {
+            respond(&answer, key.as_deref().map(|key| (key, id.as_str())), replayed)
+        }
         Outcome::Silence => {
             tokio::select! {
                 () = shared.stop.cancelled() => {}
@@ -117,7 +121,11 @@ async fn answer(shared: &Arc<Shared>, call: &Call, key: Option<&str>, id: &str) 
     if let Some(claim) = claim.as_mut().filter(|_| saved == Saved::Yes) {
         claim.saved = Some(answer.clone());
     }
-    if fault == Some(Fault::TimeoutAfterCommit) { Outcome::Silence } else { Outcome::Answer { answer, replayed: false } }
+    if fault == Some(Fault::TimeoutAfterCommit) {
+        Outcome::Silence
+    } else {
+        Outcome::Answer { answer, replayed: false }
+    }
 }
 
 /// A claimed idempotency key; released when the request ends, also when its client leaves.
@@ -175,14 +183,18 @@ fn authenticate(shared: &Shared, call: &Call) -> Result<(), ApiError> {
 fn is_version(text: &str) -> bool {
     let (date, name) = text.split_once('.').unwrap_or((text, "a"));
     let shape = date.len() == 10
-        && date.bytes().enumerate().all(|(at, byte)| if at == 4 || at == 7 { byte == b'-' } else { byte.is_ascii_digit() });
+        && date
+            .bytes()
+            .enumerate()
+            .all(|(at, byte)| if at == 4 || at == 7 { byte == b'-' } else { byte.is_ascii_digit() });
     shape && !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase())
 }
 
 fn params(call: &Call) -> Result<Params, ApiError> {
     let kind = call.header(CONTENT_TYPE.as_str()).unwrap_or_default();
     if !call.body.is_empty() && !kind.starts_with("application/x-www-form-urlencoded") {
-        let message = "Invalid request (check that your POST content type is application/x-www-form-urlencoded).";
+        let message =
+            "Invalid request (check that your POST content type is application/x-www-form-urlencoded).";
         return Err(ApiError::invalid_request(message));
     }
     Params::parse(&[&call.query, &call.body])
@@ -237,7 +249,9 @@ fn route(world: &mut World, call: &Call, params: Params, now_s: i64) -> Result<V
         ("DELETE", ["v1", "subscriptions", id]) => subscriptions::cancel(world, id, params, now_s),
         ("GET", ["v1", "invoices"]) => subscriptions::list_invoices(world, params),
         ("GET", ["v1", "invoices", id]) => subscriptions::retrieve_invoice(world, id, params),
-        ("POST", ["v1", "invoices", id, "finalize"]) => subscriptions::finalize_invoice(world, id, params, now_s),
+        ("POST", ["v1", "invoices", id, "finalize"]) => {
+            subscriptions::finalize_invoice(world, id, params, now_s)
+        }
         (method, _) => Err(ApiError::unknown_url(method, &call.path)),
     }
 }

@@ -49,7 +49,13 @@ pub(super) struct Keys {
 
 impl Keys {
     /// Claims a key for a request, or finds what it was answered before.
-    pub(super) fn begin(&mut self, key: &str, path: &str, params: &Params, now_s: i64) -> Result<Begin, ApiError> {
+    pub(super) fn begin(
+        &mut self,
+        key: &str,
+        path: &str,
+        params: &Params,
+        now_s: i64,
+    ) -> Result<Begin, ApiError> {
         if key.is_empty() || key.chars().count() > MAX_KEY_CHARS {
             let message = format!("Idempotency-Key must have between 1 and {MAX_KEY_CHARS} characters.");
             return Err(ApiError::invalid_request(message));

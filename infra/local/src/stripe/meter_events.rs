@@ -63,9 +63,10 @@ pub(super) fn propose(world: &World, mut params: Params) -> Result<Proposed, Api
     };
     let customer = field(&meter.customer_key)?;
     let text = field(&meter.value_key)?;
-    let value = text.parse().ok().filter(|_| {
-        text.len() <= MAX_VALUE_DIGITS && text.bytes().all(|byte| byte.is_ascii_digit())
-    });
+    let value = text
+        .parse()
+        .ok()
+        .filter(|_| text.len() <= MAX_VALUE_DIGITS && text.bytes().all(|byte| byte.is_ascii_digit()));
     let value = value.ok_or_else(|| {
         let name = format!("payload[{}]", meter.value_key);
         ApiError::invalid(&name, format!("Invalid value: {text} must be a whole number of up to 15 digits."))
@@ -85,7 +86,10 @@ pub(super) fn accept(world: &mut World, proposed: Proposed, now_s: i64) -> Resul
         return Err(ApiError::invalid("timestamp", "Timestamp must be within the past 35 calendar days."));
     }
     if timestamp_s > now_s.saturating_add(MAX_AHEAD_S) {
-        return Err(ApiError::invalid("timestamp", "Timestamp must be no more than 5 minutes in the future."));
+        return Err(ApiError::invalid(
+            "timestamp",
+            "Timestamp must be no more than 5 minutes in the future.",
+        ));
     }
     forget_identifiers(world, now_s);
     let identifier = identifier.unwrap_or_else(|| world.ids.next("identifier"));

@@ -302,7 +302,10 @@ impl std::fmt::Debug for Stripe {
 ///
 /// # Errors
 /// If the listener has no address, is not on the loopback interface, or the client for the webhooks cannot be built.
-#[expect(clippy::unused_async, reason = "it spawns tasks, so that it needs a runtime: an async signature says so")]
+#[expect(
+    clippy::unused_async,
+    reason = "it spawns tasks, so that it needs a runtime: an async signature says so"
+)]
 pub async fn start(listener: TcpListener, options: Options) -> std::io::Result<Stripe> {
     let address = listener.local_addr()?;
     if !address.ip().is_loopback() {
@@ -413,7 +416,8 @@ impl Stripe {
             let next_s = {
                 let mut world = lock(&shared.world);
                 // Without an endpoint nothing is sent, and what still waits must not stop the clock.
-                let sends = if world.outbox.has_endpoint() { world.outbox.next_attempt_s() } else { i64::MAX };
+                let sends =
+                    if world.outbox.has_endpoint() { world.outbox.next_attempt_s() } else { i64::MAX };
                 billing::next_due_s(&mut world).min(sends)
             };
             if next_s > unix_s {

@@ -70,7 +70,8 @@ fn price_of<'a>(world: &'a World, name: &str, id: &str) -> Result<&'a Price, Api
 fn quantity_of(price: &Price, hash: &mut Params) -> Result<Option<u64>, ApiError> {
     let name = hash.name("quantity");
     let quantity = hash.natural("quantity")?;
-    let metered = matches!(price.recurring.as_ref().map(|recurring| &recurring.usage), Some(Usage::Metered { .. }));
+    let metered =
+        matches!(price.recurring.as_ref().map(|recurring| &recurring.usage), Some(Usage::Metered { .. }));
     match (metered, quantity) {
         (true, None) => Ok(None),
         (true, Some(_)) => {
@@ -95,7 +96,14 @@ fn items(world: &mut World, params: &mut Params, now_s: i64) -> Result<Vec<Item>
     }
     let mut items: Vec<Item> = Vec::new();
     for mut hash in hashes {
-        hash.refuse_unmodelled(&["billing_thresholds", "current_trial", "discounts", "plan", "price_data", "tax_rates"])?;
+        hash.refuse_unmodelled(&[
+            "billing_thresholds",
+            "current_trial",
+            "discounts",
+            "plan",
+            "price_data",
+            "tax_rates",
+        ])?;
         let name = hash.name("price");
         let id = hash.required("price")?;
         let price = price_of(world, &name, &id)?;
@@ -133,10 +141,14 @@ pub(super) fn create(world: &mut World, mut params: Params, now_s: i64) -> Resul
         return Err(ApiError::no_such_for("customer", "customer", &customer));
     }
     let prices = items.iter().filter_map(|item| world.prices.get(&item.price));
-    let mut terms = prices.filter_map(|price| Some((price.currency.clone(), price.recurring.as_ref()?.cycle)));
+    let mut terms =
+        prices.filter_map(|price| Some((price.currency.clone(), price.recurring.as_ref()?.cycle)));
     let (currency, cycle) = terms.next().ok_or_else(|| ApiError::missing("items"))?;
     if terms.any(|(other, _)| other != currency) || wanted_currency.is_some_and(|wanted| wanted != currency) {
-        return Err(ApiError::invalid("currency", "The prices of a subscription must all have its currency."));
+        return Err(ApiError::invalid(
+            "currency",
+            "The prices of a subscription must all have its currency.",
+        ));
     }
     let prices = items.iter().filter_map(|item| world.prices.get(&item.price));
     if prices.filter_map(|price| price.recurring.as_ref()).any(|recurring| recurring.cycle != cycle) {
@@ -194,12 +206,7 @@ pub(super) fn list(world: &World, mut params: Params) -> Result<Value, ApiError>
     ])?;
     let customer = params.text("customer")?;
     let price = params.text("price")?;
-    let statuses = [
-        ("active", Some(true)),
-        ("canceled", Some(false)),
-        ("ended", Some(false)),
-        ("all", None),
-    ];
+    let statuses = [("active", Some(true)), ("canceled", Some(false)), ("ended", Some(false)), ("all", None)];
     let active = params.choice("status", &statuses)?.unwrap_or(Some(true));
     let page = params.page()?;
     params.expand(&[])?;
@@ -217,7 +224,8 @@ pub(super) fn list(world: &World, mut params: Params) -> Result<Value, ApiError>
 
 /// `POST /v1/subscriptions/:id`
 pub(super) fn update(world: &mut World, id: &str, mut params: Params, now_s: i64) -> Result<Value, ApiError> {
-    let subscription = world.subscriptions.get_mut(id).ok_or_else(|| ApiError::no_such("subscription", id))?;
+    let subscription =
+        world.subscriptions.get_mut(id).ok_or_else(|| ApiError::no_such("subscription", id))?;
     params.refuse_unmodelled(NOT_MODELLED)?;
     params.refuse_unmodelled(&["collection_method", "items"])?;
     let ending = params.boolean("cancel_at_period_end")?;
@@ -266,7 +274,8 @@ pub(super) fn update(world: &mut World, id: &str, mut params: Params, now_s: i64
 ///
 /// Usage that no invoice holds yet is billed only with `invoice_now`: without it, it is lost, as in the real API.
 pub(super) fn cancel(world: &mut World, id: &str, mut params: Params, now_s: i64) -> Result<Value, ApiError> {
-    let subscription = world.subscriptions.get_mut(id).ok_or_else(|| ApiError::no_such("subscription", id))?;
+    let subscription =
+        world.subscriptions.get_mut(id).ok_or_else(|| ApiError::no_such("subscription", id))?;
     params.refuse_unmodelled(&["cancellation_details"])?;
     let invoice_now = params.boolean("invoice_now")?.unwrap_or(false);
     if params.boolean("prorate")?.unwrap_or(false) {
@@ -321,7 +330,12 @@ pub(super) fn list_invoices(world: &World, mut params: Params) -> Result<Value, 
 }
 
 /// `POST /v1/invoices/:id/finalize`
-pub(super) fn finalize_invoice(world: &mut World, id: &str, mut params: Params, now_s: i64) -> Result<Value, ApiError> {
+pub(super) fn finalize_invoice(
+    world: &mut World,
+    id: &str,
+    mut params: Params,
+    now_s: i64,
+) -> Result<Value, ApiError> {
     let invoice = world.invoices.get_mut(id).ok_or_else(|| ApiError::no_such("invoice", id))?;
     let auto_advance = params.boolean("auto_advance")?;
     params.expand(&[])?;

@@ -148,12 +148,15 @@ impl Stripe {
             let total_cents = billing::total(&lines);
             let (status, finalized_s) = match &invoice.state {
                 InvoiceState::Draft => (InvoiceStatus::Draft, None),
-                InvoiceState::Finalized { at_s, .. } if total_cents == 0 => (InvoiceStatus::Paid, Some(*at_s)),
+                InvoiceState::Finalized { at_s, .. } if total_cents == 0 => {
+                    (InvoiceStatus::Paid, Some(*at_s))
+                }
                 InvoiceState::Finalized { at_s, .. } => (InvoiceStatus::Open, Some(*at_s)),
             };
             let lines = lines.into_iter().map(|line| {
                 let price = world.prices.get(&line.price);
-                let usage = price.and_then(|price| price.recurring.as_ref()).map(|recurring| &recurring.usage);
+                let usage =
+                    price.and_then(|price| price.recurring.as_ref()).map(|recurring| &recurring.usage);
                 InvoiceLine {
                     lookup_key: price.and_then(|price| price.lookup_key.clone()),
                     metered: matches!(usage, Some(Usage::Metered { .. })),

@@ -20,17 +20,8 @@ const MAX_UNDELIVERED: usize = 10_000;
 /// How long the endpoint has to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Waits between the attempts, in seconds of Stripe's clock: about three days in all.
-const RETRY_DELAYS_S: [i64; 9] = [
-    300,
-    1_800,
-    2 * HOUR_S,
-    5 * HOUR_S,
-    10 * HOUR_S,
-    12 * HOUR_S,
-    12 * HOUR_S,
-    12 * HOUR_S,
-    12 * HOUR_S,
-];
+const RETRY_DELAYS_S: [i64; 9] =
+    [300, 1_800, 2 * HOUR_S, 5 * HOUR_S, 10 * HOUR_S, 12 * HOUR_S, 12 * HOUR_S, 12 * HOUR_S, 12 * HOUR_S];
 /// The API version that events are written in.
 pub(super) const API_VERSION: &str = "2026-09-30.endive";
 
@@ -147,7 +138,12 @@ impl Outbox {
         if self.events.len() == MAX_EVENTS {
             self.events.pop_front();
         }
-        self.events.push_back(WebhookEvent { id: id.clone(), kind: kind.to_owned(), created_s: now_s, object });
+        self.events.push_back(WebhookEvent {
+            id: id.clone(),
+            kind: kind.to_owned(),
+            created_s: now_s,
+            object,
+        });
         if self.endpoint.is_none() {
             return;
         }

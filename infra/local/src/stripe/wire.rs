@@ -172,7 +172,9 @@ pub(super) fn price(price: &Price, with_tiers: bool) -> Value {
         "unit_amount": per_unit.and_then(Amount::whole_cents),
         "unit_amount_decimal": per_unit.map(Amount::decimal),
     });
-    if let (true, Scheme::Graduated(tiers), Some(fields)) = (with_tiers, &price.scheme, object.as_object_mut()) {
+    if let (true, Scheme::Graduated(tiers), Some(fields)) =
+        (with_tiers, &price.scheme, object.as_object_mut())
+    {
         fields.insert("tiers".to_owned(), tiers.iter().map(tier).collect());
     }
     object
@@ -242,7 +244,9 @@ pub(super) fn subscription(world: &World, subscription: &Subscription, expand: &
         SubscriptionState::Ending { asked_s } => {
             ("active", true, Some(subscription.period_end_s), Some(asked_s), None)
         }
-        SubscriptionState::Canceled { asked_s, ended_s } => ("canceled", false, None, Some(asked_s), Some(ended_s)),
+        SubscriptionState::Canceled { asked_s, ended_s } => {
+            ("canceled", false, None, Some(asked_s), Some(ended_s))
+        }
     };
     let reason = canceled_at.map(|_| "cancellation_requested");
     let items: Vec<Value> = subscription.items.iter().map(|found| item(world, subscription, found)).collect();
@@ -253,7 +257,9 @@ pub(super) fn subscription(world: &World, subscription: &Subscription, expand: &
         Some(json!(subscription.customer))
     };
     let latest_invoice = match &subscription.latest_invoice {
-        Some(id) if expand.contains("latest_invoice") => world.invoices.get(id).map(|found| invoice(world, found)),
+        Some(id) if expand.contains("latest_invoice") => {
+            world.invoices.get(id).map(|found| invoice(world, found))
+        }
         id => Some(json!(id)),
     };
     let what = json!({
@@ -398,7 +404,13 @@ pub(super) fn invoice(world: &World, invoice: &Invoice) -> Value {
         "period_start": invoice.period_start_s,
         "webhooks_delivered_at": invoice.announced_s,
     });
-    merged([what, invoice_state(invoice, total), invoice_customer(world, invoice), invoice_amounts(total), PLAIN_INVOICE.clone()])
+    merged([
+        what,
+        invoice_state(invoice, total),
+        invoice_customer(world, invoice),
+        invoice_amounts(total),
+        PLAIN_INVOICE.clone(),
+    ])
 }
 
 fn invoice_state(invoice: &Invoice, total: i64) -> Value {

@@ -43,7 +43,11 @@ impl<T: Identified> Store<T> {
 
     /// Refuses unless `count` more objects fit.
     pub(super) fn ensure_room(&self, count: usize) -> Result<(), ApiError> {
-        if self.items.len().saturating_add(count) > MAX_OBJECTS { Err(ApiError::full(self.what)) } else { Ok(()) }
+        if self.items.len().saturating_add(count) > MAX_OBJECTS {
+            Err(ApiError::full(self.what))
+        } else {
+            Ok(())
+        }
     }
 
     pub(super) fn get(&self, id: &str) -> Option<&T> {
@@ -59,7 +63,11 @@ impl<T: Identified> Store<T> {
     }
 
     /// One page of the objects that match, newest first, and whether more follow.
-    pub(super) fn page(&self, page: &Page, matches: impl Fn(&T) -> bool) -> Result<(Vec<&T>, bool), ApiError> {
+    pub(super) fn page(
+        &self,
+        page: &Page,
+        matches: impl Fn(&T) -> bool,
+    ) -> Result<(Vec<&T>, bool), ApiError> {
         let found: Vec<&T> = self.items.iter().rev().filter(|item| matches(item)).collect();
         paginate(found, page, |item| item.id(), self.what)
     }
@@ -198,8 +206,13 @@ pub(super) struct Item {
 pub(super) enum SubscriptionState {
     Active,
     /// Active until its period ends; asked for at this time.
-    Ending { asked_s: i64 },
-    Canceled { asked_s: i64, ended_s: i64 },
+    Ending {
+        asked_s: i64,
+    },
+    Canceled {
+        asked_s: i64,
+        ended_s: i64,
+    },
 }
 
 /// A subscription. Payment is not modelled: it is active from its creation to its cancellation.

@@ -1,0 +1,8 @@
+//! One suite for both stores, and the protocols under lost answers and crashes.
+
+mod suite {
+    pub(crate) mod contract;
+    pub(crate) mod faults;
+    pub(crate) mod model;
+    pub(crate) mod support;
+}

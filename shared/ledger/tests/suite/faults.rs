@@ -1,0 +1,227 @@
+//! The protocols when answers are lost: before the write, after it, or long after anybody waits for it.
+
+use super::support::{HOLD_MS, T0, demand, new_id, plans, price, t, used, user};
+use domain::{
+    AccountChange, Admission, Meter, Opening, Outcome, Receipt, Release, ReportRow, RowFate, Seal, Timestamp,
+    UserId,
+};
+use ledger::{
+    AdmitAnswer, AdmitError, AdmitFailure, Changed, Cursor, Fault, Ledger, Loaded, MemoryStore, MeterKey,
+    Page, Store, StoreError,
+};
+use std::sync::{Arc, Mutex};
+
+/// What happens to the next write of a kind.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fate {
+    /// Never written, and nobody knows.
+    LostBefore,
+    /// Written, and nobody knows.
+    LostAfter,
+    /// Not written now; it takes effect when the test says so.
+    Late,
+    /// Refused by throttling: certainly not written.
+    Throttled,
+}
+
+#[derive(Default)]
+struct Plan {
+    admits: Vec<Fate>,
+    receipts: Vec<Fate>,
+    releases: Vec<Fate>,
+    late: Vec<Admission>,
+    admit_ids: Vec<String>,
+}
+
+/// A memory store whose answers get lost.
+#[derive(Clone)]
+struct Faulty {
+    inner: MemoryStore,
+    plan: Arc<Mutex<Plan>>,
+}
+
+fn unanswered() -> StoreError {
+    StoreError::new("test", Fault::Unanswered)
+}
+
+impl Faulty {
+    fn new(plan: Plan) -> Self {
+        Self { inner: MemoryStore::new(), plan: Arc::new(Mutex::new(plan)) }
+    }
+
+    fn next(&self, of: impl Fn(&mut Plan) -> &mut Vec<Fate>) -> Option<Fate> {
+        let mut plan = self.plan.lock().unwrap();
+        let fates = of(&mut plan);
+        if fates.is_empty() { None } else { Some(fates.remove(0)) }
+    }
+
+    /// The late writes arrive.
+    async fn late_writes_land(&self) {
+        let late = std::mem::take(&mut self.plan.lock().unwrap().late);
+        for admission in late {
+            let _: AdmitAnswer = self.inner.admit(&admission).await.unwrap();
+        }
+    }
+
+    async fn lossy<T>(
+        &self,
+        of: impl Fn(&mut Plan) -> &mut Vec<Fate>,
+        write: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        match self.next(of) {
+            None => write.await,
+            Some(Fate::LostAfter) => {
+                drop(write.await?);
+                Err(unanswered())
+            }
+            Some(Fate::LostBefore | Fate::Late) => Err(unanswered()),
+            Some(Fate::Throttled) => Err(StoreError::new("test", Fault::Throttled)),
+        }
+    }
+}
+
+impl Store for Faulty {
+    async fn load(&self, user: &UserId) -> Result<Option<Loaded>, StoreError> {
+        self.inner.load(user).await
+    }
+    async fn meter(&self, key: &MeterKey) -> Result<Option<Meter>, StoreError> {
+        self.inner.meter(key).await
+    }
+    async fn open(&self, opening: &Opening) -> Result<Changed, StoreError> {
+        self.inner.open(opening).await
+    }
+    async fn change_account(&self, change: &AccountChange) -> Result<Changed, StoreError> {
+        self.inner.change_account(change).await
+    }
+    async fn admit(&self, admission: &Admission) -> Result<AdmitAnswer, AdmitFailure> {
+        self.plan.lock().unwrap().admit_ids.push(admission.id.to_string());
+        match self.next(|plan| &mut plan.admits) {
+            None => self.inner.admit(admission).await,
+            Some(Fate::LostBefore) => Err(AdmitFailure::Unknown(unanswered())),
+            Some(Fate::LostAfter) => {
+                let _: AdmitAnswer = self.inner.admit(admission).await?;
+                Err(AdmitFailure::Unknown(unanswered()))
+            }
+            Some(Fate::Late) => {
+                self.plan.lock().unwrap().late.push(admission.clone());
+                Err(AdmitFailure::Unknown(unanswered()))
+            }
+            Some(Fate::Throttled) => Err(AdmitFailure::NotWritten(StoreError::new("test", Fault::Throttled))),
+        }
+    }
+    async fn put_receipt(&self, receipt: &Receipt) -> Result<Receipt, StoreError> {
+        self.lossy(|plan| &mut plan.receipts, self.inner.put_receipt(receipt)).await
+    }
+    async fn release(&self, release: &Release) -> Result<Changed, StoreError> {
+        self.lossy(|plan| &mut plan.releases, self.inner.release(release)).await
+    }
+    async fn seal(&self, key: &MeterKey, seal: &Seal) -> Result<Changed, StoreError> {
+        self.inner.seal(key, seal).await
+    }
+    async fn note_attempt(&self, key: &MeterKey, seq: u64, at: Timestamp) -> Result<Changed, StoreError> {
+        self.inner.note_attempt(key, seq, at).await
+    }
+    async fn put_report(
+        &self,
+        key: &MeterKey,
+        row: &ReportRow,
+        fate: RowFate,
+        at: Timestamp,
+    ) -> Result<RowFate, StoreError> {
+        self.inner.put_report(key, row, fate, at).await
+    }
+    async fn drop_row(&self, key: &MeterKey, row: &ReportRow, fate: RowFate) -> Result<Changed, StoreError> {
+        self.inner.drop_row(key, row, fate).await
+    }
+    async fn clear(&self, key: &MeterKey) -> Result<Changed, StoreError> {
+        self.inner.clear(key).await
+    }
+    async fn dirty(&self, shard: u8, from: Option<&Cursor>) -> Result<Page, StoreError> {
+        self.inner.dirty(shard, from).await
+    }
+}
+
+async fn meter_of(store: &Faulty, user: &UserId) -> Meter {
+    store.load(user).await.unwrap().unwrap().meter
+}
+
+#[tokio::test]
+async fn i4_an_admission_whose_answer_was_lost_is_voided_and_made_anew_under_another_id() {
+    for fate in [Fate::LostBefore, Fate::LostAfter] {
+        let store = Faulty::new(Plan { admits: vec![fate], ..Plan::default() });
+        let (ledger, user) = (Ledger::new(store.clone(), plans()), user());
+        let hold = ledger.admit(&user, &demand(700), &price(), HOLD_MS, &new_id, T0).await.unwrap();
+        let meter = meter_of(&store, &user).await;
+        assert_eq!((meter.committed, meter.holds.len()), (t(700), 1), "{fate:?}");
+        assert_eq!(meter.rate.counts.values().sum::<u32>(), 1, "{fate:?}");
+        let ids = store.plan.lock().unwrap().admit_ids.clone();
+        assert_eq!(ids.len(), 2);
+        assert_ne!(ids[0], ids[1], "sent again under the same id");
+        assert_eq!(ledger.settle(hold, used(500), &price(), T0).await.unwrap().charged, t(500));
+    }
+}
+
+#[tokio::test]
+async fn i3_an_admission_that_lands_after_it_was_given_up_is_released_uncharged() {
+    let store = Faulty::new(Plan { admits: vec![Fate::Late], ..Plan::default() });
+    let (ledger, user) = (Ledger::new(store.clone(), plans()), user());
+    let hold = ledger.admit(&user, &demand(300), &price(), HOLD_MS, &new_id, T0).await.unwrap();
+    store.late_writes_land().await;
+    // The late write assumed an empty window and no hold; it may still fit, and then holds tokens for nobody.
+    let meter = meter_of(&store, &user).await;
+    assert_eq!(meter.committed, t(600));
+    ledger.settle(hold, used(300), &price(), T0).await.unwrap();
+    let later = T0.plus_ms(HOLD_MS);
+    assert_eq!(ledger.sweep(&MeterKey::of(&meter), later).await.unwrap(), 1);
+    let meter = meter_of(&store, &user).await;
+    assert_eq!((meter.settled, meter.committed, meter.totals.absorbed), (t(300), t(300), t(0)));
+    let voided = store.inner.receipts(&MeterKey::of(&meter));
+    assert_eq!(voided.iter().filter(|receipt| receipt.outcome == Outcome::Void).count(), 1);
+}
+
+#[tokio::test]
+async fn f14_an_admission_that_can_not_even_be_voided_is_unavailable_and_never_a_limit() {
+    let lost = vec![Fate::LostAfter];
+    let store = Faulty::new(Plan { admits: lost.clone(), receipts: lost, ..Plan::default() });
+    let (ledger, user) = (Ledger::new(store.clone(), plans()), user());
+    let answer = ledger.admit(&user, &demand(1_000), &price(), HOLD_MS, &new_id, T0).await;
+    assert!(matches!(answer, Err(AdmitError::Unavailable(_))));
+    // Its hold stays until it expires, and is then given back.
+    let key = MeterKey::of(&meter_of(&store, &user).await);
+    assert_eq!(ledger.sweep(&key, T0.plus_ms(HOLD_MS)).await.unwrap(), 1);
+    assert_eq!(meter_of(&store, &user).await.committed, t(0));
+}
+
+#[tokio::test]
+async fn a_throttled_admission_is_tried_again() {
+    let store = Faulty::new(Plan { admits: vec![Fate::Throttled; 3], ..Plan::default() });
+    let (ledger, user) = (Ledger::new(store.clone(), plans()), user());
+    let hold = ledger.admit(&user, &demand(10), &price(), HOLD_MS, &new_id, T0).await.unwrap();
+    assert!(store.inner.receipts(&MeterKey { user, period_start: hold.period().start() }).is_empty());
+    ledger.void(hold, T0).await.unwrap();
+}
+
+#[tokio::test]
+async fn i3_a_settle_is_made_once_whatever_answers_are_lost() {
+    use Fate::{LostAfter, LostBefore, Throttled};
+    for fates in [vec![LostAfter], vec![LostBefore, LostAfter], vec![Throttled, LostAfter, LostBefore]] {
+        let store = Faulty::new(Plan { receipts: fates.clone(), releases: fates.clone(), ..Plan::default() });
+        let (ledger, user) = (Ledger::new(store.clone(), plans()), user());
+        let hold = ledger.admit(&user, &demand(700), &price(), HOLD_MS, &new_id, T0).await.unwrap();
+        ledger.settle(hold, used(500), &price(), T0).await.unwrap();
+        let meter = meter_of(&store, &user).await;
+        assert_eq!((meter.settled, meter.committed), (t(500), t(500)), "{fates:?}");
+        assert_eq!(meter.totals.requests, 1, "{fates:?}");
+    }
+}
+
+#[tokio::test]
+async fn f08_a_settle_that_can_not_be_stored_says_what_is_lost() {
+    let store = Faulty::new(Plan { receipts: vec![Fate::LostBefore; 99], ..Plan::default() });
+    let (ledger, user) = (Ledger::new(store, plans()), user());
+    let hold = ledger.admit(&user, &demand(700), &price(), HOLD_MS, &new_id, T0).await.unwrap();
+    let id = hold.id().clone();
+    let error = ledger.settle(hold, used(500), &price(), T0).await.unwrap_err();
+    assert_eq!((&error.receipt.id, error.receipt.charged), (&id, t(500)));
+    assert!(error.to_string().contains("500 tokens"), "{error}");
+}

@@ -1,0 +1,404 @@
+//! The same random operations on the pure model, the memory ledger and DynamoDB give the same answers and leave the
+//! same meters behind.
+
+use super::support::{HOLD_MS, T0, plans, price, t, used, user, world};
+use domain::{
+    Account, AccountChange, AdmitRequest, CustomerId, Demand, Hold, HoldId, HoldSize, Meter, Opening,
+    Placement, PlanId, Plans, Receipt, Refusal, ReportRow, RowFate, SubscriptionId, Timestamp, Tokens,
+    UserId,
+};
+use ledger::{AdmitError, Ledger, MemoryStore, MeterKey, OpenHold, Store};
+use proptest::prelude::*;
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// One operation. Numbers choose among what is there, modulo its count.
+#[derive(Clone, Debug)]
+enum Op {
+    Admit {
+        prompt: u32,
+        output: u32,
+    },
+    Settle {
+        which: usize,
+        tokens: u32,
+    },
+    Void {
+        which: usize,
+    },
+    /// The function dies: its hold is never heard of again.
+    Abandon {
+        which: usize,
+    },
+    Later {
+        ms: u64,
+    },
+    NextMonth,
+    Sweep {
+        which: usize,
+    },
+    Report {
+        which: usize,
+        parked: bool,
+        crash_before_drop: bool,
+    },
+    Clear {
+        which: usize,
+    },
+    Subscribe,
+    Cancel,
+    Cap {
+        tokens: Option<u32>,
+    },
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let one = 0..8_usize;
+    let op = prop_oneof![
+        8 => (1..200_u32, 1..500_u32).prop_map(|(prompt, output)| Op::Admit { prompt, output }),
+        5 => (one.clone(), 0..700_u32).prop_map(|(which, tokens)| Op::Settle { which, tokens }),
+        1 => one.clone().prop_map(|which| Op::Void { which }),
+        1 => one.clone().prop_map(|which| Op::Abandon { which }),
+        3 => (0..40_000_u64).prop_map(|ms| Op::Later { ms }),
+        1 => (HOLD_MS..HOLD_MS * 2).prop_map(|ms| Op::Later { ms }),
+        1 => Just(Op::NextMonth),
+        1 => one.clone().prop_map(|which| Op::Sweep { which }),
+        3 => (one.clone(), any::<bool>(), any::<bool>()).prop_map(|(which, parked, crash_before_drop)| Op::Report {
+            which,
+            parked,
+            crash_before_drop
+        }),
+        1 => one.prop_map(|which| Op::Clear { which }),
+        1 => Just(Op::Subscribe),
+        1 => Just(Op::Cancel),
+        1 => proptest::option::of(0..6_000_u32).prop_map(|tokens| Op::Cap { tokens }),
+    ];
+    prop::collection::vec(op, 1..60)
+}
+
+/// What an admission came to, comparable between implementations.
+#[derive(Clone, Debug, PartialEq)]
+enum Answer {
+    Held(HoldSize, bool),
+    Refused(Refusal),
+}
+
+/// The rules alone: domain transitions on plain values.
+struct Model {
+    plans: Plans,
+    user: UserId,
+    account: Option<Account>,
+    meters: BTreeMap<Timestamp, Meter>,
+    receipts: BTreeMap<HoldId, Receipt>,
+    reports: BTreeMap<(Timestamp, u64), RowFate>,
+}
+
+impl Model {
+    fn account(&mut self, now: Timestamp) -> Account {
+        if self.account.is_none() {
+            let account = Account::first_seen(self.user.clone(), self.plans.first().id.clone(), now);
+            self.opened(Opening::first(account, now).unwrap());
+        }
+        self.account.clone().unwrap()
+    }
+
+    fn opened(&mut self, opening: Opening) {
+        if let Some(predecessor) = &opening.predecessor {
+            assert!(self.meters.get_mut(&predecessor.start).unwrap().apply_close(&predecessor.rate));
+        }
+        self.meters.insert(opening.meter.period.start(), opening.meter);
+        self.account = Some(opening.account);
+    }
+
+    fn admit(&mut self, id: &HoldId, demand: &Demand, now: Timestamp) -> (Answer, Option<(Timestamp, Hold)>) {
+        loop {
+            let account = self.account(now);
+            let meter = self.meters[&account.current].clone();
+            if let Placement::Open(opening) = domain::place(&account, &meter, now) {
+                self.opened(*opening);
+                continue;
+            }
+            let plan = self.plans.get(&account.plan).unwrap().clone();
+            let request = AdmitRequest { id: id.clone(), demand: *demand, expires_at: now.plus_ms(HOLD_MS) };
+            let cost = |size: HoldSize| price().cost_most(size.prompt, size.output);
+            match domain::admit(&account, &plan, &meter, &request, cost, now) {
+                Ok(admission) => {
+                    assert!(self.meters.get_mut(&account.current).unwrap().apply_admission(&admission));
+                    let full = HoldSize { prompt: demand.prompt_most, output: demand.output_most };
+                    let held = Answer::Held(admission.size, admission.size != full);
+                    return (held, Some((admission.period_start, admission.hold)));
+                }
+                Err(Refusal::QuotaHeld { .. } | Refusal::Concurrency { .. })
+                    if !meter.expired(now).is_empty() =>
+                {
+                    for (id, hold) in meter.expired(now).into_iter().take(8) {
+                        self.sweep_one(meter.period.start(), id, &hold, now);
+                    }
+                }
+                Err(refusal) => return (Answer::Refused(refusal), None),
+            }
+        }
+    }
+
+    fn put_and_release(&mut self, receipt: Receipt, hold: &Hold) -> Receipt {
+        let standing = self.receipts.entry(receipt.id.clone()).or_insert(receipt).clone();
+        self.meters.get_mut(&standing.period_start).unwrap().apply_release(&standing.release(hold));
+        standing
+    }
+
+    fn sweep_one(&mut self, start: Timestamp, id: HoldId, hold: &Hold, now: Timestamp) {
+        let receipt = Receipt::swept(self.user.clone(), start, (id, hold), now);
+        self.put_and_release(receipt, hold);
+    }
+
+    fn change(&mut self, now: Timestamp, change: &dyn Fn(&Account) -> Option<Account>) {
+        if self.account.is_none() {
+            let new = Account::first_seen(self.user.clone(), self.plans.first().id.clone(), now);
+            self.opened(Opening::first(change(&new).unwrap_or(new), now).unwrap());
+            return;
+        }
+        let account = self.account(now);
+        if let Some(after) = change(&account) {
+            let meter = self.meters.get_mut(&account.current).unwrap();
+            let change = AccountChange::new(account, after, meter);
+            assert!(meter.apply_account(&change));
+            self.account = Some(change.after);
+        }
+    }
+}
+
+/// One implementation under comparison: a ledger, and the holds that it gave out.
+struct Kept<S: Store> {
+    store: S,
+    ledger: Ledger<S>,
+    holds: BTreeMap<HoldId, OpenHold>,
+}
+
+impl<S: Store> Kept<S> {
+    fn new(store: S) -> Self {
+        Self { ledger: Ledger::new(store.clone(), plans()), store, holds: BTreeMap::new() }
+    }
+
+    async fn admit(&mut self, user: &UserId, id: &HoldId, demand: &Demand, now: Timestamp) -> Answer {
+        // Rounds that were decided on remembered facts take an id of their own; the last one is the model's.
+        let new_id = || id.clone();
+        match self.ledger.admit(user, demand, &price(), HOLD_MS, &new_id, now).await {
+            Ok(hold) => {
+                let answer = Answer::Held(hold.size(), hold.clamped());
+                self.holds.insert(id.clone(), hold);
+                answer
+            }
+            Err(AdmitError::Refused(refusal)) => Answer::Refused(refusal),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    async fn report(&self, key: &MeterKey, fate: RowFate, crash: bool, now: Timestamp) -> Option<ReportRow> {
+        let (_, row) = self.ledger.seal(key, now).await.unwrap()?;
+        self.ledger.attempt(key, &row, now).await.unwrap();
+        if crash {
+            self.store.put_report(key, &row, fate, now).await.unwrap();
+        } else {
+            self.ledger.finish(key, &row, fate, now).await.unwrap();
+        }
+        Some(row)
+    }
+}
+
+struct Run<S: Store, D: Store> {
+    user: UserId,
+    now: Timestamp,
+    model: Model,
+    open: Vec<(HoldId, Timestamp, Hold)>,
+    memory: Kept<S>,
+    dynamo: Kept<D>,
+    admitted: Cell<u32>,
+}
+
+impl<S: Store, D: Store> Run<S, D> {
+    async fn step(&mut self, op: &Op) {
+        match op {
+            Op::Admit { prompt, output } => self.admit(*prompt, *output).await,
+            Op::Later { ms } => self.now = self.now.plus_ms(*ms),
+            Op::NextMonth => self.now = self.now.plus_ms(31 * 86_400_000),
+            Op::Settle { which, tokens } => {
+                let Some((id, start, hold)) = self.take_open(*which) else { return };
+                let (usage, now) = (used(*tokens), self.now);
+                let receipt =
+                    Receipt::settled(self.user.clone(), start, (id.clone(), &hold), usage, &price(), now);
+                let expected = self.model.put_and_release(receipt, &hold);
+                let (a, b) = (self.memory.holds.remove(&id).unwrap(), self.dynamo.holds.remove(&id).unwrap());
+                assert_eq!(self.memory.ledger.settle(a, usage, &price(), now).await.unwrap(), expected);
+                assert_eq!(self.dynamo.ledger.settle(b, usage, &price(), now).await.unwrap(), expected);
+            }
+            Op::Void { which } => {
+                let Some((id, start, hold)) = self.take_open(*which) else { return };
+                self.model
+                    .put_and_release(Receipt::void(self.user.clone(), start, id.clone(), self.now), &hold);
+                let (a, b) = (self.memory.holds.remove(&id).unwrap(), self.dynamo.holds.remove(&id).unwrap());
+                self.memory.ledger.void(a, self.now).await.unwrap();
+                self.dynamo.ledger.void(b, self.now).await.unwrap();
+            }
+            Op::Abandon { which } => {
+                let Some((id, ..)) = self.take_open(*which) else { return };
+                drop((self.memory.holds.remove(&id), self.dynamo.holds.remove(&id)));
+            }
+            Op::Sweep { which } => {
+                let Some(key) = self.some_key(*which) else { return };
+                let expired = self.model.meters[&key.period_start].expired(self.now);
+                let count = u32::try_from(expired.len()).unwrap();
+                for (id, hold) in expired {
+                    self.model.sweep_one(key.period_start, id, &hold, self.now);
+                }
+                assert_eq!(self.memory.ledger.sweep(&key, self.now).await.unwrap(), count);
+                assert_eq!(self.dynamo.ledger.sweep(&key, self.now).await.unwrap(), count);
+            }
+            Op::Report { which, parked, crash_before_drop } => {
+                self.report(*which, *parked, *crash_before_drop).await;
+            }
+            Op::Clear { which } => {
+                let Some(key) = self.some_key(*which) else { return };
+                let cleared = self.model.meters.get_mut(&key.period_start).unwrap().apply_clear();
+                assert_eq!(self.memory.ledger.clear(&key).await.unwrap(), cleared);
+                assert_eq!(self.dynamo.ledger.clear(&key).await.unwrap(), cleared);
+            }
+            Op::Subscribe => {
+                let anchor = self.now.floor_s();
+                self.change(&move |account: &Account| {
+                    let mut pro = account.clone();
+                    (pro.plan, pro.anchor) = (PlanId::parse("pro").unwrap(), anchor);
+                    pro.customer = Some(CustomerId::parse("cus_1").unwrap());
+                    pro.subscription = Some(SubscriptionId::parse("sub_1").unwrap());
+                    account.subscription.is_none().then_some(pro)
+                })
+                .await;
+            }
+            Op::Cancel => {
+                let anchor = self.now.floor_s();
+                self.change(&move |account: &Account| {
+                    let mut free = account.clone();
+                    (free.plan, free.anchor) = (PlanId::parse("free").unwrap(), anchor);
+                    free.subscription = None;
+                    account.subscription.is_some().then_some(free)
+                })
+                .await;
+            }
+            Op::Cap { tokens } => {
+                let cap = tokens.map(Tokens::from_u32);
+                self.change(&move |account: &Account| {
+                    let mut capped = account.clone();
+                    capped.spend_cap = cap;
+                    Some(capped)
+                })
+                .await;
+            }
+        }
+    }
+
+    async fn admit(&mut self, prompt: u32, output: u32) {
+        self.admitted.set(self.admitted.get() + 1);
+        let id = HoldId::parse(&format!("{}-{:04}", self.user, self.admitted.get())).unwrap();
+        let demand = Demand {
+            prompt_most: t(prompt),
+            prompt_least: t(prompt.div_ceil(3)),
+            output_most: t(output),
+            output_least: t(output.min(64)),
+        };
+        let (expected, hold) = self.model.admit(&id, &demand, self.now);
+        assert_eq!(self.memory.admit(&self.user, &id, &demand, self.now).await, expected);
+        assert_eq!(self.dynamo.admit(&self.user, &id, &demand, self.now).await, expected);
+        if let Some((start, hold)) = hold {
+            self.open.push((id, start, hold));
+        }
+    }
+
+    async fn report(&mut self, which: usize, parked: bool, crash: bool) {
+        let Some(key) = self.some_key(which) else { return };
+        let fate = if parked { RowFate::Parked } else { RowFate::Accepted };
+        let meter = self.model.meters.get_mut(&key.period_start).unwrap();
+        if meter.pending.is_none()
+            && let Some(seal) = domain::seal(meter, self.now)
+        {
+            assert!(meter.apply_seal(&seal));
+        }
+        let expected = meter.pending.clone();
+        if let Some(row) = &expected {
+            meter.apply_attempt(row.seq, self.now);
+            let standing = *self.model.reports.entry((key.period_start, row.seq)).or_insert(fate);
+            if !crash {
+                assert!(meter.apply_drop(row.seq, standing));
+            }
+        }
+        assert_eq!(self.memory.report(&key, fate, crash, self.now).await, expected);
+        assert_eq!(self.dynamo.report(&key, fate, crash, self.now).await, expected);
+    }
+
+    async fn change(&mut self, change: &(dyn Fn(&Account) -> Option<Account> + Send + Sync)) {
+        self.model.change(self.now, change);
+        let expected = self.model.account.clone().unwrap();
+        let (user, now) = (&self.user, self.now);
+        assert_eq!(self.memory.ledger.change_account(user, now, change).await.unwrap(), expected);
+        assert_eq!(self.dynamo.ledger.change_account(user, now, change).await.unwrap(), expected);
+    }
+
+    fn take_open(&mut self, which: usize) -> Option<(HoldId, Timestamp, Hold)> {
+        if self.open.is_empty() { None } else { Some(self.open.swap_remove(which % self.open.len())) }
+    }
+
+    fn some_key(&self, which: usize) -> Option<MeterKey> {
+        let count = self.model.meters.len();
+        let start = self.model.meters.keys().nth(which.checked_rem(count)?)?;
+        Some(MeterKey { user: self.user.clone(), period_start: *start })
+    }
+
+    /// The same meters everywhere, and what is true of a meter at every instant.
+    async fn compare(&self) {
+        for (start, expected) in &self.model.meters {
+            let key = MeterKey { user: self.user.clone(), period_start: *start };
+            assert_eq!(self.memory.store.meter(&key).await.unwrap().as_ref(), Some(expected));
+            assert_eq!(self.dynamo.store.meter(&key).await.unwrap().as_ref(), Some(expected));
+            assert_eq!(expected.committed, expected.settled.saturating_add(expected.held()));
+            let receipts = self.model.receipts.values().filter(|receipt| receipt.period_start == *start);
+            let charged: Tokens = receipts.map(|receipt| receipt.charged).sum();
+            assert!(expected.settled <= charged && expected.sealed <= expected.settled);
+        }
+    }
+}
+
+static STEPS: AtomicU64 = AtomicU64::new(0);
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn i2_model_memory_and_dynamo_give_the_same_answers(ops in ops()) {
+        let world = world();
+        world.runtime.block_on(async {
+            let user = user();
+            let mut run = Run {
+                now: T0,
+                model: Model {
+                    plans: plans(),
+                    user: user.clone(),
+                    account: None,
+                    meters: BTreeMap::new(),
+                    receipts: BTreeMap::new(),
+                    reports: BTreeMap::new(),
+                },
+                user,
+                open: Vec::new(),
+                memory: Kept::new(MemoryStore::new()),
+                dynamo: Kept::new(world.store.clone()),
+                admitted: Cell::new(0),
+            };
+            for op in &ops {
+                run.step(op).await;
+                run.compare().await;
+                STEPS.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+}

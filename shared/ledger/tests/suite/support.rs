@@ -1,0 +1,177 @@
+//! Stores, plans and requests for the tests.
+
+use domain::{
+    Classes, CustomerId, Demand, HoldId, ModelId, ModelPrice, Plan, PlanId, Plans, RateLimit, SubscriptionId,
+    Timestamp, Tokens, Usage, UserId,
+};
+use ledger::{DynamoSettings, DynamoStore, Ledger, MemoryStore, Store};
+use local::dynamo::{Dynamo, DynamoOptions, TableDefinition};
+use std::{
+    num::{NonZeroU16, NonZeroU32, NonZeroU64},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use tokio::runtime::Runtime;
+
+/// 2026-11-24T11:00:00Z.
+pub(crate) const T0: Timestamp = Timestamp::from_s(1_795_518_000);
+pub(crate) const HOLD_MS: u64 = 360_000;
+
+/// One runtime and one embedded DynamoDB for the whole binary; every test takes users of its own.
+pub(crate) struct World {
+    pub(crate) runtime: Runtime,
+    pub(crate) dynamo: Dynamo,
+    pub(crate) store: DynamoStore,
+}
+
+pub(crate) fn world() -> &'static World {
+    static WORLD: OnceLock<World> = OnceLock::new();
+    WORLD.get_or_init(|| {
+        let runtime = Runtime::new().unwrap();
+        let (dynamo, store) = runtime.block_on(async {
+            let table =
+                TableDefinition::from_template(include_str!("../../../../infra/template.yaml")).unwrap();
+            let dynamo = Dynamo::start(&DynamoOptions {
+                data: None,
+                table_name: "ledger".to_owned(),
+                table,
+                sweep_every: local::dynamo::SWEEP_EVERY,
+            })
+            .unwrap();
+            let store = dynamo_store(Some(dynamo.endpoint())).await;
+            (dynamo, store)
+        });
+        World { runtime, dynamo, store }
+    })
+}
+
+pub(crate) async fn dynamo_store(endpoint: Option<String>) -> DynamoStore {
+    DynamoStore::connect(DynamoSettings { table: "ledger".to_owned(), endpoint }).await
+}
+
+/// Runs one test on both stores.
+pub(crate) fn on_both<F>(test: impl Fn(AnyStore) -> F)
+where
+    F: Future<Output = ()>,
+{
+    let world = world();
+    world.runtime.block_on(test(AnyStore::Memory(MemoryStore::new())));
+    world.runtime.block_on(test(AnyStore::Dynamo(world.store.clone())));
+}
+
+pub(crate) fn user() -> UserId {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    UserId::parse(&format!("user_{}", NEXT.fetch_add(1, Ordering::Relaxed))).unwrap()
+}
+
+pub(crate) fn new_id() -> HoldId {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    HoldId::parse(&format!("hold_{:06}", NEXT.fetch_add(1, Ordering::Relaxed))).unwrap()
+}
+
+pub(crate) fn t(tokens: u32) -> Tokens {
+    Tokens::from_u32(tokens)
+}
+
+/// Free: 1,000 tokens, 20 requests a minute, 10 at once. Pro: 1,000 included, 5,000 at most, 400 a minute, 50 at once.
+pub(crate) fn plans() -> Plans {
+    let plan = |id: &str, cap: u32, requests: u32, concurrency: u16, overage: Option<u64>| Plan {
+        id: PlanId::parse(id).unwrap(),
+        price_cents: 0,
+        included: t(1_000),
+        cap: t(cap),
+        overage_per_million: overage.and_then(NonZeroU64::new),
+        rate: RateLimit {
+            requests: NonZeroU32::new(requests).unwrap(),
+            window_ms: NonZeroU64::new(60_000).unwrap(),
+        },
+        concurrency: NonZeroU16::new(concurrency).unwrap(),
+    };
+    Plans::new(vec![plan("free", 1_000, 20, 10, None), plan("pro", 5_000, 400, 50, Some(2_000_000_000))])
+        .unwrap()
+}
+
+pub(crate) fn price() -> ModelPrice {
+    let nano = |n| NonZeroU64::new(n).unwrap();
+    ModelPrice {
+        model: ModelId::parse("m").unwrap(),
+        version: 1,
+        input: nano(100_000_000),
+        cached_input: nano(10_000_000),
+        cache_write: nano(125_000_000),
+        output: nano(500_000_000),
+        output_max: t(4_096),
+        reasoning_effort: None,
+    }
+}
+
+/// A demand of exactly so many tokens that cannot be clamped.
+pub(crate) fn demand(tokens: u32) -> Demand {
+    let (prompt, output) = (t(tokens / 4), t(tokens - tokens / 4));
+    Demand { prompt_most: prompt, prompt_least: prompt, output_most: output, output_least: output }
+}
+
+pub(crate) fn used(tokens: u32) -> Usage {
+    Usage::Exact(Classes { input: t(tokens / 2), output: t(tokens - tokens / 2), ..Classes::default() })
+}
+
+pub(crate) fn customer() -> (CustomerId, SubscriptionId) {
+    (CustomerId::parse("cus_1").unwrap(), SubscriptionId::parse("sub_1").unwrap())
+}
+
+/// Puts the user on the pro plan from `anchor` on.
+pub(crate) async fn subscribe<S: Store>(ledger: &Ledger<S>, user: &UserId, anchor: Timestamp) {
+    let (customer, subscription) = customer();
+    ledger
+        .change_account(user, anchor, |account| {
+            let mut pro = account.clone();
+            pro.plan = PlanId::parse("pro").unwrap();
+            pro.customer = Some(customer.clone());
+            pro.subscription = Some(subscription.clone());
+            pro.anchor = anchor;
+            Some(pro)
+        })
+        .await
+        .unwrap();
+}
+
+macro_rules! any_store {
+    ($(fn $name:ident(&self $(, $arg:ident: $type:ty)*) -> $answer:ty;)*) => {
+        impl Store for AnyStore {
+            $(async fn $name(&self $(, $arg: $type)*) -> $answer {
+                match self {
+                    Self::Memory(store) => store.$name($($arg),*).await,
+                    Self::Dynamo(store) => store.$name($($arg),*).await,
+                }
+            })*
+        }
+    };
+}
+
+/// Either store.
+#[derive(Clone)]
+pub(crate) enum AnyStore {
+    Memory(MemoryStore),
+    Dynamo(DynamoStore),
+}
+
+use domain::{AccountChange, Admission, Meter, Opening, Receipt, Release, ReportRow, RowFate, Seal};
+use ledger::{AdmitAnswer, AdmitFailure, Changed, Cursor, Loaded, MeterKey, Page, StoreError};
+
+any_store! {
+    fn load(&self, user: &UserId) -> Result<Option<Loaded>, StoreError>;
+    fn meter(&self, key: &MeterKey) -> Result<Option<Meter>, StoreError>;
+    fn open(&self, opening: &Opening) -> Result<Changed, StoreError>;
+    fn change_account(&self, change: &AccountChange) -> Result<Changed, StoreError>;
+    fn admit(&self, admission: &Admission) -> Result<AdmitAnswer, AdmitFailure>;
+    fn put_receipt(&self, receipt: &Receipt) -> Result<Receipt, StoreError>;
+    fn release(&self, release: &Release) -> Result<Changed, StoreError>;
+    fn seal(&self, key: &MeterKey, seal: &Seal) -> Result<Changed, StoreError>;
+    fn note_attempt(&self, key: &MeterKey, seq: u64, at: Timestamp) -> Result<Changed, StoreError>;
+    fn put_report(&self, key: &MeterKey, row: &ReportRow, fate: RowFate, at: Timestamp) -> Result<RowFate, StoreError>;
+    fn drop_row(&self, key: &MeterKey, row: &ReportRow, fate: RowFate) -> Result<Changed, StoreError>;
+    fn clear(&self, key: &MeterKey) -> Result<Changed, StoreError>;
+    fn dirty(&self, shard: u8, from: Option<&Cursor>) -> Result<Page, StoreError>;
+}
