@@ -228,10 +228,12 @@ async fn f16_an_answer_that_is_older_than_the_account_is_never_written() {
         };
         at_once(ledger.change_account(&user, NOW, after)).unwrap();
     };
+    let before = world.account().await;
     // The first question is whose the subscription is; the answer to the second is what would be written.
     *world.hook.lock().unwrap() = Some(Hook { question: 2, then: Box::new(end) });
     assert_eq!(world.delivers(UPDATED, "sub_1").await, StatusCode::OK);
     assert_eq!(world.standing().await, free(1_799_900_000));
+    assert_eq!(world.account().await.rev, before.rev + 1, "only the other delivery wrote");
     assert!(world.hook.lock().unwrap().is_none());
 }
 
