@@ -38,15 +38,34 @@ async fn i4_a_request_that_is_not_understood_names_the_field_and_the_limit() {
         (json!({ "prompt": " \n", "type": "rewrite" }), 422, "invalid_field", json!("prompt"), Value::Null),
         (json!({ "prompt": "a" }), 422, "invalid_field", json!("type"), Value::Null),
         (json!({ "prompt": "a", "type": "poem" }), 422, "invalid_field", json!("type"), Value::Null),
-        (json!({ "prompt": "a", "type": "rewrite", "model": "gpt-7" }), 422, "unknown_model", json!("model"), Value::Null),
-        (json!({ "prompt": long, "type": "rewrite" }), 413, "prompt_too_long", json!("prompt"), json!(32_768)),
-        (json!({ "prompt": "x".repeat(70_000), "type": "rewrite" }), 413, "too_large", Value::Null, json!(65_536)),
+        (
+            json!({ "prompt": "a", "type": "rewrite", "model": "gpt-7" }),
+            422,
+            "unknown_model",
+            json!("model"),
+            Value::Null,
+        ),
+        (
+            json!({ "prompt": long, "type": "rewrite" }),
+            413,
+            "prompt_too_long",
+            json!("prompt"),
+            json!(32_768),
+        ),
+        (
+            json!({ "prompt": "x".repeat(70_000), "type": "rewrite" }),
+            413,
+            "too_large",
+            Value::Null,
+            json!(65_536),
+        ),
     ];
     for (body, status, code, field, limit) in table {
         let problem = problem(client.generate_json(&body).await, status, code).await;
         assert_eq!((&problem["field"], &problem["limit"]), (&field, &limit), "{code}");
     }
-    let not_json = client.post().bearer_auth(&client.token).header("content-type", "application/json").body("{");
+    let not_json =
+        client.post().bearer_auth(&client.token).header("content-type", "application/json").body("{");
     problem(not_json.send().await.unwrap(), 422, "invalid_json").await;
     let form = client.post().bearer_auth(&client.token).body("prompt=a");
     problem(form.send().await.unwrap(), 415, "unsupported_media_type").await;
@@ -108,8 +127,8 @@ async fn i4_a_provider_that_does_not_begin_to_answer_costs_nothing() {
     let usage = client.usage().await;
     assert_eq!((&usage["usage"]["settled"], &usage["usage"]["held"]), (&json!(0), &json!(0)));
     let meter = crate::support::meter(&cloud, &client.user);
-    let counts = meter["rate"]["M"].as_object().unwrap();
-    assert!(counts.values().all(|count| count["N"] == "0"), "a rate slot was kept: {counts:?}");
+    let counts = meter["rate"].as_object().unwrap();
+    assert!(counts.values().all(|count| *count == 0), "a rate slot was kept: {counts:?}");
     cloud.shutdown().await;
 }
 

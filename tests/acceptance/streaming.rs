@@ -60,7 +60,7 @@ async fn f28_a_cut_stream_ends_in_an_error_and_is_settled_as_an_estimate() {
     assert!(events.iter().all(|event| event["type"] != "finish"));
     let receipts = items(&cloud, &client.user, "R#");
     assert_eq!(receipts.len(), 1);
-    assert_eq!(receipts[0]["outcome"]["S"], "estimated");
+    assert_eq!(receipts[0]["outcome"], "estimated");
     assert!(number(&receipts[0], "charged") > 0, "an unknown usage is never zero");
     cloud.shutdown().await;
 }
@@ -77,7 +77,7 @@ async fn f08_a_killed_function_leaves_a_hold_and_no_receipt() {
     assert!(rest.iter().all(|event| event["type"] != "finish"), "a cut stream looked whole: {rest:?}");
     let left = meter(&cloud, &client.user);
     assert_eq!(number(&left, "settled"), 0);
-    assert_eq!(left["holds"]["M"].as_object().unwrap().len(), 1);
+    assert_eq!(left["holds"].as_object().unwrap().len(), 1);
     assert!(items(&cloud, &client.user, "R#").is_empty());
     // The next request is served by another process.
     cloud.openai().unwrap().release(1_000);

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 fn arrows() -> BTreeMap<String, (String, BTreeSet<String>)> {
     let metadata = MetadataCommand::new().no_deps().exec().unwrap();
     let root = metadata.workspace_root.clone();
-    let members: BTreeSet<String> = metadata.packages.iter().map(|package| package.name.to_string()).collect();
+    let members: BTreeSet<String> =
+        metadata.packages.iter().map(|package| package.name.to_string()).collect();
     let of = |package: &Package| {
         let folder = package.manifest_path.strip_prefix(&root).unwrap().parent().unwrap().to_string();
         let on = package
@@ -54,7 +55,8 @@ fn the_stand_ins_depend_on_nothing_of_the_product_even_through_others() {
     }
     let shared = metadata.workspace_root.join("shared");
     let ours = |package: &&Package| seen.contains(&package.id) && package.manifest_path.starts_with(&shared);
-    let found: Vec<_> = metadata.packages.iter().filter(ours).map(|package| package.name.to_string()).collect();
+    let found: Vec<_> =
+        metadata.packages.iter().filter(ours).map(|package| package.name.to_string()).collect();
     assert_eq!(found, Vec::<String>::new());
 }
 

@@ -17,7 +17,10 @@ const TOKEN_LIFETIME_S: u64 = 600;
 async fn built() -> Binaries {
     static BUILT: OnceCell<BTreeMap<String, PathBuf>> = OnceCell::const_new();
     let build = async || {
-        Cargo::of_this_build().build(Targets::Packages(&FUNCTIONS), |_| {}).await.expect("the functions build")
+        Cargo::of_this_build()
+            .build(Targets::Packages(&FUNCTIONS), |_| {})
+            .await
+            .expect("the functions build")
     };
     Binaries::Given(BUILT.get_or_init(build).await.clone())
 }
@@ -66,7 +69,8 @@ impl Client {
     }
 
     pub(crate) async fn usage(&self) -> Value {
-        let answer = self.http.get(format!("{}/v1/usage", self.url)).bearer_auth(&self.token).send().await.unwrap();
+        let answer =
+            self.http.get(format!("{}/v1/usage", self.url)).bearer_auth(&self.token).send().await.unwrap();
         assert_eq!(answer.status(), 200);
         answer.json().await.unwrap()
     }
@@ -124,18 +128,17 @@ impl Events {
     }
 }
 
-/// The `n` of an attribute.
+/// A numeric attribute.
 #[track_caller]
 pub(crate) fn number(item: &Value, name: &str) -> u64 {
-    item[name]["N"].as_str().unwrap_or_else(|| panic!("no number {name}")).parse().unwrap()
+    item[name].as_u64().unwrap_or_else(|| panic!("no number {name} in {item}"))
 }
 
 /// A user's items whose sort key begins with `prefix`.
 pub(crate) fn items(cloud: &Cloud, user: &str, prefix: &str) -> Vec<Value> {
     let all = cloud.dynamo().unwrap().scan().unwrap();
-    let of_user = |item: &Value| {
-        item["pk"]["S"] == format!("U#{user}") && item["sk"]["S"].as_str().unwrap().starts_with(prefix)
-    };
+    let of_user =
+        |item: &Value| item["pk"] == format!("U#{user}") && item["sk"].as_str().unwrap().starts_with(prefix);
     all.into_iter().filter(of_user).collect()
 }
 

@@ -270,11 +270,10 @@ fn keys(item: &Value) -> Result<Option<(String, String)>, DemoError> {
 }
 
 fn text<'a>(item: &'a Value, name: &str) -> Result<&'a str, DemoError> {
-    let found = item.get(name).and_then(|value| value.get("S")).and_then(Value::as_str);
+    let found = item.get(name).and_then(Value::as_str);
     found.ok_or_else(|| DemoError::Item(name.to_owned()))
 }
 
 fn number(item: &Value, name: &str) -> Result<u64, DemoError> {
-    let found = item.get(name).and_then(|value| value.get("N")).and_then(Value::as_str);
-    found.and_then(|digits| digits.parse().ok()).ok_or_else(|| DemoError::Item(name.to_owned()))
+    item.get(name).and_then(Value::as_u64).ok_or_else(|| DemoError::Item(name.to_owned()))
 }

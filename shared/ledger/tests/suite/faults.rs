@@ -59,7 +59,7 @@ impl Faulty {
     async fn late_writes_land(&self) {
         let late = std::mem::take(&mut self.plan.lock().unwrap().late);
         for admission in late {
-            let _: AdmitAnswer = self.inner.admit(&admission).await.unwrap();
+            drop(self.inner.admit(&admission).await.unwrap());
         }
     }
 
@@ -99,7 +99,7 @@ impl Store for Faulty {
             None => self.inner.admit(admission).await,
             Some(Fate::LostBefore) => Err(AdmitFailure::Unknown(unanswered())),
             Some(Fate::LostAfter) => {
-                let _: AdmitAnswer = self.inner.admit(admission).await?;
+                drop(self.inner.admit(admission).await?);
                 Err(AdmitFailure::Unknown(unanswered()))
             }
             Some(Fate::Late) => {
