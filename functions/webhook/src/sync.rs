@@ -70,7 +70,7 @@ impl<S: Store> Accounts<S> {
 
     /// One try; false: the account or its user changed meanwhile.
     async fn round(&self, user: &UserId, id: &SubscriptionId, now: Timestamp) -> Result<bool, SyncError> {
-        let read = self.ledger.standing(user, now).await?.account;
+        let read = self.ledger.account(user, now).await?;
         let subscription = self.stripe.subscription(id).await?;
         if subscription.user.as_ref() != Some(user) {
             return Ok(false);

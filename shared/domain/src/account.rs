@@ -66,8 +66,9 @@ impl AccountChange {
     ///
     /// A meter that began under the new anchor (a subscription that somebody heard of a little late, or that was
     /// backdated) is part of that subscription's period: it ends with it, and whoever pays for the subscription pays
-    /// for it. Any other meter keeps its period and its payer. The end of a subscription takes no payer away: what was
-    /// used under it is still owed.
+    /// for it. Any other meter keeps its payer: the end of a subscription takes none away, for what was used under it is
+    /// still owed. Its period ends where the new anchor begins another, so that what it still reports is on the last
+    /// invoice of what ended.
     pub fn new(before: Account, after: Account, meter: &Meter) -> Self {
         let after = Account {
             user: before.user.clone(),
@@ -79,9 +80,10 @@ impl AccountChange {
         let adopted = Period::monthly(after.anchor, start)
             .filter(|_| after.anchor <= start)
             .and_then(|period| Period::new(start, period.end()));
+        let cut = Period::new(start, after.anchor.min(meter.period.end()));
         let payer = after.billed_to().filter(|_| adopted.is_some()).or(meter.customer.as_ref());
         let meter_customer = payer.cloned();
-        Self { before, after, meter_customer, meter_period: adopted.unwrap_or(meter.period) }
+        Self { before, after, meter_customer, meter_period: adopted.or(cut).unwrap_or(meter.period) }
     }
 }
 

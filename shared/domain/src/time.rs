@@ -4,6 +4,7 @@ use chrono::{DateTime, Datelike, Months, Utc};
 use std::fmt;
 
 const MS_PER_S: u64 = 1_000;
+const S_PER_MINUTE: u64 = 60;
 
 /// An instant: milliseconds since 1970-01-01T00:00:00Z, from 0 to the end of the year 9999.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -122,10 +123,15 @@ impl Period {
         self.start <= at && at < self.end
     }
 
-    /// The whole second nearest to `at` that lies in the period.
+    /// The whole second nearest to `at` in those minutes that lie wholly in the period; in the period itself where it
+    /// holds no whole minute. Stripe sums meter events by the minute, so an event in a minute that two periods share
+    /// could not be told from the other period's.
     pub fn clamp_s(self, at: Timestamp) -> Timestamp {
-        let last = Timestamp::from_s(self.end.s().saturating_sub(1));
-        at.floor_s().clamp(self.start, last)
+        let (start_s, end_s) = (self.start.s(), self.end.s());
+        let first_s = start_s.div_ceil(S_PER_MINUTE).saturating_mul(S_PER_MINUTE);
+        let after_s = (end_s / S_PER_MINUTE).saturating_mul(S_PER_MINUTE);
+        let (first_s, after_s) = if first_s < after_s { (first_s, after_s) } else { (start_s, end_s) };
+        Timestamp::from_s(at.s().clamp(first_s, after_s.saturating_sub(1)))
     }
 }
 
@@ -172,10 +178,16 @@ mod tests {
 
     #[test]
     fn a_timestamp_is_clamped_into_its_period() {
-        let period = Period::new(Timestamp::from_s(100), Timestamp::from_s(200)).unwrap();
-        assert_eq!(period.clamp_s(Timestamp::from_ms(199_999)).s(), 199);
-        assert_eq!(period.clamp_s(Timestamp::from_s(500)).s(), 199);
-        assert_eq!(period.clamp_s(Timestamp::from_s(1)).s(), 100);
+        let clamped = |period: Period, at_ms| period.clamp_s(Timestamp::from_ms(at_ms)).s();
+        let period = Period::new(Timestamp::from_s(100), Timestamp::from_s(300)).unwrap();
+        assert_eq!(
+            [1, 100_000, 150_999, 299_999, 500_000].map(|at| clamped(period, at)),
+            [120, 120, 150, 299, 299]
+        );
+        let off = Period::new(Timestamp::from_s(100), Timestamp::from_s(310)).unwrap();
+        assert_eq!(clamped(off, 309_000), 299, "a minute that the next period shares");
+        let short = Period::new(Timestamp::from_s(100), Timestamp::from_s(130)).unwrap();
+        assert_eq!([1, 500_000].map(|at| clamped(short, at)), [100, 129]);
         assert_eq!(Period::new(Timestamp::from_ms(1_000), Timestamp::from_ms(1_999)), None);
     }
 

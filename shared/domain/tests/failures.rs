@@ -4,7 +4,7 @@ use crate::support::{
     HOLD_MS, WINDOW_MS, decide, exactly, first_seen, id, plan, price, start, tokens, used, user,
 };
 use domain::{
-    Account, AccountChange, Admission, CustomerId, IDENTIFIER_FORGOTTEN_MS, Meter, NextStep, Opening,
+    Account, AccountChange, Admission, CustomerId, IDENTIFIER_FORGOTTEN_MS, Meter, NextStep, Opening, Period,
     Placement, Plan, PlanId, Receipt, Refusal, ReportRow, RowFate, Seal, SubscriptionId, Timestamp, Tokens,
     Verdict, next_step, place, reconcile, seal,
 };
@@ -145,11 +145,11 @@ fn f11_a_clock_behind_a_new_subscriptions_first_second_opens_no_period_before_it
     let begins = start().plus_ms(10 * DAY_MS);
     let (pro, _) = subscribed(begins);
     let change = AccountChange::new(account, pro, &meter);
-    let period = meter.period;
     assert!(meter.apply_account(&change));
+    let before = Period::new(start(), begins).unwrap();
     assert_eq!(
         (meter.period, &meter.customer),
-        (period, &None),
+        (before, &None),
         "what was used before it is not on its invoice"
     );
     let account = change.after;

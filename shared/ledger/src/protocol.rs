@@ -290,7 +290,7 @@ impl<S: Store> Ledger<S> {
             if let Some(loaded) = self.store.load(user).await? {
                 return Ok(loaded);
             }
-            let account = Account::first_seen(user.clone(), self.plans.first().id.clone(), now);
+            let account = self.first_seen(user, now);
             let opening = first_opening(account, now)?;
             match self.store.open(&opening).await {
                 Ok(Changed::Yes) => {
@@ -382,6 +382,19 @@ impl<S: Store> Ledger<S> {
         })
     }
 
+    /// A user's account, or what it would be if the user were seen for the first time now. Creates nothing.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub async fn account(&self, user: &UserId, now: Timestamp) -> Result<Account, Unavailable> {
+        let loaded = self.store.load(user).await?;
+        Ok(loaded.map_or_else(|| self.first_seen(user, now), |loaded| loaded.account))
+    }
+
+    fn first_seen(&self, user: &UserId, now: Timestamp) -> Account {
+        Account::first_seen(user.clone(), self.plans.first().id.clone(), now)
+    }
+
     /// Changes a user's account, and the meter it points to with it; creates the account if there is none. `change`
     /// is asked again when somebody else changed the account first; none: there is nothing to change.
     ///
@@ -403,7 +416,7 @@ impl<S: Store> Ledger<S> {
                 }
                 // Created as it will be, so that the first period is the subscription's own.
                 None => {
-                    let new = Account::first_seen(user.clone(), self.plans.first().id.clone(), now);
+                    let new = self.first_seen(user, now);
                     let account = change(&new).unwrap_or(new);
                     self.is_on_offer(&account)?;
                     let opening = first_opening(account, now)?;

@@ -1,6 +1,6 @@
 //! The judgement: what the table, Stripe and the clients say, held against each other.
 
-use std::io;
+use std::{collections::BTreeMap, io};
 
 use serde_json::Value;
 
@@ -32,7 +32,8 @@ struct Account {
 #[derive(Debug)]
 pub(super) struct Books {
     catalog: Catalog,
-    period_start_s: i64,
+    /// When the period that is billed ends, in Unix seconds.
+    period_end_s: i64,
     accounts: ByUser<Account>,
     /// Charged tokens by receipt, as the table says.
     stored: ByUser<u64>,
@@ -57,10 +58,10 @@ pub struct Summary {
 }
 
 impl Books {
-    pub(super) fn new(catalog: Catalog, period_start_s: i64) -> Self {
+    pub(super) fn new(catalog: Catalog, period_end_s: i64) -> Self {
         Self {
             catalog,
-            period_start_s,
+            period_end_s,
             accounts: ByUser::new(),
             stored: ByUser::new(),
             told: ByUser::new(),
@@ -119,15 +120,25 @@ impl Books {
     /// Reads the table as it was left.
     pub(super) fn read(&mut self, items: &[Value]) -> Result<(), DemoError> {
         self.look_at_caps(items)?;
+        // Periods by their meters: a receipt names only its period's start.
+        let mut ends = BTreeMap::new();
+        for item in items {
+            if let Some((user, key)) = keys(item)?
+                && let Some(start) = key.strip_prefix("M#")
+            {
+                ends.insert((user, start.to_owned()), number(item, "period_end_s")?);
+            }
+        }
         for item in items {
             let Some((user, key)) = keys(item)? else { continue };
-            let account = self.accounts.entry(user).or_default();
+            let account = self.accounts.entry(user.clone()).or_default();
             if let Some(rest) = key.strip_prefix("R#") {
                 let charged = number(item, "charged")?;
                 account.receipts += charged;
                 account.absorbed += number(item, "absorbed")?;
                 let (start, id) = rest.split_once('#').ok_or_else(|| DemoError::Item(key.clone()))?;
-                if start.parse() == Ok(self.period_start_s) {
+                let end = ends.get(&(user, start.to_owned()));
+                if end.and_then(|end| i64::try_from(*end).ok()) == Some(self.period_end_s) {
                     account.receipts_billed += charged;
                 }
                 self.stored.insert(id.to_owned(), charged);
@@ -146,9 +157,9 @@ impl Books {
         let of = |account: &&mut Account| account.customer.as_deref() == Some(customer);
         let Some(account) = self.accounts.values_mut().find(of) else { return };
         account.counted = counted;
-        let start_s = self.period_start_s;
+        let end_s = self.period_end_s;
         let cycle = |invoice: &InvoiceView| {
-            invoice.period_start_s == start_s && invoice.period_end_s > invoice.period_start_s
+            invoice.period_end_s == end_s && invoice.period_end_s > invoice.period_start_s
         };
         if let Some(invoice) = invoices.into_iter().find(cycle) {
             account.invoice_cents = Some(invoice.total_cents);

@@ -136,7 +136,7 @@ async fn play_on(cloud: &Cloud, bar: &ProgressBar) -> Result<(Books, u64), DemoE
     };
     let actors = cast::actors();
     let month = Month::ending_after(now_s() + PERIOD_ENDS_AFTER_S).ok_or(DemoError::Calendar)?;
-    let mut books = Books::new(catalog.clone(), month.start_s);
+    let mut books = Books::new(catalog.clone(), month.end_s);
 
     bar.set_message("fifty users subscribe");
     // Stripe's clock stands at the period's start while they do, then catches up with the machine's.

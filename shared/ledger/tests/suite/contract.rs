@@ -339,7 +339,7 @@ fn f14_a_store_that_does_not_answer_admits_nobody() {
     let world = world();
     world.runtime.block_on(async {
         // Nothing listens on the discard port of this machine.
-        let ledger = Ledger::new(dynamo_store(Some("http://127.0.0.1:9".to_owned())).await, plans());
+        let ledger = Ledger::new(dynamo_store("http://127.0.0.1:9"), plans());
         let answer = admit(&ledger, &user(), 10).await;
         assert!(matches!(answer, Err(AdmitError::Unavailable(_))), "{answer:?}");
     });

@@ -1,10 +1,11 @@
 //! Stores, plans and requests for the tests.
 
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use domain::{
     Classes, CustomerId, Demand, HoldId, ModelId, ModelPrice, Plan, PlanId, Plans, RateLimit, SubscriptionId,
     Timestamp, Tokens, Usage, UserId,
 };
-use ledger::{DynamoSettings, DynamoStore, Ledger, MemoryStore, Store};
+use ledger::{DynamoStore, Ledger, MemoryStore, Store};
 use local::dynamo::{Dynamo, DynamoOptions, TableDefinition};
 use std::{
     num::{NonZeroU16, NonZeroU32, NonZeroU64},
@@ -40,15 +41,23 @@ pub(crate) fn world() -> &'static World {
                 sweep_every: local::dynamo::SWEEP_EVERY,
             })
             .unwrap();
-            let store = dynamo_store(Some(dynamo.endpoint())).await;
+            let store = dynamo_store(&dynamo.endpoint());
             (dynamo, store)
         });
         World { runtime, dynamo, store }
     })
 }
 
-pub(crate) async fn dynamo_store(endpoint: Option<String>) -> DynamoStore {
-    DynamoStore::connect(DynamoSettings { table: "ledger".to_owned(), endpoint }).await
+/// A store with credentials that any local endpoint takes.
+pub(crate) fn dynamo_store(endpoint: &str) -> DynamoStore {
+    let config = aws_sdk_dynamodb::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("us-east-1"))
+        .credentials_provider(Credentials::new("local", "local", None, None, "tests"))
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .endpoint_url(endpoint)
+        .build();
+    DynamoStore::new(aws_sdk_dynamodb::Client::from_conf(config), "ledger".to_owned())
 }
 
 /// Runs one test on both stores.
