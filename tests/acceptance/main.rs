@@ -1,8 +1,14 @@
 //! The real binaries behind the local cloud.
 
+#[cfg(test)]
 mod cap;
+#[cfg(test)]
 mod readme;
+#[cfg(test)]
 mod refusals;
+#[cfg(test)]
 mod streaming;
+#[cfg(test)]
 mod structure;
+#[cfg(test)]
 mod support;

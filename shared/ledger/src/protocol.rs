@@ -407,21 +407,19 @@ impl<S: Store> Ledger<S> {
         change: impl Fn(&Account) -> Option<Account> + Send + Sync,
     ) -> Result<Account, ChangeError> {
         for tried in 0..DECISIONS_MAX {
-            let written = match self.store.load(user).await.map_err(Unavailable)? {
-                Some(Loaded { account, meter }) => {
-                    let Some(after) = change(&account) else { return Ok(account) };
-                    self.is_on_offer(&after)?;
-                    let change = AccountChange::new(account, after, &meter);
-                    self.store.change_account(&change).await.map(|changed| (changed, change.after))
-                }
+            let loaded = self.store.load(user).await.map_err(Unavailable)?;
+            let written = if let Some(Loaded { account, meter }) = loaded {
+                let Some(after) = change(&account) else { return Ok(account) };
+                self.is_on_offer(&after)?;
+                let change = AccountChange::new(account, after, &meter);
+                self.store.change_account(&change).await.map(|changed| (changed, change.after))
+            } else {
                 // Created as it will be, so that the first period is the subscription's own.
-                None => {
-                    let new = self.first_seen(user, now);
-                    let account = change(&new).unwrap_or(new);
-                    self.is_on_offer(&account)?;
-                    let opening = first_opening(account, now)?;
-                    self.store.open(&opening).await.map(|changed| (changed, opening.account))
-                }
+                let new = self.first_seen(user, now);
+                let account = change(&new).unwrap_or(new);
+                self.is_on_offer(&account)?;
+                let opening = first_opening(account, now)?;
+                self.store.open(&opening).await.map(|changed| (changed, opening.account))
             };
             match written {
                 Ok((Changed::Yes, account)) => return Ok(account),

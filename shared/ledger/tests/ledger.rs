@@ -1,5 +1,6 @@
 //! One suite for both stores, and the protocols under lost answers and crashes.
 
+#[cfg(test)]
 mod suite {
     pub(crate) mod contract;
     pub(crate) mod faults;

@@ -127,7 +127,7 @@ impl Catalog {
         let meter_id = api.create("v1/billing/meters", &meter).await?;
         let mut plans = BTreeMap::new();
         let mut unsold_cap_tokens = None;
-        for plan in book.plan.into_iter() {
+        for plan in book.plan {
             if plan.base_lookup_key.is_none() && plan.metered_lookup_key.is_none() {
                 unsold_cap_tokens.get_or_insert(plan.cap_tokens);
                 continue;

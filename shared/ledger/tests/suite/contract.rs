@@ -33,8 +33,8 @@ fn a_request_is_held_then_settled_to_what_it_used() {
     on_both(async |store| {
         let (ledger, user) = (ledger(store.clone()), user());
         let hold = admit(&ledger, &user, 400).await.unwrap();
-        let held = ledger.standing(&user, T0).await.unwrap().meter;
-        assert_eq!((held.settled, held.committed, held.held()), (t(0), t(400), t(400)));
+        let while_open = ledger.standing(&user, T0).await.unwrap().meter;
+        assert_eq!((while_open.settled, while_open.committed, while_open.held()), (t(0), t(400), t(400)));
         let receipt = ledger.settle(hold, used(150), &price(), T0).await.unwrap();
         assert_eq!((receipt.charged, receipt.absorbed), (t(150), t(0)));
         let settled = ledger.standing(&user, T0).await.unwrap().meter;
@@ -66,16 +66,16 @@ fn f01_two_hundred_at_once_get_exactly_what_the_cap_fits() {
                 tokio::spawn(async move { admit(&ledger, &user, 100).await })
             })
             .collect();
-        let mut held = Vec::new();
+        let mut admitted = Vec::new();
         for task in tasks {
             match task.await.unwrap() {
-                Ok(hold) => held.push(hold),
+                Ok(hold) => admitted.push(hold),
                 Err(AdmitError::Refused(Refusal::QuotaHeld { .. } | Refusal::Concurrency { .. })) => {}
                 Err(other) => panic!("neither admitted nor held up: {other:?}"),
             }
         }
         let meter = store.load(&user).await.unwrap().unwrap().meter;
-        assert_eq!((held.len(), meter.committed), (10, t(1_000)));
+        assert_eq!((admitted.len(), meter.committed), (10, t(1_000)));
         assert_eq!(meter.rate.counts.values().sum::<u32>(), 10, "a refusal consumed a rate slot");
     });
 }
