@@ -109,7 +109,7 @@ async fn i5_the_rate_window_and_the_concurrency_say_when_to_come_back() {
     second.rest().await;
     Events::of(client.generate("[[tokens=3]] a").await).rest().await;
     let answer = client.generate("a").await;
-    assert_eq!(answer.headers()["ratelimit-policy"], "\"requests\";q=3;w=60");
+    assert_eq!(answer.headers()["ratelimit-policy"], "\"requests\";q=3;w=86400");
     let full = problem(answer, 429, "rate_limited").await;
     assert!(full["upperBound"].is_null() && full["retryAt"].is_string(), "{full}");
     cloud.shutdown().await;

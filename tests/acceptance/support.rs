@@ -155,7 +155,7 @@ pub(crate) fn one_plan(cap: u64, requests: u64, concurrent: u64) -> tempfile::Na
     let file = tempfile::NamedTempFile::new().unwrap();
     let book = format!(
         "version = 1\n[[plan]]\nid = \"free\"\nprice_cents_per_month = 0\nincluded_tokens = {cap}\ncap_tokens = {cap}\n\
-         requests_per_window = {requests}\nwindow_seconds = 60\nconcurrent_requests = {concurrent}\n"
+         requests_per_window = {requests}\nwindow_seconds = 86400\nconcurrent_requests = {concurrent}\n"
     );
     std::fs::write(file.path(), book).unwrap();
     file

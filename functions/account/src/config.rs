@@ -58,25 +58,24 @@ impl Variables {
         let table = env.text("TABLE_NAME");
         let endpoint = env.url_if_set("DYNAMODB_ENDPOINT").map(String::from);
         let plans_file = env.text_if_set("PLANS_FILE").map(PathBuf::from);
-        let origins = env.list_if_set("CORS_ORIGINS");
-        let cors = Cors::new(&origins).map_err(|why| env.complain("CORS_ORIGINS", &why)).ok();
-        let verifier = verifier(&mut env);
+        let front = verifier(&mut env).map(|(verifier, cors)| Front { verifier, cors });
         env.finish(|| {
-            Some(Self {
-                table: DynamoSettings { table: table?, endpoint },
-                front: Front { verifier: verifier?, cors: cors? },
-                plans_file,
-            })
+            Some(Self { table: DynamoSettings { table: table?, endpoint }, front: front?, plans_file })
         })
     }
 }
 
-fn verifier(env: &mut Env) -> Option<Verifier> {
+/// Whose session tokens count, and from which web pages: the parties that a token may be made for are the origins that may
+/// call, so that the two cannot differ.
+fn verifier(env: &mut Env) -> Option<(Verifier, Cors)> {
+    const PARTIES: &str = "CLERK_AUTHORIZED_PARTIES";
     let issuer = env.text("CLERK_ISSUER");
     let key = env.required("CLERK_JWT_KEY", VerifyingKey::from_pem);
-    let authorized_parties = env.list("CLERK_AUTHORIZED_PARTIES");
-    let settings = ClerkSettings { issuer: issuer?, key: key?, authorized_parties: authorized_parties? };
-    Verifier::new(settings).map_err(|why| env.complain("CLERK_AUTHORIZED_PARTIES", &why)).ok()
+    let authorized_parties = env.list(PARTIES)?;
+    let cors = Cors::new(&authorized_parties).map_err(|why| env.complain(PARTIES, &why)).ok();
+    let settings = ClerkSettings { issuer: issuer?, key: key?, authorized_parties };
+    let verifier = Verifier::new(settings).map_err(|why| env.complain(PARTIES, &why)).ok();
+    verifier.zip(cors)
 }
 
 #[cfg(test)]

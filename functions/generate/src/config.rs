@@ -104,16 +104,15 @@ impl Variables {
         let model = env.parsed_if_set("OPENAI_MODEL", ModelId::parse);
         let output_max = env.parsed_or("MAX_OUTPUT_TOKENS", OUTPUT_TOKENS_DEFAULT);
         let plans_file = env.text_if_set("PLANS_FILE").map(PathBuf::from);
-        let origins = env.list_if_set("CORS_ORIGINS");
-        let cors = Cors::new(&origins).map_err(|why| env.complain("CORS_ORIGINS", &why)).ok();
         let verifier = verifier(&mut env);
         let timeouts = Timeouts { first_token_ms: FIRST_TOKEN_MS_MAX, idle_ms: IDLE_MS_MAX };
         env.finish(|| {
+            let (verifier, cors) = verifier?;
             Some(Self {
                 table: DynamoSettings { table: table?, endpoint },
                 provider: ProviderSettings { base_url: base_url?, api_key, timeouts },
-                verifier: verifier?,
-                cors: cors?,
+                verifier,
+                cors,
                 model,
                 output_max: output_max?,
                 plans_file,
@@ -122,12 +121,17 @@ impl Variables {
     }
 }
 
-fn verifier(env: &mut Env) -> Option<Verifier> {
+/// Whose session tokens count, and from which web pages: the parties that a token may be made for are the origins that may
+/// call, so that the two cannot differ.
+fn verifier(env: &mut Env) -> Option<(Verifier, Cors)> {
+    const PARTIES: &str = "CLERK_AUTHORIZED_PARTIES";
     let issuer = env.text("CLERK_ISSUER");
     let key = env.required("CLERK_JWT_KEY", VerifyingKey::from_pem);
-    let authorized_parties = env.list("CLERK_AUTHORIZED_PARTIES");
-    let settings = ClerkSettings { issuer: issuer?, key: key?, authorized_parties: authorized_parties? };
-    Verifier::new(settings).map_err(|why| env.complain("CLERK_AUTHORIZED_PARTIES", &why)).ok()
+    let authorized_parties = env.list(PARTIES)?;
+    let cors = Cors::new(&authorized_parties).map_err(|why| env.complain(PARTIES, &why)).ok();
+    let settings = ClerkSettings { issuer: issuer?, key: key?, authorized_parties };
+    let verifier = Verifier::new(settings).map_err(|why| env.complain(PARTIES, &why)).ok();
+    verifier.zip(cors)
 }
 
 #[cfg(test)]

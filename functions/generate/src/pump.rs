@@ -158,14 +158,16 @@ impl<S: Store> Pump<S> {
             End::Failed(error) => {
                 tracing::warn!(error = chain(&error), user = %hold.user(), id = %hold.id(),
                     output_tokens_served = served.completion().get(), "the provider's answer ended before its end");
-                give_back_or_settle(&ledger, hold, &error, served, &price, deadlines).await;
-                wire::error("The answer was cut short. You pay only for what was written until then.")
+                give_back_or_settle(&ledger, hold, served, &price, deadlines).await;
+                wire::error(
+                    "The answer was cut short. You pay for the prompt and for what was written, if anything was.",
+                )
             }
             End::OutOfTime => {
                 tracing::warn!(user = %hold.user(), id = %hold.id(), "the answer took too long and was cut");
-                settle(&ledger, hold, Usage::Estimated(served), &price, deadlines).await;
+                give_back_or_settle(&ledger, hold, served, &price, deadlines).await;
                 wire::error(
-                    "The answer took too long and was cut. You pay only for what was written until then.",
+                    "The answer took too long and was cut. You pay for the prompt and for what was written, if anything was.",
                 )
             }
         };
@@ -194,18 +196,17 @@ impl<S: Store> Pump<S> {
     }
 }
 
-/// An error that the provider sent in place of an answer is a refusal that came after its head: nothing was served, so
-/// nothing is charged. What was served before any other end is.
+/// An answer that ended before its first text served nothing, so nothing is charged, whatever it may have cost. What was
+/// served before any other end is.
 async fn give_back_or_settle<S: Store>(
     ledger: &Ledger<S>,
     hold: OpenHold,
-    error: &StreamError,
     served: Classes,
     price: &ModelPrice,
     deadlines: Deadlines,
 ) {
-    let refused = matches!(error, StreamError::InBand(_)) && served.completion() == Tokens::ZERO;
-    if refused {
+    if served.completion() == Tokens::ZERO {
+        tracing::warn!(user = %hold.user(), id = %hold.id(), may_have_cost = true, "nothing was served; void");
         void(ledger, hold, deadlines).await;
     } else {
         settle(ledger, hold, Usage::Estimated(served), price, deadlines).await;

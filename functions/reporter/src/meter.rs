@@ -106,10 +106,7 @@ impl<'a, S: Store> Reporting<'a, S> {
         report: &mut Report,
     ) -> Result<End, StoreError> {
         let ledger = &self.deps.ledger;
-        let Some(customer) = &meter.customer else {
-            self.unclear(meter, row, None, report).await;
-            return Ok(End::Stays);
-        };
+        let customer = &row.customer;
         if self.misconfigured.load(Ordering::Relaxed) {
             return Ok(End::Stays);
         }
@@ -117,30 +114,33 @@ impl<'a, S: Store> Reporting<'a, S> {
             NextStep::Send => {}
             NextStep::Reconcile => match self.verdict(meter, row, customer, report).await {
                 Some(Verdict::Missing) => {}
-                Some(Verdict::Delivered) => {
-                    ledger.finish(key, row, RowFate::Accepted, (self.now)()).await?;
-                    report.tokens += row.tokens.get();
-                    return Ok(End::Gone);
-                }
+                Some(Verdict::Delivered) => return self.accept(key, row, report).await,
                 Some(Verdict::Unclear) | None => return Ok(End::Stays),
             },
         }
         // Noted before the first call: from then on the outcome may be unknown, and the time counts.
         if row.first_attempt_at.is_none() && !ledger.attempt(key, row, (self.now)()).await? {
-            tracing::info!(user = %key.user, identifier = row.identifier, "another run is sending this row");
+            tracing::info!(user = %key.user, identifier = row.identifier, "another run has ended this row");
             return Ok(End::Stays);
         }
         match self.deliver(customer, row, report).await {
             Delivery::Delivered(sent) => {
-                ledger.finish(key, row, RowFate::Accepted, (self.now)()).await?;
+                let end = self.accept(key, row, report).await?;
                 match sent {
                     Sent::Accepted => report.accepted += 1,
                     Sent::AlreadyExists => report.already_existed += 1,
                 }
-                report.tokens += row.tokens.get();
-                Ok(End::Gone)
+                Ok(end)
             }
             Delivery::Refused(reason) => {
+                // An earlier attempt may have arrived before Stripe came to refuse the row.
+                if row.first_attempt_at.is_some() {
+                    match self.verdict(meter, row, customer, report).await {
+                        Some(Verdict::Missing) => {}
+                        Some(Verdict::Delivered) => return self.accept(key, row, report).await,
+                        Some(Verdict::Unclear) | None => return Ok(End::Stays),
+                    }
+                }
                 tracing::error!(user = %key.user, %customer, identifier = row.identifier, tokens = row.tokens.get(),
                     reason, "Stripe refused a report for good; it is parked");
                 // Said before it is done: a crash in between says it twice, never not at all.
@@ -152,6 +152,13 @@ impl<'a, S: Store> Reporting<'a, S> {
             }
             Delivery::Stays => Ok(End::Stays),
         }
+    }
+
+    /// Ends a row that Stripe has.
+    async fn accept(&self, key: &MeterKey, row: &ReportRow, report: &mut Report) -> Result<End, StoreError> {
+        self.deps.ledger.finish(key, row, RowFate::Accepted, (self.now)()).await?;
+        report.tokens += row.tokens.get();
+        Ok(End::Gone)
     }
 
     /// What Stripe's count says of a row whose identifier Stripe may have forgotten; none: no count is to be had.
@@ -200,6 +207,7 @@ impl<'a, S: Store> Reporting<'a, S> {
             identifier: &row.identifier,
             timestamp: row.timestamp,
         };
+        let mut may_have_arrived = false;
         for tried in 0..SENDS_MAX {
             if tried > 0 {
                 self.pause(tried).await;
@@ -210,12 +218,15 @@ impl<'a, S: Store> Reporting<'a, S> {
             report.sent += 1;
             match self.deps.stripe.send(&event).await {
                 Ok(sent) => return Delivery::Delivered(sent),
+                // The next run asks Stripe first.
+                Err(SendError::Refused { .. }) if may_have_arrived => break,
                 Err(error @ SendError::Refused { .. }) => return Delivery::Refused(error.to_string()),
                 Err(SendError::Misconfigured(reason)) => {
                     self.misconfigured(reason).await;
                     return Delivery::Stays;
                 }
                 Err(error @ (SendError::Retry(_) | SendError::Unknown(_))) => {
+                    may_have_arrived |= matches!(error, SendError::Unknown(_));
                     tracing::warn!(%error, %customer, identifier = row.identifier, tried, "a report was not taken");
                 }
             }

@@ -60,7 +60,11 @@ pub(crate) fn decide(
             plan: plan.id.clone(),
             customer: Some(subscription.customer.clone()),
             subscription: Some(subscription.id.clone()),
-            anchor: subscription.anchor,
+            // An anchor that is still to come ends the period that counts now; the boundary's event brings the anchor itself.
+            anchor: match subscription.period {
+                Some(period) if subscription.anchor > now => period.start(),
+                Some(_) | None => subscription.anchor,
+            },
             ..account.clone()
         },
         Entitlement::Ended if account.subscription.as_ref() == Some(&subscription.id) => Account {

@@ -3,7 +3,7 @@
 use crate::sync::{Accounts, SyncError, Synced};
 use domain::{SubscriptionId, Timestamp};
 use edge::{
-    problem::{Code, Problem},
+    problem::{Code, Problem, UNAVAILABLE_RETRY_AFTER_S},
     request, respond,
 };
 use http::{Method, Response, StatusCode};
@@ -107,6 +107,7 @@ fn failed(error: &SyncError, event: &Event, id: &SubscriptionId) -> Problem {
         SyncError::Stripe(SubscriptionError::Malformed(_)) => Problem::internal(),
         SyncError::Stripe(_) | SyncError::Read(_) | SyncError::Write(_) | SyncError::Contended => {
             Problem::new(Code::StoreUnavailable, "Nothing was changed. Please deliver it again.")
+                .retry_after(UNAVAILABLE_RETRY_AFTER_S)
         }
     }
 }

@@ -40,9 +40,9 @@ pub const STAGE: &str = "local";
 /// As in the template: how long one generation may take, and its route waits.
 pub const GENERATE_TIMEOUT: Duration = Duration::from_mins(5);
 /// As in the template.
-pub const ACCOUNT_TIMEOUT: Duration = Duration::from_secs(10);
+pub const ACCOUNT_TIMEOUT: Duration = Duration::from_secs(20);
 /// As in the template.
-pub const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(20);
+pub const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(28);
 /// As in the template.
 pub const REPORTER_TIMEOUT: Duration = Duration::from_mins(10);
 /// How long a request may wait for a process. On AWS a request over the concurrency is refused at once; on one

@@ -3,7 +3,7 @@
 //! The intent is stored before the call, immutable, under an identifier that Stripe remembers for a day. What is not
 //! known for longer than that is asked, not repeated.
 
-use crate::{CustomerId, Meter, Period, Timestamp, Tokens};
+use crate::{CustomerId, Meter, Timestamp, Tokens};
 
 /// How long after its first attempt a row whose outcome is unknown may still be sent again: 20 hours. Stripe remembers
 /// an identifier for at least 24; the gap covers a send that is still under way.
@@ -14,6 +14,8 @@ pub const IDENTIFIER_FORGOTTEN_MS: u64 = 20 * 60 * 60 * 1_000;
 pub struct ReportRow {
     /// Its number in the meter.
     pub seq: u64,
+    /// Who pays for it, whoever pays for the meter by the time it is sent.
+    pub customer: CustomerId,
     /// The identifier under which Stripe counts it once; at most 100 characters.
     pub identifier: String,
     /// The event's value.
@@ -75,7 +77,8 @@ pub fn seal(meter: &Meter, now: Timestamp) -> Option<Seal> {
     }
     let row = ReportRow {
         seq: meter.seq,
-        identifier: identifier(customer, meter.period, meter.seq),
+        customer: customer.clone(),
+        identifier: identifier(meter),
         tokens,
         timestamp: meter.period.clamp_s(now),
         first_attempt_at: None,
@@ -93,11 +96,15 @@ pub fn next_step(row: &ReportRow, now: Timestamp) -> NextStep {
 
 /// Judges what Stripe has counted for the period, given the meter as it was read *before* Stripe was asked.
 ///
-/// What Stripe must have without the row is `sealed - parked - row`; with it, `sealed - parked`.
+/// What Stripe must have without the row is `sealed - parked - row`; with it, `sealed - parked`. Any other count is
+/// somebody else's doing, and so is a row whose time the period no longer holds: a new anchor has cut it, and Stripe's
+/// count for what is left says nothing about the row.
 pub fn reconcile(meter: &Meter, row: &ReportRow, counted: Tokens) -> Verdict {
     let with = meter.sealed.saturating_sub(meter.parked);
     let without = with.saturating_sub(row.tokens);
-    if counted >= with {
+    if !meter.period.contains(row.timestamp) {
+        Verdict::Unclear
+    } else if counted == with {
         Verdict::Delivered
     } else if counted == without {
         Verdict::Missing
@@ -106,7 +113,8 @@ pub fn reconcile(meter: &Meter, row: &ReportRow, counted: Tokens) -> Verdict {
     }
 }
 
-/// At most 64 + 3 + 12 + 20 + 3 characters, of Stripe's 100.
-fn identifier(customer: &CustomerId, period: Period, seq: u64) -> String {
-    format!("ink-{customer}-{}-{seq}", period.start().s())
+/// The row's own key in the table, so that no two rows share one even where two users share a customer. At most
+/// 4 + 64 + 1 + 12 + 1 + 16 of Stripe's 100 characters, for as many rows as a meter can ever have.
+fn identifier(meter: &Meter) -> String {
+    format!("ink-{}-{}-{}", meter.user, meter.period.start().s(), meter.seq)
 }

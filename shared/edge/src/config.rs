@@ -105,11 +105,6 @@ impl Env {
         })
     }
 
-    /// Values separated by commas; none where the variable is not set.
-    pub fn list_if_set(&mut self, name: &'static str) -> Vec<String> {
-        self.variables.get(name).map(|text| split(text)).unwrap_or_default()
-    }
-
     /// A value of a type that has a textual form, or `default` where the variable is not set.
     pub fn parsed_or<T>(&mut self, name: &'static str, default: T) -> Option<T>
     where

@@ -1,5 +1,4 @@
-//! Cross-origin answers. A browser may call from the origins that `CORS_ORIGINS` lists, letter by letter; without it, from
-//! none but the API's own. The gateway answers no preflight itself, since it could name one origin only.
+//! Cross-origin answers. A browser may call from the origins that are listed, letter by letter, and from no other. The gateway answers no preflight itself, since it could name one origin only.
 
 use ::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 

@@ -224,7 +224,7 @@ impl Problem {
                 );
                 let mut problem = Self::new(code, detail).bound(cap.get(), left.get(), needed.get());
                 problem.body.resets_at = Some(resets_at.to_string());
-                problem
+                problem.retry_after(resets_at.s_after(now))
             }
             Refusal::QuotaHeld { cap, left, needed, until_most } => {
                 let detail = format!(

@@ -21,6 +21,7 @@ use aws_sdk_dynamodb::{
         CancellationReason, Put, ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update,
     },
 };
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use domain::{
     AccountChange, Admission, Meter, Opening, Receipt, Release, ReportRow, RowFate, Seal, Timestamp, UserId,
 };
@@ -132,6 +133,11 @@ impl DynamoStore {
             Some(reasons) if has("ConditionalCheckFailed", &reasons) => Ok(Changed::No),
             Some(reasons) if has("TransactionConflict", &reasons) => {
                 Err(StoreError::new(operation, Fault::Conflict).because(error))
+            }
+            Some(reasons)
+                if has("ThrottlingError", &reasons) || has("ProvisionedThroughputExceeded", &reasons) =>
+            {
+                Err(StoreError::new(operation, Fault::Throttled).because(error))
             }
             _ => Err(failed(operation, error)),
         }
@@ -411,13 +417,13 @@ fn refused<R>(error: &SdkError<UpdateItemError, R>) -> Option<Refused> {
 }
 
 /// What a failed operation means. Whatever is not certainly a refusal may have been done.
-fn failed<E, R>(operation: &'static str, error: SdkError<E, R>) -> StoreError
+fn failed<E>(operation: &'static str, error: SdkError<E, HttpResponse>) -> StoreError
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
-    R: std::fmt::Debug + Send + Sync + 'static,
 {
     let fault = match &error {
         SdkError::ConstructionFailure(_) => Fault::Rejected,
+        SdkError::ServiceError(service) if service.raw().status().is_server_error() => Fault::Unanswered,
         SdkError::ServiceError(service) => match service.err().code() {
             Some(
                 "ProvisionedThroughputExceededException"

@@ -337,6 +337,7 @@ fn read_holds(holds: &Item) -> Result<BTreeMap<HoldId, Hold>, StoreError> {
 fn row_entries(row: &ReportRow) -> Item {
     item([
         (attr::SEQ, n(row.seq)),
+        (attr::CUSTOMER, s(row.customer.as_str())),
         (attr::IDENTIFIER, s(&row.identifier)),
         (attr::TOKENS, n(row.tokens.get())),
         (attr::TIMESTAMP, n(row.timestamp.s())),
@@ -350,6 +351,7 @@ pub(crate) fn write_row(row: &ReportRow) -> AttributeValue {
 fn read_row(row: &Item) -> Result<ReportRow, StoreError> {
     Ok(ReportRow {
         seq: number(row, attr::SEQ)?,
+        customer: parsed(row, attr::CUSTOMER, CustomerId::parse)?,
         identifier: text(row, attr::IDENTIFIER)?.to_owned(),
         tokens: tokens(row, attr::TOKENS)?,
         timestamp: from_s(row, attr::TIMESTAMP)?,

@@ -99,7 +99,7 @@ impl OpenHold {
         self.admission.size
     }
 
-    /// Whether less than the full demand is reserved because the cap is near.
+    /// Whether the answer's cap is lower than was asked for, because the user's cap is near.
     pub fn clamped(&self) -> bool {
         self.clamped
     }
@@ -209,6 +209,10 @@ impl<S: Store> Ledger<S> {
 
     async fn decide(&self, ask: &Ask<'_>, facts: Facts, id: HoldId) -> Result<Round, Unavailable> {
         let Facts { loaded: Loaded { account, meter }, fresh } = facts;
+        // A `Query` is no snapshot: account and meter may have been read before and after a change.
+        if meter.closed || meter.rev != account.rev {
+            return Ok(Round::Again(None));
+        }
         match domain::place(&account, &meter, ask.now) {
             Placement::Current => {}
             Placement::OutOfCalendar => return Err(StoreError::new("place", Fault::Corrupt).into()),
@@ -220,24 +224,34 @@ impl<S: Store> Ledger<S> {
         let request = AdmitRequest { id, demand: *ask.demand, expires_at };
         let cost_most = |size: HoldSize| ask.price.cost_most(size.prompt, size.output);
         match domain::admit(&account, plan, &meter, &request, cost_most, ask.now) {
-            // What is remembered may hold what was long given back: nothing is refused or clamped on its word.
+            // What is remembered may hold what was long given back: nothing is refused or reduced on its word.
             Err(_) if !fresh => Ok(Round::Again(None)),
-            Ok(admission) if !fresh && is_clamped(&admission, ask.demand) => Ok(Round::Again(None)),
+            Ok(admission) if !fresh && is_reduced(&admission, ask.demand) => Ok(Round::Again(None)),
+            // Nobody waits, or is given less, for tokens that nobody works on any more.
+            Ok(admission)
+                if is_reduced(&admission, ask.demand) && self.swept_some(&meter, ask.now).await? =>
+            {
+                Ok(Round::Again(None))
+            }
             Ok(admission) => self.write(account, admission, ask).await,
             Err(refusal @ (Refusal::QuotaHeld { .. } | Refusal::Concurrency { .. })) => {
-                let expired = meter.expired(ask.now);
-                if expired.is_empty() {
-                    return Ok(Round::Refused(refusal));
-                }
-                let key = MeterKey::of(&meter);
-                for (id, hold) in expired.into_iter().take(SWEPT_BY_ADMIT_MAX) {
-                    // `No`: somebody else swept it. Either way it is gone.
-                    let _: Changed = self.sweep_one(&key, id, &hold, ask.now).await?;
-                }
-                Ok(Round::Again(None))
+                let swept = self.swept_some(&meter, ask.now).await?;
+                Ok(if swept { Round::Again(None) } else { Round::Refused(refusal) })
             }
             Err(refusal @ (Refusal::Quota { .. } | Refusal::Rate { .. })) => Ok(Round::Refused(refusal)),
         }
+    }
+
+    /// Sweeps holds that expired; false: there is none.
+    async fn swept_some(&self, meter: &Meter, now: Timestamp) -> Result<bool, StoreError> {
+        let expired = meter.expired(now);
+        let key = MeterKey::of(meter);
+        let some = !expired.is_empty();
+        for (id, hold) in expired.into_iter().take(SWEPT_BY_ADMIT_MAX) {
+            // `No`: somebody else swept it. Either way it is gone.
+            let _: Changed = self.sweep_one(&key, id, &hold, now).await?;
+        }
+        Ok(some)
     }
 
     async fn write(
@@ -250,7 +264,7 @@ impl<S: Store> Ledger<S> {
             Ok(AdmitAnswer::Admitted(meter)) => {
                 let loaded = Loaded { account, meter: *meter };
                 self.cache.put(loaded.clone());
-                let clamped = is_clamped(&admission, ask.demand);
+                let clamped = admission.size.output < ask.demand.output_most;
                 Ok(Round::Admitted(Box::new(OpenHold { admission, clamped, loaded })))
             }
             // The condition's answer is the meter of this moment; the account is too if both have one `rev`.
@@ -261,6 +275,7 @@ impl<S: Store> Ledger<S> {
             Err(AdmitFailure::NotWritten(error)) => match error.fault {
                 Fault::Throttled | Fault::Conflict => {
                     tracing::warn!(%error, user = %ask.user, "admission not written; trying again");
+                    pause(1).await;
                     Ok(Round::Again(None))
                 }
                 Fault::Unanswered | Fault::Rejected | Fault::Corrupt | Fault::Contended => Err(error.into()),
@@ -362,8 +377,9 @@ impl<S: Store> Ledger<S> {
     async fn void_admission(&self, admission: &Admission, now: Timestamp) -> Result<(), Unavailable> {
         let (user, id) = (admission.user.clone(), admission.id.clone());
         let receipt = Receipt::void(user, admission.period_start, id, now);
-        let standing = self.store.put_receipt(&receipt).await?;
-        let _: Changed = self.store.release(&standing.release(&admission.hold)).await?;
+        let standing = insistently(|| self.store.put_receipt(&receipt)).await?;
+        let release = standing.release(&admission.hold);
+        let _: Changed = insistently(|| self.store.release(&release)).await?;
         Ok(())
     }
 
@@ -466,8 +482,9 @@ impl<S: Store> Ledger<S> {
         now: Timestamp,
     ) -> Result<Changed, StoreError> {
         let receipt = Receipt::swept(key.user.clone(), key.period_start, (id, hold), now);
-        let standing = self.store.put_receipt(&receipt).await?;
-        self.store.release(&standing.release(hold)).await
+        let standing = insistently(|| self.store.put_receipt(&receipt)).await?;
+        let release = standing.release(hold);
+        insistently(|| self.store.release(&release)).await
     }
 
     /// The row to report, and the meter as it was read with it: the pending one, or one just sealed from everything
@@ -493,13 +510,18 @@ impl<S: Store> Ledger<S> {
         Err(StoreError::new("seal", Fault::Contended))
     }
 
-    /// Notes that a row is about to be sent for the first time. Answers whether it may be: not if another run noted it
-    /// first, or the row is gone.
+    /// Notes that a row is about to be sent for the first time. Answers whether it may be: as long as it is pending. If it
+    /// was noted before, by another run or by a write of our own whose answer was lost, it is sent all the same: under its
+    /// one identifier Stripe counts it once.
     ///
     /// # Errors
     /// When the store cannot answer; the row must then not be sent.
     pub async fn attempt(&self, key: &MeterKey, row: &ReportRow, now: Timestamp) -> Result<bool, StoreError> {
-        Ok(self.store.note_attempt(key, row.seq, now).await? == Changed::Yes)
+        if self.store.note_attempt(key, row.seq, now).await? == Changed::Yes {
+            return Ok(true);
+        }
+        let meter = self.store.meter(key).await?;
+        Ok(meter.and_then(|meter| meter.pending).is_some_and(|pending| pending.seq == row.seq))
     }
 
     /// Ends a row: its report item is put, then it is dropped from the meter.
@@ -531,7 +553,8 @@ fn first_opening(account: Account, now: Timestamp) -> Result<Opening, Unavailabl
     Opening::first(account, now).ok_or_else(|| Unavailable(StoreError::new("create account", Fault::Corrupt)))
 }
 
-fn is_clamped(admission: &Admission, demand: &Demand) -> bool {
+/// Whether less than the full demand is reserved.
+fn is_reduced(admission: &Admission, demand: &Demand) -> bool {
     let full = HoldSize { prompt: demand.prompt_most, output: demand.output_most };
     admission.size != full
 }

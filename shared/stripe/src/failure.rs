@@ -62,18 +62,25 @@ impl Answer {
         self.idempotency || matches!(self.status, 408 | 409 | 424 | 425 | 429 | 500..)
     }
 
-    /// Whether the fault lies in how this installation is set up, so that every request would meet it.
+    /// Whether the fault lies in how this installation is set up, so that every request would meet it. All reports have one
+    /// shape, so a complaint about the shape is one about the meter or the API version.
     pub(crate) fn setup(&self) -> bool {
         let code = self.code.as_deref().unwrap_or_default();
         matches!(self.status, 401 | 403 | 404)
             || SETUP_CODES.contains(&code)
             || METER_CODES.contains(&code)
-            || self.param.as_deref() == Some("event_name")
+            || code.starts_with("parameter_")
+            || self
+                .param
+                .as_deref()
+                .is_some_and(|param| param == "event_name" || param.starts_with("payload"))
     }
 
-    /// Whether Stripe has this meter event already. It says so with a 400 and no code; the words are the only mark.
+    /// Whether Stripe has this meter event already. It says so with a 400 and no code, so that the words are the mark; the code is
+    /// that of its other APIs for meter events.
     pub(crate) fn already_exists(&self) -> bool {
-        self.status == 400 && self.reason.contains("event already exists with identifier")
+        let said = self.reason.to_ascii_lowercase().contains("event already exists with identifier");
+        self.status == 400 && (said || self.code.as_deref() == Some("duplicate_meter_event"))
     }
 }
 

@@ -75,7 +75,6 @@ pub(super) fn of_functions(
         all.insert(name.to_owned(), value.to_owned());
     };
     set("RUST_LOG", "info");
-    set("AWS_LAMBDA_HTTP_IGNORE_STAGE_IN_PATH", "true");
     set("TABLE_NAME", TABLE_NAME);
     set("AWS_REGION", REGION);
     set("AWS_DEFAULT_REGION", REGION);

@@ -279,8 +279,12 @@ fn f23_f24_what_is_settled_is_found_sealed_once_and_cleared() {
         let (_, again) = ledger.seal(&key, T0.plus_ms(5)).await.unwrap().unwrap();
         assert_eq!(again, row, "a second run made another row");
         assert!(ledger.attempt(&key, &row, T0).await.unwrap());
-        assert!(!ledger.attempt(&key, &row, T0).await.unwrap());
+        assert!(
+            ledger.attempt(&key, &row, T0).await.unwrap(),
+            "still pending: sent again under its identifier"
+        );
         ledger.finish(&key, &row, RowFate::Accepted, T0).await.unwrap();
+        assert!(!ledger.attempt(&key, &row, T0).await.unwrap(), "it is gone");
         ledger.finish(&key, &row, RowFate::Parked, T0).await.unwrap();
         assert_eq!(ledger.seal(&key, T0).await.unwrap(), None);
         assert!(ledger.clear(&key).await.unwrap());

@@ -125,18 +125,22 @@ impl Model {
             let request = AdmitRequest { id: id.clone(), demand: *demand, expires_at: now.plus_ms(HOLD_MS) };
             let cost = |size: HoldSize| price().cost_most(size.prompt, size.output);
             match domain::admit(&account, &plan, &meter, &request, cost, now) {
+                Ok(admission)
+                    if !meter.expired(now).is_empty()
+                        && admission.size
+                            != (HoldSize { prompt: demand.prompt_most, output: demand.output_most }) =>
+                {
+                    self.sweep_some(&meter, now);
+                }
                 Ok(admission) => {
                     assert!(self.meters.get_mut(&account.current).unwrap().apply_admission(&admission));
-                    let full = HoldSize { prompt: demand.prompt_most, output: demand.output_most };
-                    let held = Answer::Held(admission.size, admission.size != full);
+                    let held = Answer::Held(admission.size, admission.size.output < demand.output_most);
                     return (held, Some((admission.period_start, admission.hold)));
                 }
                 Err(Refusal::QuotaHeld { .. } | Refusal::Concurrency { .. })
                     if !meter.expired(now).is_empty() =>
                 {
-                    for (id, hold) in meter.expired(now).into_iter().take(8) {
-                        self.sweep_one(meter.period.start(), id, &hold, now);
-                    }
+                    self.sweep_some(&meter, now);
                 }
                 Err(refusal) => return (Answer::Refused(refusal), None),
             }
@@ -152,6 +156,12 @@ impl Model {
     fn sweep_one(&mut self, start: Timestamp, id: HoldId, hold: &Hold, now: Timestamp) {
         let receipt = Receipt::swept(self.user.clone(), start, (id, hold), now);
         self.put_and_release(receipt, hold);
+    }
+
+    fn sweep_some(&mut self, meter: &Meter, now: Timestamp) {
+        for (id, hold) in meter.expired(now).into_iter().take(8) {
+            self.sweep_one(meter.period.start(), id, &hold, now);
+        }
     }
 
     fn change(&mut self, now: Timestamp, change: &dyn Fn(&Account) -> Option<Account>) {
