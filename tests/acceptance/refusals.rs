@@ -1,9 +1,12 @@
 //! Every refusal as its client gets it: a problem that says what to do, and nothing consumed.
 
 use crate::support::{Client, Events, cloud, items, one_plan};
-use local::cloud::Cloud;
+use local::{cloud::Cloud, logs::LogSink};
 use reqwest::Response;
 use serde_json::{Value, json};
+use std::sync::{Arc, Mutex};
+
+const README: &str = include_str!("../../README.md");
 
 /// The answer's problem, held to what every problem has.
 pub(crate) async fn problem(answer: Response, status: u16, code: &str) -> Value {
@@ -14,6 +17,7 @@ pub(crate) async fn problem(answer: Response, status: u16, code: &str) -> Value 
     let body: Value = answer.json().await.unwrap();
     assert_eq!((&body["status"], &body["code"]), (&json!(status), &json!(code)));
     assert_eq!(body["retryAfter"].as_u64().map(|seconds| seconds.to_string()), retry_after, "{code}");
+    assert!(README.contains(&format!("| `{code}` | {status} |")), "README's API section lacks `{code}`");
     for text in ["type", "title", "detail"] {
         assert!(body[text].as_str().is_some_and(|text| !text.is_empty()), "{code} has no {text}");
     }
@@ -142,6 +146,51 @@ async fn f14_without_the_store_nobody_generates() {
     problem(client.generate("a").await, 503, "store_unavailable").await;
     assert!(cloud.openai().unwrap().requests().is_empty());
     cloud.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_may_call_from_where_a_token_may_be_made_for_and_from_nowhere_else() {
+    let cloud = cloud(|_| {}).await;
+    let client = Client::new(&cloud, "alice");
+    let origin = cloud.clerk().unwrap().authorized_party().to_owned();
+    let allowed = client.preflight(&origin).await;
+    assert_eq!(allowed.headers()["access-control-allow-origin"], origin.as_str());
+    assert!(allowed.headers()["access-control-allow-headers"].to_str().unwrap().contains("authorization"));
+    let refused = client.preflight("https://elsewhere.example").await;
+    assert!(!refused.headers().contains_key("access-control-allow-origin"));
+    // A refusal can be read by the page too.
+    let body = json!({ "prompt": "a", "type": "rewrite" });
+    let unauthenticated = client.post().header("origin", &origin).json(&body).send().await.unwrap();
+    assert_eq!(unauthenticated.headers()["access-control-allow-origin"], origin.as_str());
+    cloud.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_a_prompt_a_token_or_a_key_is_ever_logged() {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let sink = lines.clone();
+    let cloud = cloud(|options| {
+        options.logs = LogSink::callback(move |line| sink.lock().unwrap().push(line.text));
+        options.extra.insert("RUST_LOG".to_owned(), "debug".to_owned());
+    })
+    .await;
+    let client = Client::new(&cloud, "alice");
+    let secret = "Zanzibar";
+    for directive in ["tokens=5", "cut=3", "error=500", "inband=2"] {
+        drop(client.generate(&format!("[[{directive}]] {secret}")).await.text().await);
+    }
+    drop(client.generate_json(&json!({ "prompt": secret, "type": secret })).await);
+    let forged = client.post().bearer_auth(format!("{}x", client.token)).json(&json!({ "prompt": secret }));
+    drop(forged.send().await.unwrap());
+    let keys = [cloud.openai().map(|_| "sk-local"), Some(secret), client.token.rsplit('.').next()];
+    cloud.shutdown().await;
+    let lines = lines.lock().unwrap();
+    assert!(lines.iter().any(|line| line.contains("settled")), "nothing was logged at all");
+    for line in lines.iter() {
+        for secret in keys.iter().flatten() {
+            assert!(!line.contains(secret), "logged: {line}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

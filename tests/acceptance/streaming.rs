@@ -1,6 +1,6 @@
 //! A stream that streams, lasts, is counted whoever listens, and never ends as if it were whole when it is not.
 
-use crate::support::{Client, Events, cloud, items, meter, number};
+use crate::support::{Client, Events, cloud, items, meter, number, soon};
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -42,7 +42,7 @@ async fn f04_a_client_that_leaves_is_counted_to_the_end() {
     assert!(events.text().await.is_some());
     drop(events);
     provider.release(1_000);
-    provider.idle().await;
+    soon(provider.idle()).await;
     let served = provider.total_reported().total_tokens();
     // The pump settles after the provider's end; the next request of the user waits in the same table.
     let receipt = until(|| items(&cloud, &client.user, "R#").pop()).await;
@@ -86,12 +86,15 @@ async fn f08_a_killed_function_leaves_a_hold_and_no_receipt() {
     cloud.shutdown().await;
 }
 
-/// Looks until there is something to see. The test's own time limit bounds it.
+/// Looks until there is something to see.
 async fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
-    loop {
-        if let Some(seen) = look() {
-            return seen;
+    let looking = async {
+        loop {
+            if let Some(seen) = look() {
+                return seen;
+            }
+            tokio::task::yield_now().await;
         }
-        tokio::task::yield_now().await;
-    }
+    };
+    soon(looking).await
 }

@@ -6,11 +6,13 @@ use local::{
     cloud::{Binaries, Cloud, FUNCTIONS, Options},
     net,
 };
-use reqwest::{RequestBuilder, Response};
+use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, num::NonZeroU32, path::PathBuf};
+use std::{collections::BTreeMap, num::NonZeroU32, path::PathBuf, time::Duration};
 use tokio::sync::OnceCell;
 
+/// How long anything may take before its test fails instead of hanging. No test depends on how long it does take.
+const LIMIT: Duration = Duration::from_secs(120);
 /// How long a minted token is good, in seconds.
 const TOKEN_LIFETIME_S: u64 = 600;
 
@@ -35,6 +37,11 @@ pub(crate) async fn cloud(change: impl FnOnce(&mut Options)) -> Cloud {
     };
     change(&mut options);
     Cloud::start(options).await.expect("the cloud starts")
+}
+
+/// Fails the test where it would hang.
+pub(crate) async fn soon<F: Future>(wait: F) -> F::Output {
+    tokio::time::timeout(LIMIT, wait).await.expect("it takes too long")
 }
 
 /// One test user's way to the API.
@@ -65,7 +72,14 @@ impl Client {
     }
 
     pub(crate) async fn generate_json(&self, body: &Value) -> Response {
-        self.post().bearer_auth(&self.token).json(body).send().await.unwrap()
+        soon(self.post().bearer_auth(&self.token).json(body).send()).await.unwrap()
+    }
+
+    /// What a browser asks before it calls from `origin`.
+    pub(crate) async fn preflight(&self, origin: &str) -> Response {
+        let asked = self.http.request(Method::OPTIONS, format!("{}/v1/generate", self.url));
+        let asked = asked.header("origin", origin).header("access-control-request-method", "POST");
+        soon(asked.send()).await.unwrap()
     }
 
     pub(crate) async fn usage(&self) -> Value {
@@ -103,7 +117,7 @@ impl Events {
                     None => assert!(event.starts_with(':'), "neither data nor comment: {event}"),
                 }
             }
-            let chunk = self.answer.chunk().await.ok()??;
+            let chunk = soon(self.answer.chunk()).await.ok()??;
             self.buffered.push_str(std::str::from_utf8(&chunk).unwrap());
         }
     }

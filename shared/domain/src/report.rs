@@ -114,7 +114,7 @@ pub fn reconcile(meter: &Meter, row: &ReportRow, counted: Tokens) -> Verdict {
 }
 
 /// The row's own key in the table, so that no two rows share one even where two users share a customer. At most
-/// 4 + 64 + 1 + 12 + 1 + 16 of Stripe's 100 characters, for as many rows as a meter can ever have.
+/// 64 + 1 + 12 + 1 + 20 of Stripe's 100 characters.
 fn identifier(meter: &Meter) -> String {
-    format!("ink-{}-{}-{}", meter.user, meter.period.start().s(), meter.seq)
+    format!("{}-{}-{}", meter.user, meter.period.start().s(), meter.seq)
 }

@@ -367,6 +367,7 @@ mod tests {
     fn i5_a_402_says_which_limit_how_much_is_left_and_when_it_resets() {
         let members = json!({
             "limit": 20_000, "left": 7, "needed": 90, "resetsAt": "1970-01-01T00:33:20.000Z",
+            "retryAfter": 1_000,
         });
         check(&quota(CapKind::Plan), 402, "quota_exceeded", &members);
         check(&quota(CapKind::SpendCap), 402, "spend_cap_reached", &members);

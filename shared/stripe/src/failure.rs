@@ -70,10 +70,7 @@ impl Answer {
             || SETUP_CODES.contains(&code)
             || METER_CODES.contains(&code)
             || code.starts_with("parameter_")
-            || self
-                .param
-                .as_deref()
-                .is_some_and(|param| param == "event_name" || param.starts_with("payload"))
+            || self.param.as_deref() == Some("event_name")
     }
 
     /// Whether Stripe has this meter event already. It says so with a 400 and no code, so that the words are the mark; the code is

@@ -45,6 +45,8 @@ pub(super) struct Books {
     breaches: Ids,
     reports: Vec<Value>,
     leftovers: u64,
+    /// Receipts of requests that nobody saw the end of.
+    swept: u64,
 }
 
 /// What it all came to.
@@ -71,6 +73,7 @@ impl Books {
             breaches: Ids::new(),
             reports: Vec::new(),
             leftovers: 0,
+            swept: 0,
         }
     }
 
@@ -136,6 +139,7 @@ impl Books {
                 let charged = number(item, "charged")?;
                 account.receipts += charged;
                 account.absorbed += number(item, "absorbed")?;
+                self.swept += u64::from(text(item, "outcome")? == "swept");
                 let (start, id) = rest.split_once('#').ok_or_else(|| DemoError::Item(key.clone()))?;
                 let end = ends.get(&(user, start.to_owned()));
                 if end.and_then(|end| i64::try_from(*end).ok()) == Some(self.period_end_s) {
@@ -257,7 +261,7 @@ impl Summary {
         let included = books.catalog.plans.values().next().map_or(0, |pro| pro.included_tokens);
         let turns = [
             (books.left > 0, "nobody left a stream"),
-            (books.cut > 0, "no process was killed in the middle of a stream"),
+            (books.cut > 0 && books.swept > 0, "no process was killed in the middle of a stream"),
             (books.is_refused(CAPPED, 402, "quota_exceeded"), "nobody met the cap"),
             (books.is_refused(HASTY, 429, "rate_limited"), "nobody met the rate window"),
             (books.account(OVERRUN).absorbed > 0, "nothing was absorbed"),

@@ -32,6 +32,8 @@ use client::{Client, End};
 const GENERATE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long after the start of the play the period ends, in seconds. The killed process's hold has expired by then.
 const PERIOD_ENDS_AFTER_S: i64 = 60;
+/// How many months ago the subscriptions may have begun.
+const MONTHS_MAX: u32 = 12;
 /// Requests at the same time, over all users.
 const AT_ONCE: usize = 24;
 /// How often the meters are looked at for a breach of a cap.
@@ -90,17 +92,22 @@ pub enum DemoError {
 /// The period that the play is in.
 #[derive(Clone, Copy, Debug)]
 struct Month {
-    start_s: i64,
+    /// When its subscriptions began.
+    subscribed_s: i64,
     end_s: i64,
 }
 
 impl Month {
-    /// The calendar month that ends at `end_s`, if its days allow one; else the closest later end.
-    fn ending_after(end_s: i64) -> Option<Self> {
+    /// The month that ends at `end_s`, of a subscription that began so many months ago that this is one of its ends. A
+    /// month ago is not always one: nothing that begins on a 30th ends a month on a 31st.
+    fn ending(end_s: i64) -> Option<Self> {
         let end = chrono::DateTime::from_timestamp(end_s, 0)?;
-        let start = end.checked_sub_months(chrono::Months::new(1))?;
-        let again = start.checked_add_months(chrono::Months::new(1))?;
-        Some(Self { start_s: start.timestamp(), end_s: again.timestamp() })
+        let begins = (1..=MONTHS_MAX).find_map(|months| {
+            let months = chrono::Months::new(months);
+            let start = end.checked_sub_months(months)?;
+            (start.checked_add_months(months)? == end).then_some(start)
+        })?;
+        Some(Self { subscribed_s: begins.timestamp(), end_s })
     }
 }
 
@@ -135,12 +142,12 @@ async fn play_on(cloud: &Cloud, bar: &ProgressBar) -> Result<(Books, u64), DemoE
         return Err(DemoError::NotStandIns);
     };
     let actors = cast::actors();
-    let month = Month::ending_after(now_s() + PERIOD_ENDS_AFTER_S).ok_or(DemoError::Calendar)?;
+    let month = Month::ending(now_s() + PERIOD_ENDS_AFTER_S).ok_or(DemoError::Calendar)?;
     let mut books = Books::new(catalog.clone(), month.end_s);
 
     bar.set_message("fifty users subscribe");
-    // Stripe's clock stands at the period's start while they do, then catches up with the machine's.
-    stripe.set_offset(month.start_s - now_s());
+    // Stripe's clock stands at the subscriptions' start while they do, then catches up with the machine's.
+    stripe.set_offset(month.subscribed_s - now_s());
     let api = StripeApi::new(&stripe.base_url(), cloud.stripe_key())?;
     for actor in actors.iter().filter(|actor| actor.subscribes) {
         let customer = subscribe(&api, catalog, &actor.user).await?;
@@ -157,8 +164,7 @@ async fn play_on(cloud: &Cloud, bar: &ProgressBar) -> Result<(Books, u64), DemoE
     books.saw(ends);
 
     bar.set_message("waiting for the period to end");
-    // A month that its days do not allow to end now (29th to 31st) is ended by Stripe's clock alone.
-    while now_s() <= month.end_s && month.end_s - now_s() <= PERIOD_ENDS_AFTER_S {
+    while now_s() <= month.end_s {
         books.look_at_caps(&dynamo.scan()?)?;
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -256,3 +262,18 @@ fn now_s() -> i64 {
 type ByUser<T> = BTreeMap<String, T>;
 /// Ids that were seen.
 type Ids = BTreeSet<String>;
+
+#[cfg(test)]
+mod tests {
+    use super::Month;
+
+    #[test]
+    fn a_month_ends_on_any_day_of_the_calendar() {
+        // Every day of four years, a leap year among them.
+        for day in 0..1_461 {
+            let end_s = 1_798_700_000 + day * 86_400;
+            let month = Month::ending(end_s).unwrap();
+            assert!(month.subscribed_s < end_s && month.end_s == end_s);
+        }
+    }
+}

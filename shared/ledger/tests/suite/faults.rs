@@ -181,8 +181,8 @@ async fn i3_an_admission_that_lands_after_it_was_given_up_is_released_uncharged(
 
 #[tokio::test]
 async fn f14_an_admission_that_can_not_even_be_voided_is_unavailable_and_never_a_limit() {
-    let lost = vec![Fate::LostAfter];
-    let store = Faulty::new(Plan { admits: lost.clone(), receipts: lost, ..Plan::default() });
+    let (admits, receipts) = (vec![Fate::LostAfter], vec![Fate::LostBefore; 6]);
+    let store = Faulty::new(Plan { admits, receipts, ..Plan::default() });
     let (ledger, user) = (Ledger::new(store.clone(), plans()), user());
     let answer = ledger.admit(&user, &demand(1_000), &price(), HOLD_MS, &new_id, T0).await;
     assert!(matches!(answer, Err(AdmitError::Unavailable(_))));
