@@ -16,5 +16,5 @@ fn readme_lists_every_problem_code() {
     for code in codes {
         assert!(README.contains(&format!("| `{code}` |")), "README's API section lacks `{code}`");
     }
-    assert!(!README.contains("@"), "a placeholder was left");
+    assert!(!README.contains('@'), "a placeholder was left");
 }
