@@ -1,6 +1,8 @@
 //! The real binaries behind the local cloud.
 
 #[cfg(test)]
+mod billing;
+#[cfg(test)]
 mod cap;
 #[cfg(test)]
 mod readme;

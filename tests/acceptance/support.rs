@@ -4,7 +4,7 @@ use local::{
     binaries::{Cargo, Targets},
     clerk,
     cloud::{Binaries, Cloud, FUNCTIONS, Options},
-    net,
+    net, stripe,
 };
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
@@ -173,4 +173,28 @@ pub(crate) fn one_plan(cap: u64, requests: u64, concurrent: u64) -> tempfile::Na
     );
     std::fs::write(file.path(), book).unwrap();
     file
+}
+
+/// Puts a user on the Pro plan as a checkout would: a customer and a subscription at Stripe, whose webhook the function
+/// hears. Answers the customer.
+pub(crate) async fn subscribe(cloud: &Cloud, user: &str) -> String {
+    let (stripe, plan) = (cloud.stripe().unwrap(), &cloud.catalog().unwrap().plans["pro"]);
+    let http = net::client().unwrap();
+    let create = async |path: &str, form: &[(&str, &str)]| {
+        let url = format!("{}v1/{path}", stripe.base_url());
+        let answer =
+            http.post(url).bearer_auth(stripe::Options::default().api_key).form(form).send().await.unwrap();
+        let object: Value = answer.json().await.unwrap();
+        object["id"].as_str().unwrap_or_else(|| panic!("{path} was refused: {object}")).to_owned()
+    };
+    let customer = create("customers", &[("metadata[user_id]", user)]).await;
+    let lines = [
+        ("customer", customer.as_str()),
+        ("items[0][price]", &plan.base_price_id),
+        ("items[1][price]", &plan.metered_price_id),
+        ("metadata[user_id]", user),
+    ];
+    create("subscriptions", &lines).await;
+    assert_eq!(soon(stripe.deliver_pending()).await, 0, "the webhook function did not take an event");
+    customer
 }

@@ -12,4 +12,5 @@ pub mod logs;
 pub mod net;
 pub mod openai;
 pub mod runtime;
+mod serve;
 pub mod stripe;

@@ -14,7 +14,7 @@ use rsa::{RsaPrivateKey, RsaPublicKey};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::openai::serve::hex;
+use crate::serve::hex;
 
 /// Bits of the modulus, as Clerk's own keys have.
 const KEY_BITS: usize = 2_048;

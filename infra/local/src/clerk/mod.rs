@@ -22,7 +22,7 @@ pub use self::token::Claims;
 pub use crate::openai::{Clock, system_clock};
 
 use self::key::Key;
-use crate::openai::serve::{Answer, Body, Payload, Server, Service, whole};
+use crate::serve::{Answer, Body, Payload, Server, Service, whole};
 
 /// Characters of a test user's name.
 const NAME_LENGTH_MAX: usize = 40;

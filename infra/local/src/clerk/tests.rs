@@ -8,7 +8,7 @@ use rsa::rand_core::OsRng;
 use serde_json::{Map, Value, json};
 
 use super::*;
-use crate::openai::serve::testing::{client, listener};
+use crate::serve::testing::{client, listener};
 
 const NOW_S: u64 = 1_800_000_000;
 

@@ -234,8 +234,12 @@ impl Summary {
         let Books { cut, left, refused, breaches, reports, .. } = &self.books;
         let absorbed: u64 = self.books.accounts.values().map(|account| account.absorbed).sum();
         writeln!(out, "\nclients that left: {left}, streams cut: {cut}, tokens absorbed: {absorbed}")?;
-        for (user, status, code) in refused {
-            writeln!(out, "refused: {user} {status} {code}")?;
+        let mut times = BTreeMap::new();
+        for refusal in refused {
+            *times.entry(refusal).or_insert(0_u64) += 1;
+        }
+        for ((user, status, code), times) in times {
+            writeln!(out, "refused: {user} {status} {code}, {times} times")?;
         }
         for report in reports {
             writeln!(out, "reporter: {report}")?;

@@ -24,7 +24,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use self::wire::{Entry, EntryRefusal, Refusal};
-use crate::openai::serve::{Answer, Body, Payload, Server, Service, hex, whole};
+use crate::serve::{Answer, Body, Payload, Server, Service, hex, whole};
 
 /// Bytes of all entries of one request together, as the vendor counts them: 1 MiB since 2026-01-29, 256 KiB before.
 pub const ENTRIES_BYTES_MAX: usize = 1_024 * 1_024;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::openai::serve::testing::{client, listener, within};
+use crate::serve::testing::{client, listener, within};
 
 const AUTHORIZATION: &str = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20261124/eu-central-1/events/aws4_request, \
      SignedHeaders=content-type;host;x-amz-date;x-amz-target, \

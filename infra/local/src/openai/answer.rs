@@ -16,7 +16,7 @@ use super::behaviour::Behaviour;
 use super::copy::{Draws, Prose};
 use super::record::{Outcome, Ticket, Usage};
 use super::request::{Chat, Model, size};
-use super::serve::Body;
+use crate::serve::Body;
 
 /// The `system_fingerprint` of every answer.
 const FINGERPRINT: &str = "fp_local00001";

@@ -22,7 +22,6 @@ mod behaviour;
 mod copy;
 mod record;
 mod request;
-pub(crate) mod serve;
 #[cfg(test)]
 mod tests;
 
@@ -40,13 +39,13 @@ use tokio::sync::Semaphore;
 
 pub use self::behaviour::{Behaviour, PromptCount, StatusError};
 pub use self::record::{Counters, Outcome, RequestRecord, Usage};
-pub use self::serve::{Clock, system_clock};
+pub use crate::serve::{Clock, system_clock};
 
 use self::answer::{Broken, Plan};
 use self::copy::Draws;
 use self::record::{Book, Ticket};
 use self::request::{Chat, MODELS, Model, Refusal};
-use self::serve::{Answer, Body, Payload, Server, Service, whole};
+use crate::serve::{Answer, Body, Payload, Server, Service, whole};
 
 /// Behaviours waiting for their requests.
 const SCRIPT_LENGTH_MAX: usize = 1_000;

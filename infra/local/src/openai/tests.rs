@@ -8,8 +8,8 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 use super::record::Book;
-use super::serve::testing::{client, listener, within};
 use super::*;
+use crate::serve::testing::{client, listener, within};
 
 const KEY: &str = "sk-local";
 
