@@ -1,13 +1,13 @@
 //! The same random operations on the pure model, the memory ledger and DynamoDB give the same answers and leave the
 //! same meters behind.
 
-use super::support::{HOLD_MS, T0, plans, price, t, used, user, world};
+use super::support::{HOLD_MS, T0, demand, plans, price, t, used, user, world};
 use domain::{
     Account, AccountChange, AdmitRequest, CustomerId, Demand, Hold, HoldId, HoldSize, Meter, Opening,
     Placement, PlanId, Plans, Receipt, Refusal, ReportRow, RowFate, SubscriptionId, Timestamp, Tokens,
     UserId,
 };
-use ledger::{AdmitError, Ledger, MemoryStore, MeterKey, OpenHold, Store};
+use ledger::{AdmitAnswer, AdmitError, Ledger, Loaded, MemoryStore, MeterKey, OpenHold, Store};
 use proptest::prelude::*;
 use std::{
     cell::Cell,
@@ -53,6 +53,37 @@ enum Op {
     Cap {
         tokens: Option<u32>,
     },
+    /// A write that was decided on older facts, or on a clock that lags, arrives now: at the stores themselves.
+    Stale {
+        write: Write,
+        which: usize,
+        lag_ms: u64,
+        tokens: u32,
+    },
+}
+
+/// The port's writes that are conditional on what they were decided on.
+#[derive(Clone, Copy, Debug)]
+enum Write {
+    Admit,
+    Open,
+    Change,
+    Release,
+    Seal,
+    Attempt,
+    Drop,
+}
+
+fn stale() -> impl Strategy<Value = Op> {
+    use Write::{Admit, Attempt, Change, Drop, Open, Release, Seal};
+    let write = prop::sample::select(vec![Admit, Admit, Admit, Open, Change, Release, Seal, Attempt, Drop]);
+    let lag_ms = prop_oneof![Just(0), 1..2_000_u64, 60_000..130_000_u64];
+    (write, 0..64_usize, lag_ms, 1..700_u32).prop_map(|(write, which, lag_ms, tokens)| Op::Stale {
+        write,
+        which,
+        lag_ms,
+        tokens,
+    })
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
@@ -75,6 +106,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => Just(Op::Subscribe),
         1 => Just(Op::Cancel),
         1 => proptest::option::of(0..6_000_u32).prop_map(|tokens| Op::Cap { tokens }),
+        8 => stale(),
     ];
     prop::collection::vec(op, 1..60)
 }
@@ -226,6 +258,8 @@ struct Run<S: Store, D: Store> {
     memory: Kept<S>,
     dynamo: Kept<D>,
     admitted: Cell<u32>,
+    /// Account and meter after every operation so far.
+    past: Vec<Loaded>,
 }
 
 impl<S: Store, D: Store> Run<S, D> {
@@ -296,6 +330,13 @@ impl<S: Store, D: Store> Run<S, D> {
                 })
                 .await;
             }
+            Op::Stale { write, which, lag_ms, tokens } => {
+                if !self.past.is_empty() {
+                    let then = self.past[which % self.past.len()].clone();
+                    self.stale(*write, then, *lag_ms, *tokens).await;
+                    self.follow().await;
+                }
+            }
             Op::Cap { tokens } => {
                 let cap = tokens.map(Tokens::from_u32);
                 self.change(&move |account: &Account| {
@@ -306,6 +347,97 @@ impl<S: Store, D: Store> Run<S, D> {
                 .await;
             }
         }
+    }
+
+    fn remember(&mut self) {
+        if let Some(account) = self.model.account.clone() {
+            let meter = self.model.meters[&account.current].clone();
+            self.past.push(Loaded { account, meter });
+        }
+    }
+
+    /// Sends one write to both stores that was decided when they held `then`, and holds them to the same answer; an
+    /// admission also to the model's.
+    async fn stale(&mut self, write: Write, then: Loaded, lag_ms: u64, tokens: u32) {
+        let now = Timestamp::from_ms(self.now.ms() - lag_ms);
+        let Loaded { account, meter } = then;
+        let key = MeterKey::of(&meter);
+        let (memory, dynamo) = (&self.memory.store, &self.dynamo.store);
+        match write {
+            Write::Admit => {
+                self.admitted.set(self.admitted.get() + 1);
+                let id = HoldId::parse(&format!("{}-{:04}", self.user, self.admitted.get())).unwrap();
+                let request = AdmitRequest { id, demand: demand(tokens), expires_at: now.plus_ms(HOLD_MS) };
+                let plan = self.model.plans.get(&account.plan).unwrap();
+                let cost = |size: HoldSize| price().cost_most(size.prompt, size.output);
+                let Ok(admission) = domain::admit(&account, plan, &meter, &request, cost, now) else {
+                    return;
+                };
+                let of_model = self.model.meters.get_mut(&key.period_start).unwrap();
+                let admitted = of_model.apply_admission(&admission);
+                let of_model = Box::new(of_model.clone());
+                let expected = if admitted {
+                    AdmitAnswer::Admitted(of_model)
+                } else {
+                    AdmitAnswer::Stale(Some(of_model))
+                };
+                assert_eq!(memory.admit(&admission).await.unwrap(), expected);
+                assert_eq!(dynamo.admit(&admission).await.unwrap(), expected);
+            }
+            Write::Open => {
+                let Placement::Open(opening) = domain::place(&account, &meter, now) else { return };
+                let expected = memory.open(&opening).await.unwrap();
+                assert_eq!(dynamo.open(&opening).await.unwrap(), expected);
+            }
+            Write::Change => {
+                let capped = Account { spend_cap: Some(t(tokens)), ..account.clone() };
+                let change = AccountChange::new(account, capped, &meter);
+                let expected = memory.change_account(&change).await.unwrap();
+                assert_eq!(dynamo.change_account(&change).await.unwrap(), expected);
+            }
+            Write::Release => {
+                let Some((id, hold)) = meter.holds.into_iter().next() else { return };
+                let void = tokens % 2 == 0;
+                let (user, start) = (self.user.clone(), key.period_start);
+                let receipt = if void {
+                    Receipt::void(user, start, id, now)
+                } else {
+                    Receipt::swept(user, start, (id, &hold), now)
+                };
+                let release = receipt.release(&hold);
+                let expected = memory.release(&release).await.unwrap();
+                assert_eq!(dynamo.release(&release).await.unwrap(), expected);
+            }
+            Write::Seal => {
+                let Some(seal) = domain::seal(&meter, now) else { return };
+                let expected = memory.seal(&key, &seal).await.unwrap();
+                assert_eq!(dynamo.seal(&key, &seal).await.unwrap(), expected);
+            }
+            Write::Attempt => {
+                let expected = memory.note_attempt(&key, meter.seq, now).await.unwrap();
+                assert_eq!(dynamo.note_attempt(&key, meter.seq, now).await.unwrap(), expected);
+            }
+            Write::Drop => {
+                let Some(row) = meter.pending else { return };
+                let expected = memory.drop_row(&key, &row, RowFate::Parked).await.unwrap();
+                assert_eq!(dynamo.drop_row(&key, &row, RowFate::Parked).await.unwrap(), expected);
+            }
+        }
+    }
+
+    /// The model takes over what a stale write did to the stores.
+    async fn follow(&mut self) {
+        let Some(Loaded { account, meter }) = self.memory.store.load(&self.user).await.unwrap() else {
+            return;
+        };
+        self.model.meters.insert(meter.period.start(), meter);
+        self.model.account = Some(account);
+        for (start, meter) in &mut self.model.meters {
+            let key = MeterKey { user: self.user.clone(), period_start: *start };
+            *meter = self.memory.store.meter(&key).await.unwrap().unwrap();
+        }
+        let loaded = self.dynamo.store.load(&self.user).await.unwrap();
+        assert_eq!(loaded, self.memory.store.load(&self.user).await.unwrap());
     }
 
     async fn admit(&mut self, prompt: u32, output: u32) {
@@ -403,9 +535,11 @@ proptest! {
                 memory: Kept::new(MemoryStore::new()),
                 dynamo: Kept::new(world.store.clone()),
                 admitted: Cell::new(0),
+                past: Vec::new(),
             };
             for op in &ops {
                 run.step(op).await;
+                run.remember();
                 run.compare().await;
                 STEPS.fetch_add(1, Ordering::Relaxed);
             }
