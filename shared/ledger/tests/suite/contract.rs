@@ -239,6 +239,37 @@ fn a_lagging_clock_goes_on_in_the_new_period() {
 }
 
 #[test]
+fn f02_a_window_that_filled_meanwhile_refuses_an_instance_that_remembers_it_empty() {
+    on_both(async |store| {
+        let (warm, busy, user) = (ledger(store.clone()), ledger(store), user());
+        let hold = admit(&warm, &user, 10).await.unwrap();
+        warm.void_rate_kept(hold).await;
+        for _ in 1..20 {
+            let hold = admit(&busy, &user, 10).await.unwrap();
+            busy.void_rate_kept(hold).await;
+        }
+        assert!(matches!(refusal(admit(&warm, &user, 10).await), Refusal::Rate { limit: 20, .. }));
+    });
+}
+
+#[test]
+fn i1_a_lagging_clock_counts_in_the_newest_window_and_never_in_a_finished_one() {
+    on_both(async |store| {
+        let (behind, ahead, user) = (ledger(store.clone()), ledger(store.clone()), user());
+        let first = admit(&behind, &user, 10).await.unwrap();
+        let next = T0.plus_ms(60_000);
+        let second = ahead.admit(&user, &demand(10), &price(), HOLD_MS, &new_id, next).await.unwrap();
+        let lagging = domain::Timestamp::from_ms(next.ms() - 1);
+        let third = behind.admit(&user, &demand(10), &price(), HOLD_MS, &new_id, lagging).await.unwrap();
+        let rate = store.load(&user).await.unwrap().unwrap().meter.rate;
+        assert_eq!(rate.counts.values().copied().collect::<Vec<_>>(), [1, 2]);
+        for hold in [first, second, third] {
+            ahead.void(hold, next).await.unwrap();
+        }
+    });
+}
+
+#[test]
 fn f16_a_change_of_the_account_reaches_an_instance_that_remembers_the_old_one() {
     on_both(async |store| {
         let (warm, webhook, user) = (ledger(store.clone()), ledger(store), user());
