@@ -192,11 +192,16 @@ impl Api {
     }
 
     /// Creates a resource and returns its id.
-    pub(crate) async fn create(
+    async fn create(&self, path: &'static str, form: &[(&str, &str)]) -> Result<String, CatalogError> {
+        self.created(path, form).await.map(|(id, _)| id)
+    }
+
+    /// Creates a resource and returns its id and all of it.
+    pub(crate) async fn created(
         &self,
         path: &'static str,
         form: &[(&str, &str)],
-    ) -> Result<String, CatalogError> {
+    ) -> Result<(String, Value), CatalogError> {
         let send = |source| CatalogError::Send { path, source };
         let request =
             self.client.post(format!("{}{path}", self.base_url)).bearer_auth(&self.secret).form(form);
@@ -205,7 +210,7 @@ impl Api {
         let text = answer.text().await.map_err(send)?;
         let body: Value = serde_json::from_str(&text).unwrap_or_default();
         match body.get("id").and_then(Value::as_str) {
-            Some(id) if succeeded => Ok(id.to_owned()),
+            Some(id) if succeeded => Ok((id.to_owned(), body)),
             _ => Err(CatalogError::Refused { path, answer: text }),
         }
     }

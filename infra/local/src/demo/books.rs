@@ -17,6 +17,8 @@ const MILLION: u128 = 1_000_000;
 #[derive(Clone, Debug, Default)]
 struct Account {
     customer: Option<String>,
+    /// When the period that is billed ends, in Unix seconds.
+    period_end_s: i64,
     requests: u64,
     /// Charged tokens of all receipts, and of those of the period that is billed.
     receipts: u64,
@@ -32,8 +34,6 @@ struct Account {
 #[derive(Debug)]
 pub(super) struct Books {
     catalog: Catalog,
-    /// When the period that is billed ends, in Unix seconds.
-    period_end_s: i64,
     accounts: ByUser<Account>,
     /// Charged tokens by receipt, as the table says.
     stored: ByUser<u64>,
@@ -60,10 +60,9 @@ pub struct Summary {
 }
 
 impl Books {
-    pub(super) fn new(catalog: Catalog, period_end_s: i64) -> Self {
+    pub(super) fn new(catalog: Catalog) -> Self {
         Self {
             catalog,
-            period_end_s,
             accounts: ByUser::new(),
             stored: ByUser::new(),
             told: ByUser::new(),
@@ -77,8 +76,9 @@ impl Books {
         }
     }
 
-    pub(super) fn expect_customer(&mut self, user: &str, customer: &str) {
-        self.accounts.entry(user.to_owned()).or_default().customer = Some(customer.to_owned());
+    pub(super) fn expect_customer(&mut self, user: &str, customer: &str, period_end_s: i64) {
+        let account = self.accounts.entry(user.to_owned()).or_default();
+        (account.customer, account.period_end_s) = (Some(customer.to_owned()), period_end_s);
     }
 
     pub(super) fn customers(&self) -> Vec<String> {
@@ -142,7 +142,7 @@ impl Books {
                 self.swept += u64::from(text(item, "outcome")? == "swept");
                 let (start, id) = rest.split_once('#').ok_or_else(|| DemoError::Item(key.clone()))?;
                 let end = ends.get(&(user, start.to_owned()));
-                if end.and_then(|end| i64::try_from(*end).ok()) == Some(self.period_end_s) {
+                if end.and_then(|end| i64::try_from(*end).ok()) == Some(account.period_end_s) {
                     account.receipts_billed += charged;
                 }
                 self.stored.insert(id.to_owned(), charged);
@@ -161,7 +161,7 @@ impl Books {
         let of = |account: &&mut Account| account.customer.as_deref() == Some(customer);
         let Some(account) = self.accounts.values_mut().find(of) else { return };
         account.counted = counted;
-        let end_s = self.period_end_s;
+        let end_s = account.period_end_s;
         let cycle = |invoice: &InvoiceView| {
             invoice.period_end_s == end_s && invoice.period_end_s > invoice.period_start_s
         };
@@ -200,6 +200,12 @@ impl Books {
         let user = crate::clerk::user_id(name).unwrap_or_default();
         self.accounts.get(&user).cloned().unwrap_or_default()
     }
+}
+
+/// When the last open hold expires, in milliseconds since 1970.
+pub(super) fn held_until_ms(items: &[Value]) -> Option<i64> {
+    let holds = items.iter().filter_map(|item| item.get("holds").and_then(Value::as_object));
+    holds.flat_map(|holds| holds.values()).filter_map(|hold| hold.get("expires_ms")?.as_i64()).max()
 }
 
 /// The cycle's invoice: the flat price, and what is above the included tokens, rounded half up to the cent, once.

@@ -143,15 +143,19 @@ async fn play_on(cloud: &Cloud, bar: &ProgressBar) -> Result<(Books, u64), DemoE
     };
     let actors = cast::actors();
     let month = Month::ending(now_s() + PERIOD_ENDS_AFTER_S).ok_or(DemoError::Calendar)?;
-    let mut books = Books::new(catalog.clone(), month.end_s);
+    let mut books = Books::new(catalog.clone());
 
     bar.set_message("fifty users subscribe");
     // Stripe's clock stands at the subscriptions' start while they do, then catches up with the machine's.
     stripe.set_offset(month.subscribed_s - now_s());
     let api = StripeApi::new(&stripe.base_url(), cloud.stripe_key())?;
+    let mut last_end_s = month.end_s;
     for actor in actors.iter().filter(|actor| actor.subscribes) {
-        let customer = subscribe(&api, catalog, &actor.user).await?;
-        books.expect_customer(&actor.user, &customer);
+        let (customer, began_s) = subscribe(&api, catalog, &actor.user).await?;
+        // Stripe's clock goes on while they subscribe: each month ends as much later as it began.
+        let ends_s = month.end_s + began_s - month.subscribed_s;
+        books.expect_customer(&actor.user, &customer, ends_s);
+        last_end_s = last_end_s.max(ends_s);
     }
     stripe.advance_to(now_s()).await?;
     stripe.set_offset(0);
@@ -164,14 +168,20 @@ async fn play_on(cloud: &Cloud, bar: &ProgressBar) -> Result<(Books, u64), DemoE
     books.saw(ends);
 
     bar.set_message("waiting for the period to end");
-    while now_s() <= month.end_s {
-        books.look_at_caps(&dynamo.scan()?)?;
+    // And for the killed process's hold to expire, or there would be something that nobody may sweep yet.
+    loop {
+        let items = dynamo.scan()?;
+        books.look_at_caps(&items)?;
+        let held = books::held_until_ms(&items).is_some_and(|until_ms| until_ms >= crate::clock::now_ms());
+        if now_s() > last_end_s && !held {
+            break;
+        }
         tokio::time::sleep(LOOK_EVERY).await;
     }
     bar.set_message("reporting");
     report(cloud, &mut books).await?;
     bar.set_message("invoicing");
-    stripe.advance_to(month.end_s.max(now_s()) + DRAFT_S).await?;
+    stripe.advance_to(now_s() + DRAFT_S).await?;
     books.read(&dynamo.scan()?)?;
     for customer in books.customers() {
         let counted = stripe.counted(&customer, i64::MIN, i64::MAX);
@@ -180,21 +190,23 @@ async fn play_on(cloud: &Cloud, bar: &ProgressBar) -> Result<(Books, u64), DemoE
     Ok((books, requests))
 }
 
+/// A new customer with a subscription, and when the subscription began, in Unix seconds.
 async fn subscribe(
     api: &StripeApi,
     catalog: &crate::cloud::Catalog,
     user: &str,
-) -> Result<String, DemoError> {
+) -> Result<(String, i64), DemoError> {
     let Some(pro) = catalog.plans.values().next() else { return Err(DemoError::NotStandIns) };
-    let customer = api.create("v1/customers", &[("metadata[user_id]", user)]).await?;
+    let (customer, _) = api.created("v1/customers", &[("metadata[user_id]", user)]).await?;
     let lines = [
         ("customer", customer.as_str()),
         ("items[0][price]", &pro.base_price_id),
         ("items[1][price]", &pro.metered_price_id),
         ("metadata[user_id]", user),
     ];
-    api.create("v1/subscriptions", &lines).await?;
-    Ok(customer)
+    let (_, subscription) = api.created("v1/subscriptions", &lines).await?;
+    let anchor = subscription.get("billing_cycle_anchor").and_then(serde_json::Value::as_i64);
+    Ok((customer, anchor.ok_or_else(|| DemoError::Item("billing_cycle_anchor".to_owned()))?))
 }
 
 async fn deliver(cloud: &Cloud) -> Result<(), DemoError> {

@@ -30,6 +30,8 @@ struct Plan {
     receipts: Vec<Fate>,
     releases: Vec<Fate>,
     late: Vec<Admission>,
+    /// What the next load answers, instead of what is so.
+    torn: Option<Loaded>,
     admit_ids: Vec<String>,
 }
 
@@ -82,7 +84,8 @@ impl Faulty {
 
 impl Store for Faulty {
     async fn load(&self, user: &UserId) -> Result<Option<Loaded>, StoreError> {
-        self.inner.load(user).await
+        let torn = self.plan.lock().unwrap().torn.take();
+        if torn.is_some() { Ok(torn) } else { self.inner.load(user).await }
     }
     async fn meter(&self, key: &MeterKey) -> Result<Option<Meter>, StoreError> {
         self.inner.meter(key).await
@@ -190,6 +193,23 @@ async fn f14_an_admission_that_can_not_even_be_voided_is_unavailable_and_never_a
     let key = MeterKey::of(&meter_of(&store, &user).await);
     assert_eq!(ledger.sweep(&key, T0.plus_ms(HOLD_MS)).await.unwrap(), 1);
     assert_eq!(meter_of(&store, &user).await.committed, t(0));
+}
+
+#[tokio::test]
+async fn i5_nothing_is_refused_on_an_account_and_a_meter_that_were_read_apart() {
+    let store = Faulty::new(Plan::default());
+    let (ledger, user) = (Ledger::new(store.clone(), plans()), user());
+    let capped = |cap| {
+        move |account: &domain::Account| Some(domain::Account { spend_cap: Some(t(cap)), ..account.clone() })
+    };
+    ledger.change_account(&user, T0, capped(5)).await.unwrap();
+    let before = store.load(&user).await.unwrap().unwrap();
+    ledger.change_account(&user, T0, capped(900)).await.unwrap();
+    let after = store.load(&user).await.unwrap().unwrap();
+    // The account as it was before the change, the meter as it is after it.
+    store.plan.lock().unwrap().torn = Some(Loaded { account: before.account, meter: after.meter });
+    let hold = ledger.admit(&user, &demand(800), &price(), HOLD_MS, &new_id, T0).await.unwrap();
+    ledger.void(hold, T0).await.unwrap();
 }
 
 #[tokio::test]
