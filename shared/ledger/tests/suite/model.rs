@@ -397,7 +397,7 @@ impl<S: Store, D: Store> Run<S, D> {
             }
             Write::Release => {
                 let Some((id, hold)) = meter.holds.into_iter().next() else { return };
-                let void = tokens % 2 == 0;
+                let void = tokens.is_multiple_of(2);
                 let (user, start) = (self.user.clone(), key.period_start);
                 let receipt = if void {
                     Receipt::void(user, start, id, now)
