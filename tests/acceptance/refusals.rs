@@ -18,10 +18,20 @@ pub(crate) async fn problem(answer: Response, status: u16, code: &str) -> Value 
     assert_eq!((&body["status"], &body["code"]), (&json!(status), &json!(code)));
     assert_eq!(body["retryAfter"].as_u64().map(|seconds| seconds.to_string()), retry_after, "{code}");
     assert!(README.contains(&format!("| `{code}` | {status} |")), "README's API section lacks `{code}`");
+    listed(&body);
     for text in ["type", "title", "detail"] {
         assert!(body[text].as_str().is_some_and(|text| !text.is_empty()), "{code} has no {text}");
     }
     body
+}
+
+/// README shows a body of this code: the same members and the same title.
+fn listed(body: &Value) {
+    let members = |body: &Value| body.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let shown = README.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut of_code = shown.filter(|shown| shown["code"] == body["code"]);
+    let like = |shown: &Value| members(shown) == members(body) && shown["title"] == body["title"];
+    assert!(of_code.any(|shown| like(&shown)), "README shows no such body: {body}");
 }
 
 /// Nothing was held, counted or called for this user.
