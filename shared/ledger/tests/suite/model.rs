@@ -8,12 +8,8 @@ use domain::{
     UserId,
 };
 use ledger::{AdmitAnswer, AdmitError, Ledger, Loaded, MemoryStore, MeterKey, OpenHold, Store};
-use proptest::prelude::*;
-use std::{
-    cell::Cell,
-    collections::BTreeMap,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use proptest::{prelude::*, test_runner::RngSeed};
+use std::{cell::Cell, collections::BTreeMap};
 
 /// One operation. Numbers choose among what is there, modulo its count.
 #[derive(Clone, Debug)]
@@ -425,8 +421,11 @@ impl<S: Store, D: Store> Run<S, D> {
         }
     }
 
-    /// The model takes over what a stale write did to the stores.
+    /// The model takes over what a stale write did to the stores. The ledgers forget what they remembered, as the model does:
+    /// which old windows an admission removes depends on which it knew of. What remembering ledgers do is in `contract`.
     async fn follow(&mut self) {
+        self.memory.ledger = Ledger::new(self.memory.store.clone(), plans());
+        self.dynamo.ledger = Ledger::new(self.dynamo.store.clone(), plans());
         let Some(Loaded { account, meter }) = self.memory.store.load(&self.user).await.unwrap() else {
             return;
         };
@@ -510,10 +509,15 @@ impl<S: Store, D: Store> Run<S, D> {
     }
 }
 
-static STEPS: AtomicU64 = AtomicU64::new(0);
+/// The same cases every time, so that a red run is about the change that it tests. `PROPTEST_RNG_SEED=n` tries others.
+fn config() -> ProptestConfig {
+    const SEED: RngSeed = RngSeed::Fixed(20_261_124);
+    let config = ProptestConfig { cases: 64, ..ProptestConfig::default() };
+    if config.rng_seed == RngSeed::Random { ProptestConfig { rng_seed: SEED, ..config } } else { config }
+}
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn i2_model_memory_and_dynamo_give_the_same_answers(ops in ops()) {
@@ -541,7 +545,6 @@ proptest! {
                 run.step(op).await;
                 run.remember();
                 run.compare().await;
-                STEPS.fetch_add(1, Ordering::Relaxed);
             }
         });
     }
