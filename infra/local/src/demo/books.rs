@@ -271,7 +271,8 @@ impl Summary {
         let included = books.catalog.plans.values().next().map_or(0, |pro| pro.included_tokens);
         let turns = [
             (books.left > 0, "nobody left a stream"),
-            (books.cut > 0 && books.swept > 0, "no process was killed in the middle of a stream"),
+            // The client of the killed process may have left before: then it is its hold that tells.
+            (books.cut > 0 || books.swept > 0, "no process was killed in the middle of a stream"),
             (books.is_refused(CAPPED, 402, "quota_exceeded"), "nobody met the cap"),
             (books.is_refused(HASTY, 429, "rate_limited"), "nobody met the rate window"),
             (books.account(OVERRUN).absorbed > 0, "nothing was absorbed"),
