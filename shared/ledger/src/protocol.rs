@@ -1,7 +1,7 @@
 //! The protocols: in which order the port's writes are made, what a refused condition leads to, and how often anything
 //! is tried. A crash between any two writes leaves something that a later run finds and finishes.
 //!
-//! Source: DESIGN in docs/ARCHITECTURE.md, "The ledger"; the orders are those of a model whose every interleaving was
+//! Source: docs/ARCHITECTURE.md, "One request", "One crash" and "One report"; the orders are those of a model whose every interleaving was
 //! explored. Change the model first.
 
 use crate::{
