@@ -23,36 +23,36 @@ const OUTPUT_TOKENS_DEFAULT: NonZeroU32 = NonZeroU32::MIN.saturating_add(1_023);
 
 /// What a request is checked against before it is admitted.
 #[derive(Clone, Debug)]
-pub(crate) struct Front {
+pub struct Front {
     /// Who may come.
-    pub(crate) verifier: Verifier,
+    pub verifier: Verifier,
     /// From which web pages.
-    pub(crate) cors: Cors,
+    pub cors: Cors,
     /// What can be asked for.
-    pub(crate) menu: Menu,
+    pub menu: Menu,
 }
 
 /// The models on offer.
 #[derive(Clone, Debug)]
-pub(crate) struct Menu {
+pub struct Menu {
     /// All of them, with their prices.
-    pub(crate) prices: ModelPrices,
+    pub prices: ModelPrices,
     /// The one that answers a request that names none; one of `prices`.
-    pub(crate) default: ModelPrice,
+    pub default: ModelPrice,
     /// The most tokens that an answer may have, whatever its model could.
-    pub(crate) output_max: Tokens,
+    pub output_max: Tokens,
 }
 
 /// The function's configuration.
-pub(crate) struct Config {
+pub struct Config {
     /// The ledger's table.
-    pub(crate) table: DynamoSettings,
+    pub table: DynamoSettings,
     /// The plans in force.
-    pub(crate) plans: Plans,
+    pub plans: Plans,
     /// Who answers.
-    pub(crate) provider: ProviderSettings,
+    pub provider: ProviderSettings,
     /// What is checked first.
-    pub(crate) front: Front,
+    pub front: Front,
 }
 
 /// What comes from variables alone, before the files that they name are read.
@@ -71,7 +71,7 @@ impl Config {
     ///
     /// # Errors
     /// Everything that is missing or malformed.
-    pub(crate) fn from_env() -> anyhow::Result<Self> {
+    pub fn from_env() -> anyhow::Result<Self> {
         Self::read(Env::read())
     }
 

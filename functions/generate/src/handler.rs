@@ -5,10 +5,10 @@ use crate::{
     config::Front,
     parse::{self, Wish},
     prompts,
-    pump::{self, Deadlines, Pump},
+    pump::{Closing, Deadlines, Pump},
     wire::{self, AnswerBody},
 };
-use domain::{Demand, Timestamp, Tokens, UserId};
+use domain::{Demand, HoldId, Timestamp, Tokens, UserId};
 use edge::{
     drain::Drain,
     log::chain,
@@ -33,27 +33,39 @@ const OUTPUT_TOKENS_MIN: u32 = 64;
 const MS_PER_S: u64 = 1_000;
 const TOO_MANY_REQUESTS: u16 = 429;
 
+/// What a request reads from outside while it works: time and chance. Given, so that a simulation can give its own.
+#[derive(Clone)]
+pub struct Outside {
+    /// The instant that it is.
+    pub now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    /// An id that no other hold has.
+    pub new_id: Arc<dyn Fn() -> HoldId + Send + Sync>,
+}
+
+impl Outside {
+    /// The machine's clock and its source of randomness.
+    pub fn real() -> Self {
+        Self { now: Arc::new(edge::clock::now), new_id: Arc::new(edge::ids::new_hold_id) }
+    }
+}
+
 /// The function. Clones share connections and cache.
 #[derive(Clone)]
-pub(crate) struct Generate<S> {
+pub struct Generate<S> {
     ledger: Ledger<S>,
     provider: openai::Client,
     front: Arc<Front>,
+    outside: Outside,
 }
 
 impl<S: Store + Clone + 'static> Generate<S> {
     /// A function over this ledger and provider.
-    pub(crate) fn new(ledger: Ledger<S>, provider: openai::Client, front: Front) -> Self {
-        Self { ledger, provider, front: Arc::new(front) }
+    pub fn new(ledger: Ledger<S>, provider: openai::Client, front: Front, outside: Outside) -> Self {
+        Self { ledger, provider, front: Arc::new(front), outside }
     }
 
     /// Answers one request. What outlives the answer runs on `drain`.
-    pub(crate) async fn handle(
-        &self,
-        request: Request,
-        drain: &Drain,
-        now: Timestamp,
-    ) -> Response<AnswerBody> {
+    pub async fn handle(&self, request: Request, drain: &Drain, now: Timestamp) -> Response<AnswerBody> {
         let cors = &self.front.cors;
         let mut response = match *request.method() {
             _ if request::path(&request) != PATH => Problem::not_found().into_response(),
@@ -93,7 +105,7 @@ impl<S: Store + Clone + 'static> Generate<S> {
     ///
     /// # Errors
     /// The limit that refused; or that the store or the provider does not answer, with nothing consumed.
-    pub(crate) async fn generate(
+    pub async fn generate(
         &self,
         user: &UserId,
         wish: &Wish,
@@ -102,21 +114,24 @@ impl<S: Store + Clone + 'static> Generate<S> {
         now: Timestamp,
     ) -> Result<Response<AnswerBody>, Problem> {
         let (system, prompt) = (wish.kind.system(), prompts::delimited(wish.prompt.as_str()));
-        let demand = self.demand(wish, openai::prompt_bound(system, &prompt));
-        let new_id = &edge::ids::new_hold_id;
+        let demand = self.demand(wish);
+        let new_id = &*self.outside.new_id;
         let admitted = self.ledger.admit(user, &demand, &wish.model, deadlines.hold_ms, new_id, now).await;
         let hold = admitted.map_err(|error| not_admitted(&error, user, now))?;
         tracing::info!(%user, id = %hold.id(), kind = wish.kind.as_str(), prompts = prompts::VERSION,
             model = %wish.model.model, held = hold.size().total().get(), clamped = hold.clamped(), "admitted");
         let question =
             ChatRequest { model: &wish.model, system, user: &prompt, output_cap: hold.size().output };
-        let (hold, stream) = self.call(hold, &question, deadlines).await?;
-        let (pump, chunks) = Pump::new(self.ledger.clone(), hold, wish.model.clone(), stream, deadlines);
+        let closing = Closing { ledger: self.ledger.clone(), deadlines, now: Arc::clone(&self.outside.now) };
+        let (hold, stream) = self.call(hold, &question, &closing).await?;
+        let (pump, chunks) = Pump::new(closing, hold, wish.model.clone(), stream);
         drain.spawn(pump.run());
         Ok(wire::streamed(chunks))
     }
 
-    fn demand(&self, wish: &Wish, prompt_most: Tokens) -> Demand {
+    /// The most that a request can take, and the least that it is worth answering with.
+    pub fn demand(&self, wish: &Wish) -> Demand {
+        let prompt_most = openai::prompt_bound(wish.kind.system(), &prompts::delimited(wish.prompt.as_str()));
         let output_most = self.front.menu.output_max.min(wish.model.output_max);
         Demand {
             prompt_most,
@@ -132,16 +147,16 @@ impl<S: Store + Clone + 'static> Generate<S> {
         &self,
         hold: OpenHold,
         question: &ChatRequest<'_>,
-        deadlines: Deadlines,
+        closing: &Closing<S>,
     ) -> Result<(OpenHold, ChatStream), Problem> {
-        let answer = timeout_at(deadlines.cut_by, self.provider.stream(question)).await;
+        let answer = timeout_at(closing.deadlines.cut_by, self.provider.stream(question)).await;
         let error = match answer.unwrap_or(Err(CallError::Timeout)) {
             Ok(stream) => return Ok((hold, stream)),
             Err(error) => error,
         };
         tracing::error!(error = chain(&error), may_have_cost = error.may_have_cost(),
             user = %hold.user(), id = %hold.id(), model = %question.model.model, "the provider did not answer");
-        pump::void(&self.ledger, hold, deadlines).await;
+        closing.void(hold).await;
         Err(provider_unavailable(&error))
     }
 }

@@ -1,15 +1,9 @@
-#![doc = include_str!("../README.md")]
+//! The Lambda function: one event is one request, answered as a stream.
 
-mod config;
-mod handler;
-mod parse;
-mod prompts;
-mod pump;
-#[cfg(test)]
-mod tests;
-mod wire;
-
-use crate::{config::Config, handler::Generate};
+use generate::{
+    config::Config,
+    handler::{Generate, Outside},
+};
 use ledger::{DynamoStore, Ledger};
 
 #[tokio::main]
@@ -21,6 +15,7 @@ async fn main() -> anyhow::Result<()> {
         Ledger::new(store, config.plans),
         openai::Client::new(edge::http::client()?, config.provider),
         config.front,
+        Outside::real(),
     );
     let serve = move |request, drain| {
         let generate = generate.clone();

@@ -8,28 +8,28 @@ use http::{HeaderMap, header};
 use serde_json::{Map, Value};
 
 /// The longest body that is read, in bytes.
-pub(crate) const BODY_BYTES_MAX: usize = 64 * 1024;
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
 /// The longest prompt, in UTF-8 bytes.
-pub(crate) const PROMPT_BYTES_MAX: usize = 32_768;
+pub const PROMPT_BYTES_MAX: usize = 32_768;
 
 /// What is asked for.
 #[derive(Clone, Debug)]
-pub(crate) struct Wish {
+pub struct Wish {
     /// What kind of text.
-    pub(crate) kind: Kind,
+    pub kind: Kind,
     /// By which model, at which price.
-    pub(crate) model: ModelPrice,
+    pub model: ModelPrice,
     /// From what. Never logged.
-    pub(crate) prompt: Prompt,
+    pub prompt: Prompt,
 }
 
 /// The user's text: not blank, at most [`PROMPT_BYTES_MAX`]. Prints its length only.
 #[derive(Clone)]
-pub(crate) struct Prompt(String);
+pub struct Prompt(String);
 
 impl Prompt {
     /// The text.
-    pub(crate) fn as_str(&self) -> &str {
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -44,7 +44,7 @@ impl std::fmt::Debug for Prompt {
 ///
 /// # Errors
 /// What is wrong with it, in the order: content type, size, JSON, prompt, type, model.
-pub(crate) fn parse(headers: &HeaderMap, body: &[u8], menu: &Menu) -> Result<Wish, Problem> {
+pub fn parse(headers: &HeaderMap, body: &[u8], menu: &Menu) -> Result<Wish, Problem> {
     if !is_json(headers) {
         let detail = "Send the request with the header `content-type: application/json`.";
         return Err(Problem::new(Code::UnsupportedMediaType, detail));

@@ -2,11 +2,11 @@
 //! can tell what it is to work on from what it is to do.
 
 /// The version of the texts below, logged with every request; raised by every change.
-pub(crate) const VERSION: u32 = 1;
+pub const VERSION: u32 = 1;
 
 /// What kind of text is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// The user's text, better written.
     Rewrite,
     /// A description of a product from notes on it.
@@ -17,10 +17,10 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All of them.
-    pub(crate) const ALL: [Self; 3] = [Self::Rewrite, Self::ProductDescription, Self::SocialPost];
+    pub const ALL: [Self; 3] = [Self::Rewrite, Self::ProductDescription, Self::SocialPost];
 
     /// The field `type` as it is on the wire.
-    pub(crate) const fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Rewrite => "rewrite",
             Self::ProductDescription => "product_description",
@@ -29,12 +29,12 @@ impl Kind {
     }
 
     /// The kind of this name.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == text)
     }
 
     /// What the model is told to do.
-    pub(crate) const fn system(self) -> &'static str {
+    pub const fn system(self) -> &'static str {
         match self {
             Self::Rewrite => concat!(
                 "You are an editor. Rewrite the user's text so that it is clear, correct and concise. Keep its ",
@@ -59,6 +59,6 @@ impl Kind {
 }
 
 /// The user's text, delimited.
-pub(crate) fn delimited(prompt: &str) -> String {
+pub fn delimited(prompt: &str) -> String {
     format!("<text>\n{prompt}\n</text>")
 }

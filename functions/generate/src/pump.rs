@@ -7,10 +7,10 @@
 use crate::wire;
 use bytes::Bytes;
 use domain::{Classes, ModelPrice, Receipt, Timestamp, Tokens, Usage};
-use edge::{clock, log::chain};
+use edge::log::chain;
 use ledger::{Ledger, OpenHold, Store};
 use openai::{ChatStream, Event, FinishReason, StreamError};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
@@ -34,22 +34,22 @@ const INVOCATION_MS_DEFAULT: u64 = 300_000;
 
 /// By when what has to have happened.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Deadlines {
+pub struct Deadlines {
     /// The provider is cut.
-    pub(crate) cut_by: Instant,
+    pub cut_by: Instant,
     /// The settle has to be through.
-    pub(crate) settled_by: Instant,
+    pub settled_by: Instant,
     /// How long a hold lives, in milliseconds from now.
-    pub(crate) hold_ms: u64,
+    pub hold_ms: u64,
     /// How long a client may take nothing.
-    pub(crate) stall: Duration,
+    pub stall: Duration,
     /// After how much silence of the provider a comment is sent.
-    pub(crate) keep_alive_after: Duration,
+    pub keep_alive_after: Duration,
 }
 
 impl Deadlines {
     /// Those of an invocation that is killed at `killed_at`; none if there is no time to answer and settle.
-    pub(crate) fn of(killed_at: Option<Timestamp>, now: Timestamp) -> Option<Self> {
+    pub fn of(killed_at: Option<Timestamp>, now: Timestamp) -> Option<Self> {
         let left_ms = killed_at.map_or(INVOCATION_MS_DEFAULT, |at| at.ms_since(now));
         let answer_ms = left_ms.checked_sub(SETTLE_MARGIN_MS).filter(|ms| *ms >= ANSWER_MS_MIN)?;
         let settle_ms = left_ms.saturating_sub(LAST_WORDS_MS);
@@ -112,34 +112,40 @@ enum End {
     OutOfTime,
 }
 
+/// Ends holds in the ledger, by the invocation's deadline.
+pub(crate) struct Closing<S> {
+    pub(crate) ledger: Ledger<S>,
+    pub(crate) deadlines: Deadlines,
+    /// The clock.
+    pub(crate) now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+}
+
 /// One answer on its way from the provider to the client and into the ledger.
 pub(crate) struct Pump<S> {
-    ledger: Ledger<S>,
+    closing: Closing<S>,
     hold: OpenHold,
     price: ModelPrice,
     stream: ChatStream,
     listener: Listener,
-    deadlines: Deadlines,
 }
 
 impl<S: Store> Pump<S> {
     /// A pump for one answer, and the chunks that it will send. It must be run: dropping it leaves the hold to its expiry.
     pub(crate) fn new(
-        ledger: Ledger<S>,
+        closing: Closing<S>,
         hold: OpenHold,
         price: ModelPrice,
         stream: ChatStream,
-        deadlines: Deadlines,
     ) -> (Self, mpsc::Receiver<Bytes>) {
-        let (listener, chunks) = Listener::new(deadlines);
-        (Self { ledger, hold, price, stream, listener, deadlines }, chunks)
+        let (listener, chunks) = Listener::new(closing.deadlines);
+        (Self { closing, hold, price, stream, listener }, chunks)
     }
 
     /// Runs it to its end: start, text, settle, finish or error, in this order.
     pub(crate) async fn run(mut self) {
         self.listener.send(wire::start(self.hold.id())).await;
         let end = self.pour().await;
-        let Self { ledger, hold, price, stream, listener, deadlines } = self;
+        let Self { closing, hold, price, stream, listener } = self;
         let clamped = hold.clamped();
         let served = stream.estimate();
         // Only a closed connection makes a provider stop, and stop charging.
@@ -148,7 +154,7 @@ impl<S: Store> Pump<S> {
         let chunk = match end {
             End::Complete(reason, usage) => {
                 let usage = usage.map_or(Usage::Estimated(served), Usage::Exact);
-                let receipt = settle(&ledger, hold, usage, &price, deadlines).await;
+                let receipt = closing.settle(hold, usage, &price).await;
                 if whole {
                     wire::finish(reason, &usage, clamped, receipt.as_ref())
                 } else {
@@ -158,14 +164,14 @@ impl<S: Store> Pump<S> {
             End::Failed(error) => {
                 tracing::warn!(error = chain(&error), user = %hold.user(), id = %hold.id(),
                     output_tokens_served = served.completion().get(), "the provider's answer ended before its end");
-                give_back_or_settle(&ledger, hold, served, &price, deadlines).await;
+                closing.give_back_or_settle(hold, served, &price).await;
                 wire::error(
                     "The answer was cut short. You pay for the prompt and for what was written, if anything was.",
                 )
             }
             End::OutOfTime => {
                 tracing::warn!(user = %hold.user(), id = %hold.id(), "the answer took too long and was cut");
-                give_back_or_settle(&ledger, hold, served, &price, deadlines).await;
+                closing.give_back_or_settle(hold, served, &price).await;
                 wire::error(
                     "The answer took too long and was cut. You pay for the prompt and for what was written, if anything was.",
                 )
@@ -179,8 +185,9 @@ impl<S: Store> Pump<S> {
     async fn pour(&mut self) -> End {
         let mut reason = FinishReason::Other;
         let mut usage = None;
-        while Instant::now() < self.deadlines.cut_by {
-            let until = self.deadlines.cut_by.min(Instant::now() + self.deadlines.keep_alive_after);
+        let Deadlines { cut_by, keep_alive_after, .. } = self.closing.deadlines;
+        while Instant::now() < cut_by {
+            let until = cut_by.min(Instant::now() + keep_alive_after);
             match timeout_at(until, self.stream.next()).await {
                 Err(_) => self.listener.send(wire::KEEP_ALIVE).await,
                 Ok(Some(Ok(Event::Text(text)))) => self.listener.send(wire::delta(&text)).await,
@@ -196,60 +203,51 @@ impl<S: Store> Pump<S> {
     }
 }
 
-/// An answer that ended before its first text served nothing, so nothing is charged, whatever it may have cost. What was
-/// served before any other end is.
-async fn give_back_or_settle<S: Store>(
-    ledger: &Ledger<S>,
-    hold: OpenHold,
-    served: Classes,
-    price: &ModelPrice,
-    deadlines: Deadlines,
-) {
-    if served.completion() == Tokens::ZERO {
-        tracing::warn!(user = %hold.user(), id = %hold.id(), may_have_cost = true, "nothing was served; void");
-        void(ledger, hold, deadlines).await;
-    } else {
-        settle(ledger, hold, Usage::Estimated(served), price, deadlines).await;
-    }
-}
-
-/// Settles by the deadline. Usage that could not be stored is money lost: its line is what an alarm is set on.
-async fn settle<S: Store>(
-    ledger: &Ledger<S>,
-    hold: OpenHold,
-    usage: Usage,
-    price: &ModelPrice,
-    deadlines: Deadlines,
-) -> Option<Receipt> {
-    let (user, id) = (hold.user().clone(), hold.id().clone());
-    let tokens = usage.classes().total().get();
-    let settled = timeout_at(deadlines.settled_by, ledger.settle(hold, usage, price, clock::now())).await;
-    match settled {
-        Ok(Ok(receipt)) => {
-            tracing::info!(%user, %id, model = %price.model, tokens, charged = receipt.charged.get(),
-                absorbed = receipt.absorbed.get(), cost_nano_usd = receipt.cost.get(),
-                estimated = matches!(usage, Usage::Estimated(_)), "settled");
-            Some(receipt)
-        }
-        Ok(Err(error)) => {
-            tracing::error!(alarm = "usage_lost", error = chain(&error), %user, %id, tokens, "not settled");
-            None
-        }
-        Err(_) => {
-            tracing::error!(alarm = "usage_lost", error = "out of time", %user, %id, tokens, "not settled");
-            None
+impl<S: Store> Closing<S> {
+    /// An answer that ended before its first text served nothing, so nothing is charged, whatever it may have cost. What was
+    /// served before any other end is.
+    async fn give_back_or_settle(&self, hold: OpenHold, served: Classes, price: &ModelPrice) {
+        if served.completion() == Tokens::ZERO {
+            tracing::warn!(user = %hold.user(), id = %hold.id(), may_have_cost = true, "nothing was served; void");
+            self.void(hold).await;
+        } else {
+            self.settle(hold, Usage::Estimated(served), price).await;
         }
     }
-}
 
-/// Takes back a request that was never served. Where that fails, the hold's expiry does it, later.
-pub(crate) async fn void<S: Store>(ledger: &Ledger<S>, hold: OpenHold, deadlines: Deadlines) {
-    let (user, id) = (hold.user().clone(), hold.id().clone());
-    match timeout_at(deadlines.settled_by, ledger.void(hold, clock::now())).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => {
-            tracing::error!(error = chain(&error), %user, %id, "not voided; its hold will expire");
+    /// Settles. Usage that could not be stored is money lost: its line is what an alarm is set on.
+    async fn settle(&self, hold: OpenHold, usage: Usage, price: &ModelPrice) -> Option<Receipt> {
+        let (user, id) = (hold.user().clone(), hold.id().clone());
+        let tokens = usage.classes().total().get();
+        let settle = self.ledger.settle(hold, usage, price, (self.now)());
+        match timeout_at(self.deadlines.settled_by, settle).await {
+            Ok(Ok(receipt)) => {
+                tracing::info!(%user, %id, model = %price.model, tokens, charged = receipt.charged.get(),
+                    absorbed = receipt.absorbed.get(), cost_nano_usd = receipt.cost.get(),
+                    estimated = matches!(usage, Usage::Estimated(_)), "settled");
+                Some(receipt)
+            }
+            Ok(Err(error)) => {
+                tracing::error!(alarm = "usage_lost", error = chain(&error), %user, %id, tokens, "not settled");
+                None
+            }
+            Err(_) => {
+                tracing::error!(alarm = "usage_lost", error = "out of time", %user, %id, tokens, "not settled");
+                None
+            }
         }
-        Err(_) => tracing::error!(error = "out of time", %user, %id, "not voided; its hold will expire"),
+    }
+
+    /// Takes back a request that was never served. Where that fails, the hold's expiry does it, later.
+    pub(crate) async fn void(&self, hold: OpenHold) {
+        let (user, id) = (hold.user().clone(), hold.id().clone());
+        let void = self.ledger.void(hold, (self.now)());
+        match timeout_at(self.deadlines.settled_by, void).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::error!(error = chain(&error), %user, %id, "not voided; its hold will expire");
+            }
+            Err(_) => tracing::error!(error = "out of time", %user, %id, "not voided; its hold will expire"),
+        }
     }
 }

@@ -145,7 +145,7 @@ fn events(chunks: &[Chunk<'_>]) -> Bytes {
 /// The body of an answer: whole, or as a pump writes it. It never ends in an error, which Lambda would write into the
 /// stream as text.
 #[derive(Debug)]
-pub(crate) enum AnswerBody {
+pub enum AnswerBody {
     /// All there is.
     Whole(Option<Bytes>),
     /// What the pump sends, until it drops its end.

@@ -10,15 +10,15 @@ use std::path::PathBuf;
 use stripe::{Secret, Settings};
 
 /// The function's configuration.
-pub(crate) struct Config {
+pub struct Config {
     /// The ledger's table.
-    pub(crate) table: DynamoSettings,
+    pub table: DynamoSettings,
     /// The plans and how Stripe names their prices.
-    pub(crate) book: PlanBook,
+    pub book: PlanBook,
     /// Stripe.
-    pub(crate) stripe: Settings,
+    pub stripe: Settings,
     /// The endpoint's signing secrets, at least one.
-    pub(crate) secrets: Vec<Secret>,
+    pub secrets: Vec<Secret>,
 }
 
 /// What comes from variables alone, before the file that they name is read.
@@ -34,7 +34,7 @@ impl Config {
     ///
     /// # Errors
     /// Everything that is missing or malformed.
-    pub(crate) fn from_env() -> anyhow::Result<Self> {
+    pub fn from_env() -> anyhow::Result<Self> {
         let Variables { table, stripe, secrets, plans_file } = Variables::read(Env::read())?;
         let book = PlanBook::load(plans_file.as_deref()).context("the plans cannot be used")?;
         Ok(Self { table, book, stripe, secrets })

@@ -23,7 +23,7 @@ const KINDS: [&str; 3] =
 
 /// The function. Clones share connections.
 #[derive(Clone)]
-pub(crate) struct Webhook<S> {
+pub struct Webhook<S> {
     accounts: Accounts<S>,
     secrets: Arc<[Secret]>,
 }
@@ -36,12 +36,13 @@ struct Received {
 }
 
 impl<S: Store> Webhook<S> {
-    pub(crate) fn new(accounts: Accounts<S>, secrets: Vec<Secret>) -> Self {
+    /// A function over these accounts; a delivery is good if any of `secrets` signed it.
+    pub fn new(accounts: Accounts<S>, secrets: Vec<Secret>) -> Self {
         Self { accounts, secrets: secrets.into() }
     }
 
     /// Answers one request.
-    pub(crate) async fn handle(&self, request: Request, now: Timestamp) -> Response<Body> {
+    pub async fn handle(&self, request: Request, now: Timestamp) -> Response<Body> {
         let outcome = if request::path(&request) != PATH {
             Err(Problem::not_found())
         } else if *request.method() != Method::POST {

@@ -1,16 +1,9 @@
-#![doc = include_str!("../README.md")]
+//! The Lambda function: one event is one delivery of Stripe's.
 
-mod config;
-mod decide;
-mod handler;
-mod sync;
-#[cfg(test)]
-mod tests;
-
-use crate::{config::Config, handler::Webhook, sync::Accounts};
 use anyhow::Context;
 use ledger::{DynamoStore, Ledger};
 use stripe::Stripe;
+use webhook::{config::Config, handler::Webhook, sync::Accounts};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {

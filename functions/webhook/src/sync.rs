@@ -19,7 +19,7 @@ const ROUNDS_MAX: u32 = 4;
 
 /// What became of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Synced {
+pub enum Synced {
     /// It is in line with the subscription, now or already.
     InLine,
     /// The subscription names no user.
@@ -28,7 +28,7 @@ pub(crate) enum Synced {
 
 /// Why an account may not be in line.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum SyncError {
+pub enum SyncError {
     /// Stripe did not show the subscription.
     #[error("the subscription could not be fetched")]
     Stripe(#[from] SubscriptionError),
@@ -45,19 +45,23 @@ pub(crate) enum SyncError {
 
 /// The accounts. Clones share connections.
 #[derive(Clone)]
-pub(crate) struct Accounts<S> {
+pub struct Accounts<S> {
     ledger: Ledger<S>,
     stripe: Stripe,
     book: Arc<PlanBook>,
 }
 
 impl<S: Store> Accounts<S> {
-    pub(crate) fn new(ledger: Ledger<S>, stripe: Stripe, book: PlanBook) -> Self {
+    /// The accounts that this ledger keeps, of this Stripe's customers.
+    pub fn new(ledger: Ledger<S>, stripe: Stripe, book: PlanBook) -> Self {
         Self { ledger, stripe, book: Arc::new(book) }
     }
 
     /// Brings the account of this subscription's user in line with it.
-    pub(crate) async fn sync(&self, id: &SubscriptionId, now: Timestamp) -> Result<Synced, SyncError> {
+    ///
+    /// # Errors
+    /// When Stripe or the ledger does not answer, or both went on changing: Stripe has to deliver again.
+    pub async fn sync(&self, id: &SubscriptionId, now: Timestamp) -> Result<Synced, SyncError> {
         // This answer says whose account it is about, and nothing else: it is older than the reading of the account.
         let Some(user) = self.stripe.subscription(id).await?.user else { return Ok(Synced::NoUser) };
         for _ in 0..ROUNDS_MAX {

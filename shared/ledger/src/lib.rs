@@ -9,7 +9,7 @@ mod protocol;
 mod store;
 
 pub use dynamo::{DynamoSettings, DynamoStore};
-pub use memory::MemoryStore;
+pub use memory::{Kept, MemoryStore};
 pub use protocol::{AdmitError, ChangeError, Ledger, OpenHold, SettleError, Standing, Unavailable};
 pub use store::{
     AdmitAnswer, AdmitFailure, Changed, Cursor, Fault, Loaded, MeterKey, PAGE_MAX, Page, SHARDS, Store,

@@ -1,4 +1,5 @@
-//! The port in memory: the domain's own transitions under one lock. For tests and simulation; it forgets everything.
+//! The port in memory: the domain's own transitions under one lock. For tests and simulation, which may look at everything in
+//! it, and plant what should not be there; it forgets everything.
 
 use crate::store::{
     AdmitAnswer, AdmitFailure, Changed, Cursor, Loaded, MeterKey, PAGE_MAX, Page, Store, StoreError, shard_of,
@@ -12,12 +13,17 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-#[derive(Default)]
-struct Kept {
-    accounts: BTreeMap<UserId, Account>,
-    meters: BTreeMap<MeterKey, Meter>,
-    receipts: BTreeMap<(MeterKey, HoldId), Receipt>,
-    reports: BTreeMap<(MeterKey, u64), (ReportRow, RowFate)>,
+/// Everything that a store in memory keeps.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// Accounts by user.
+    pub accounts: BTreeMap<UserId, Account>,
+    /// Meters by user and period.
+    pub meters: BTreeMap<MeterKey, Meter>,
+    /// Receipts by their meter and id.
+    pub receipts: BTreeMap<(MeterKey, HoldId), Receipt>,
+    /// Report items by their meter and number.
+    pub reports: BTreeMap<(MeterKey, u64), (ReportRow, RowFate)>,
 }
 
 /// A ledger's store in memory. Clones share what they keep.
@@ -47,7 +53,8 @@ impl MemoryStore {
         self.kept().meters.values().cloned().collect()
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    /// Everything in it. Whoever holds the answer keeps everybody else waiting.
+    pub fn kept(&self) -> MutexGuard<'_, Kept> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -25,12 +25,27 @@ const EVENT_STREAM: &str = "text/event-stream";
 pub struct Client {
     http: reqwest::Client,
     settings: Settings,
+    /// A function of a test that answers instead of a connection.
+    #[cfg(feature = "testing")]
+    memory: Option<crate::testing::Memory>,
 }
 
 impl Client {
     /// A client. `http` must not follow redirects, since requests carry the key, and brings the limit on connecting.
     pub fn new(http: reqwest::Client, settings: Settings) -> Self {
-        Self { http, settings }
+        Self {
+            http,
+            settings,
+            #[cfg(feature = "testing")]
+            memory: None,
+        }
+    }
+
+    /// The same client, whose requests a function of the test answers, without a connection.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn in_memory(self, memory: crate::testing::Memory) -> Self {
+        Self { memory: Some(memory), ..self }
     }
 
     /// Asks, and waits for the head of the answer, so that a caller can still answer with an error of its own.
@@ -44,7 +59,8 @@ impl Client {
         if let Some(key) = &self.settings.api_key {
             post = post.header(AUTHORIZATION, key.authorization());
         }
-        let answer = timeout_at(first_text_by, post.json(&Body::from(request)).send()).await;
+        let post = post.json(&Body::from(request)).build().map_err(not_sent)?;
+        let answer = timeout_at(first_text_by, self.execute(post)).await;
         let response = answer.map_err(|_| CallError::Timeout)?.map_err(not_sent)?;
         if !response.status().is_success() {
             return Err(refusal(response, first_text_by).await);
@@ -54,6 +70,14 @@ impl Client {
         }
         let prompt = estimate(request.system, request.user, 0);
         Ok(ChatStream::new(response, timeouts, first_text_by, prompt))
+    }
+
+    async fn execute(&self, request: reqwest::Request) -> reqwest::Result<Response> {
+        #[cfg(feature = "testing")]
+        if let Some(memory) = &self.memory {
+            return Ok(memory.answer(request).await);
+        }
+        self.http.execute(request).await
     }
 }
 

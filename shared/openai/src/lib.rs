@@ -8,6 +8,8 @@ mod request;
 mod settings;
 mod sse;
 mod stream;
+#[cfg(feature = "testing")]
+pub mod testing;
 #[cfg(test)]
 mod tests;
 

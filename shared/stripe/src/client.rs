@@ -54,6 +54,9 @@ pub enum InvalidSettings {
 pub struct Stripe {
     client: async_stripe::Client,
     timeout: Duration,
+    /// A function of a test that answers instead of a connection.
+    #[cfg(feature = "testing")]
+    memory: Option<crate::testing::Memory>,
 }
 
 impl Stripe {
@@ -73,7 +76,19 @@ impl Stripe {
             builder = builder.url(url);
         }
         let client = builder.build().map_err(|error| InvalidSettings::Unusable(error.to_string()))?;
-        Ok(Self { client, timeout: TIMEOUT })
+        Ok(Self {
+            client,
+            timeout: TIMEOUT,
+            #[cfg(feature = "testing")]
+            memory: None,
+        })
+    }
+
+    /// The same client, whose requests a function of the test answers, without a connection.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn in_memory(self, memory: crate::testing::Memory) -> Self {
+        Self { memory: Some(memory), ..self }
     }
 
     /// The same client with another limit for each call.
@@ -94,6 +109,10 @@ impl Stripe {
             StripeMethod::Post | StripeMethod::Delete => RequestStrategy::Idempotent(fresh_key()?),
         };
         let request = request.request_strategy(strategy).timeout(self.timeout);
+        #[cfg(feature = "testing")]
+        if let Some(memory) = &self.memory {
+            return request.send(memory).await.map_err(Failure::from);
+        }
         request.send(&self.client).await.map_err(Failure::from)
     }
 }

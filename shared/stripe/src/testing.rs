@@ -1,14 +1,20 @@
-//! A scripted HTTP peer on a loopback port, for tests only: it records each request and answers as it is told, which
-//! includes not answering. It knows nothing of Stripe; the test that scripts it does.
+//! What stands where Stripe would, for tests only: a scripted HTTP peer on a loopback port, which records each request and
+//! answers as it is told, and a transport in memory for tests under a virtual clock. Both can be told not to answer. Neither
+//! knows anything of Stripe; the test that scripts it does.
 
 use crate::client::Secret;
 use crate::webhook::mac;
+use async_stripe::StripeError;
 use hmac::Mac;
 use std::{
     collections::BTreeMap,
+    fmt,
+    future::{Future, pending},
     io,
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
 };
+use stripe_client_core::{CustomizedStripeRequest, RequestStrategy, StripeClient, StripeMethod};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -91,6 +97,67 @@ impl Peer {
     /// Every request so far.
     pub fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A transport that is a function. Clones share it.
+#[derive(Clone)]
+pub struct Memory(Arc<Answering>);
+
+type Answering = dyn Fn(Request) -> Pin<Box<dyn Future<Output = Reply> + Send>> + Send + Sync;
+
+impl Memory {
+    /// Answers every request as `answer` says. A connection that is [`Reply::Cut`] is lost after the request was sent.
+    pub fn new<F>(answer: impl Fn(Request) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Reply> + Send + 'static,
+    {
+        Self(Arc::new(move |request| Box::pin(answer(request))))
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Memory(..)")
+    }
+}
+
+impl StripeClient for Memory {
+    type Err = StripeError;
+
+    /// What the library's own client makes of an answer, without the connection.
+    async fn execute(&self, request: CustomizedStripeRequest) -> Result<bytes::Bytes, StripeError> {
+        let (request, config) = request.into_pieces();
+        let key = config.request_strategy.as_ref().and_then(RequestStrategy::get_key);
+        let headers = key.map(|key| ("idempotency-key".to_owned(), key.as_str().to_owned()));
+        let body = request.body.unwrap_or_default();
+        let request = Request {
+            method: match request.method {
+                StripeMethod::Get => "GET".to_owned(),
+                StripeMethod::Post => "POST".to_owned(),
+                StripeMethod::Delete => "DELETE".to_owned(),
+            },
+            path: format!("/v1{}", request.path),
+            query: fields(&request.query.unwrap_or_default()),
+            headers: headers.into_iter().collect(),
+            form: fields(&body),
+            body,
+        };
+        let answer = (self.0)(request);
+        let reply = match config.timeout {
+            Some(timeout) => tokio::time::timeout(timeout, answer).await.unwrap_or(Reply::Hang),
+            None => answer.await,
+        };
+        match (reply, config.timeout) {
+            (Reply::Answer(status, body), _) if (200..300).contains(&status) => Ok(body.into()),
+            (Reply::Answer(status, body), _) => Err(match miniserde::json::from_str(&body) {
+                Ok(stripe_shared::Error { error }) => StripeError::Stripe(error, status),
+                Err(_) => StripeError::JSONDeserialize("not an error of Stripe's".into()),
+            }),
+            (Reply::Cut, _) => Err(StripeError::ClientError("connection lost".into())),
+            (Reply::Hang, Some(_)) => Err(StripeError::Timeout),
+            (Reply::Hang, None) => pending().await,
+        }
     }
 }
 

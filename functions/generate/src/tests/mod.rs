@@ -7,7 +7,7 @@ mod upstream;
 
 use crate::{
     config::{Front, Menu},
-    handler::Generate,
+    handler::{Generate, Outside},
     parse,
     pump::Deadlines,
     wire::AnswerBody,
@@ -69,7 +69,13 @@ impl World {
         let ledger = Ledger::new(store.clone(), PlanBook::built_in().unwrap().plans().clone());
         let client = openai::Client::new(edge::http::client().unwrap(), provider);
         let user = UserId::parse("user_1").unwrap();
-        Self { generate: Generate::new(ledger, client, front), store, upstream, drain: Drain::new(), user }
+        Self {
+            generate: Generate::new(ledger, client, front, Outside::real()),
+            store,
+            upstream,
+            drain: Drain::new(),
+            user,
+        }
     }
 
     /// A request of a user who is signed in.
