@@ -1,0 +1,467 @@
+//! Who acts: users with requests, instances of the function that serve them, reporters, deliveries of webhooks, and people
+//! who change what they pay for. All of them run the functions' own code.
+
+use crate::simulation::{
+    bus, checks, provider,
+    scenario::{HOUR_MS, Kind, Mishap},
+    store::SimStore,
+    stripe::{self, Subscription},
+    world::{Process, World},
+};
+use clerk::{Settings as ClerkSettings, Verifier, VerifyingKey};
+use domain::{Account, Demand, HoldId, SubscriptionId, Timestamp, Tokens, UserId};
+use edge::{cors::Cors, drain::Drain, models};
+use generate::{
+    config::{Front, Menu},
+    handler::{Generate, Outside},
+    parse::{self, Wish},
+    pump::Deadlines,
+    wire::AnswerBody,
+};
+use http::{HeaderMap, HeaderValue, Response, header};
+use http_body_util::BodyExt;
+use ledger::Ledger;
+use openai::{BaseUrl, Timeouts};
+use reporter::run::{Deps, Pace, StripeMeter};
+use serde_json::Value;
+use std::{
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use webhook::sync::Accounts;
+
+/// The function's time-out, in milliseconds.
+const FUNCTION_MS: u64 = 60_000;
+/// The reporter's, in milliseconds.
+const REPORTER_MS: u64 = 15 * 60_000;
+/// How long Stripe waits for a webhook's answer, in milliseconds.
+const DELIVERY_MS: u64 = 20_000;
+/// How often a webhook is delivered before this counts as a violation.
+const DELIVERIES_MAX: u32 = 400;
+/// How often the reporter runs once nothing goes wrong any more, hourly: beyond the day that Stripe remembers.
+const LAST_RUNS_MAX: u32 = 40;
+/// Longer than the last write that is still on its way can take, and than every hold, in milliseconds.
+const QUIET_MS: u64 = 2 * HOUR_MS;
+/// The most that an answer may have, in tokens: close to the least that is worth asking for.
+const OUTPUT_MAX: u32 = 150;
+
+/// One request, as it was made.
+pub(crate) struct Asked {
+    pub(crate) number: u64,
+    pub(crate) user: UserId,
+    pub(crate) demand: Demand,
+    /// By the clock of the process that served it.
+    pub(crate) now: Timestamp,
+    /// How many states of the user there had been.
+    pub(crate) history_from: usize,
+    /// Whether the process died or was killed before the invocation had ended.
+    pub(crate) died: bool,
+}
+
+/// What came of it.
+pub(crate) enum Got {
+    Refused { code: String },
+    Stream { text: String, finish: Option<Finish> },
+    Nothing,
+}
+
+/// What a finished message says of itself.
+#[derive(Debug)]
+pub(crate) struct Finish {
+    pub(crate) receipt: String,
+    pub(crate) charged: Option<u64>,
+}
+
+/// One process of the function, with what is warm in it.
+struct Instance {
+    process: Arc<Process>,
+    ledger: Ledger<SimStore>,
+    provider: openai::Client,
+}
+
+impl Instance {
+    fn start(world: &Arc<World>, name: String) -> Arc<Self> {
+        let process = world.process(name);
+        let store = SimStore::new(world, &process);
+        let ledger = Ledger::new(store, world.scenario.book.plans().clone());
+        let settings = openai::Settings {
+            base_url: BaseUrl::parse("http://127.0.0.1:1/v1").unwrap(),
+            api_key: None,
+            timeouts: Timeouts { first_token_ms: 20_000, idle_ms: 25_000 },
+        };
+        let provider =
+            openai::Client::new(http_client(), settings).in_memory(provider::reached_by(world, &process));
+        Arc::new(Self { process, ledger, provider })
+    }
+
+    fn generate(&self, world: &Arc<World>, request: u64) -> Generate<SimStore> {
+        let (clock, process) = (Arc::clone(world), Arc::clone(&self.process));
+        let tried = AtomicU64::new(0);
+        let outside = Outside {
+            now: Arc::new(move || clock.clock(&process)),
+            new_id: Arc::new(move || {
+                let number = tried.fetch_add(1, Ordering::Relaxed);
+                HoldId::parse(&format!("{request}x{number}")).unwrap()
+            }),
+        };
+        Generate::new(self.ledger.clone(), self.provider.clone(), front().clone(), outside)
+    }
+}
+
+fn http_client() -> reqwest::Client {
+    static HTTP: OnceLock<reqwest::Client> = OnceLock::new();
+    HTTP.get_or_init(|| edge::http::client().unwrap()).clone()
+}
+
+fn front() -> &'static Front {
+    static FRONT: OnceLock<Front> = OnceLock::new();
+    FRONT.get_or_init(|| {
+        let prices = models::built_in().unwrap();
+        let default = prices.iter().next().unwrap().clone();
+        let origin = vec!["https://app.example.com".to_owned()];
+        let settings = ClerkSettings {
+            issuer: "https://clerk.example.com".to_owned(),
+            key: VerifyingKey::from_pem(include_str!("clerk_jwt_key.pem")).unwrap(),
+            authorized_parties: origin.clone(),
+        };
+        let menu = Menu { prices, default, output_max: Tokens::from_u32(OUTPUT_MAX) };
+        Front { verifier: Verifier::new(settings).unwrap(), cors: Cors::new(&origin).unwrap(), menu }
+    })
+}
+
+/// The processes that serve requests: one that died is replaced by the next request.
+struct Fleet(Mutex<Vec<Arc<Instance>>>, AtomicU64);
+
+impl Fleet {
+    fn new(world: &Arc<World>) -> Self {
+        let fleet = Self(Mutex::default(), AtomicU64::new(0));
+        let instances = (0..world.scenario.instances).map(|_| fleet.start(world)).collect();
+        *fleet.0.lock().unwrap() = instances;
+        fleet
+    }
+
+    fn start(&self, world: &Arc<World>) -> Arc<Instance> {
+        Instance::start(world, format!("generate-{}", self.1.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    fn any(&self, world: &Arc<World>) -> Arc<Instance> {
+        let slot = world.with(|inner| inner.dice.below(world.scenario.instances));
+        let slot = usize::try_from(slot).unwrap();
+        let current = self.0.lock().unwrap_or_else(PoisonError::into_inner)[slot].clone();
+        if !current.process.is_dead() {
+            return current;
+        }
+        let fresh = self.start(world);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)[slot] = Arc::clone(&fresh);
+        fresh
+    }
+}
+
+pub(crate) fn user(number: u64) -> UserId {
+    UserId::parse(&format!("user_{number}")).unwrap()
+}
+
+fn wish(world: &World, request: u64) -> Wish {
+    let length = world.with(|inner| inner.dice.pick(&[1, 50, 300]));
+    let prompt = format!("request-{request}; {}", "make it shine ".repeat(length));
+    let body = serde_json::json!({"prompt": prompt, "type": "rewrite"}).to_string();
+    let json = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+    parse::parse(&json, body.as_bytes(), &front().menu).unwrap()
+}
+
+/// One request from its beginning to where its invocation ends, or is ended.
+async fn request(world: Arc<World>, fleet: Arc<Fleet>, number: u64, user: UserId) -> (Asked, Got) {
+    let instance = fleet.any(&world);
+    let process = Arc::clone(&instance.process);
+    let generate = instance.generate(&world, number);
+    let wish = wish(&world, number);
+    let now = world.clock(&process);
+    let history = world.with(|inner| inner.journal.history.get(&user).map_or(0, Vec::len));
+    // The last state before the request began is the first that it can see.
+    let history_from = history.saturating_sub(1);
+    let demand = generate.demand(&wish);
+    let mut asked = Asked { number, user, demand, now, history_from, died: false };
+    let deadlines = Deadlines::of(Some(now.plus_ms(FUNCTION_MS)), now).unwrap();
+    let drain = Drain::new();
+    let invocation = async {
+        let answer = generate.generate(&asked.user, &wish, deadlines, &drain, now).await;
+        let got = match answer {
+            Ok(answer) => listen(&world, answer).await,
+            Err(problem) => {
+                let body = problem.into_response::<String>().into_body();
+                let body: Value = serde_json::from_str(&body).unwrap();
+                let code = body["code"].as_str().unwrap().to_owned();
+                world.trace(|| format!("request {number} is refused: {code}"));
+                world.saw(refused(&code));
+                checks::refusal_is_exact(&world, &asked, &body);
+                Got::Refused { code }
+            }
+        };
+        drain.drained().await;
+        got
+    };
+    let ended = timeout(Duration::from_millis(FUNCTION_MS), invocation).await;
+    if ended.is_err() && !process.is_dead() {
+        world.saw("a function was killed at its deadline");
+        world.trace(|| format!("{}: killed at its deadline", process.name));
+        process.kill();
+    }
+    asked.died = process.is_dead();
+    (asked, ended.unwrap_or(Got::Nothing))
+}
+
+fn refused(code: &str) -> &'static str {
+    match code {
+        "quota_exceeded" => "refused: quota_exceeded",
+        "spend_cap_reached" => "refused: spend_cap_reached",
+        "quota_held" => "refused: quota_held",
+        "concurrency" => "refused: concurrency",
+        "rate_limited" => "refused: rate_limited",
+        "store_unavailable" => "refused: store_unavailable",
+        "provider_unavailable" => "refused: provider_unavailable",
+        _ => "refused: otherwise",
+    }
+}
+
+/// A client that reads, slowly, or leaves.
+async fn listen(world: &World, answer: Response<AnswerBody>) -> Got {
+    let leaves = world.happens(Mishap::ClientLeaves);
+    let stalls = world.happens(Mishap::ClientStalls);
+    let patience = world.with(|inner| inner.dice.below(8));
+    let mut body = answer.into_body();
+    let (mut read, mut stream) = (0, String::new());
+    while let Some(Ok(frame)) = body.frame().await {
+        if let Ok(bytes) = frame.into_data() {
+            stream.push_str(std::str::from_utf8(&bytes).unwrap());
+        }
+        read += 1;
+        if leaves && read > patience {
+            return heard(world, &stream, false);
+        }
+        if stalls {
+            sleep(Duration::from_millis(700)).await;
+        }
+    }
+    heard(world, &stream, true)
+}
+
+fn heard(world: &World, stream: &str, whole: bool) -> Got {
+    let (mut text, mut finish, mut errors) = (String::new(), None, false);
+    for chunk in stream.split_terminator("\n\n").filter_map(|event| event.strip_prefix("data: ")) {
+        let Ok(chunk) = serde_json::from_str::<Value>(chunk) else { continue };
+        match chunk["type"].as_str() {
+            Some("text-delta") => text.push_str(chunk["delta"].as_str().unwrap()),
+            Some("error") => errors = true,
+            Some("finish") => {
+                let metadata = &chunk["messageMetadata"];
+                let receipt = metadata["receipt"].as_str().unwrap_or_default().to_owned();
+                finish = Some(Finish { receipt, charged: metadata["charged"].as_u64() });
+            }
+            _ => {}
+        }
+    }
+    if whole && finish.is_none() && !errors {
+        world.violated("F28: a stream ended without finish and without error".into());
+    }
+    Got::Stream { text, finish }
+}
+
+/// One run of the reporter.
+async fn report(world: Arc<World>, name: String) {
+    let process = world.process(name);
+    let store = SimStore::new(&world, &process);
+    let deps = Deps {
+        ledger: Ledger::new(store, world.scenario.book.plans().clone()),
+        stripe: stripe::reached_by(&world, &process),
+        meter: StripeMeter { event_name: stripe::EVENT_NAME.into(), id: stripe::METER.into() },
+        bus: bus::bus(),
+        pace: Pace::with_jitter(|most_ms| most_ms / 2),
+    };
+    let deadline = world.clock(&process).plus_ms(REPORTER_MS);
+    let run = reporter::run::run(&deps, deadline, || world.clock(&process));
+    if let Ok(report) = timeout(Duration::from_millis(REPORTER_MS), run).await {
+        count(&world, &report);
+    }
+    process.kill();
+}
+
+fn count(world: &World, report: &reporter::report::Report) {
+    let figures = [
+        (u64::from(report.swept), "reporter: swept holds"),
+        (u64::from(report.parked), "reporter: parked a row"),
+        (u64::from(report.reconciled), "reporter: reconciled a row"),
+        (u64::from(report.unclear), "reporter: found a row unclear"),
+        (u64::from(report.already_existed), "reporter: heard that a row existed"),
+        (u64::from(report.accepted), "reporter: accepted a row"),
+        (u64::from(report.failed), "reporter: left a meter for later"),
+    ];
+    for (figure, what) in figures {
+        if figure > 0 {
+            world.saw(what);
+        }
+    }
+}
+
+/// A delivery of Stripe's, repeated until it is taken.
+async fn deliver(world: Arc<World>, subscription: String) {
+    let id = SubscriptionId::parse(&subscription).unwrap();
+    for tried in 0..DELIVERIES_MAX {
+        let process = world.process(format!("webhook-{subscription}-{tried}"));
+        let book = world.scenario.book.clone();
+        let ledger = Ledger::new(SimStore::new(&world, &process), book.plans().clone());
+        let accounts = Accounts::new(ledger, stripe::reached_by(&world, &process), book);
+        let sync = accounts.sync(&id, world.clock(&process));
+        let outcome = timeout(Duration::from_millis(DELIVERY_MS), sync).await;
+        process.kill();
+        if let Ok(Ok(_)) = outcome {
+            return;
+        }
+        sleep(Duration::from_millis(
+            world.with(|inner| inner.dice.between(500, 20_000 + 60_000 * u64::from(tried))),
+        ))
+        .await;
+    }
+    world.violated(format!("a webhook of {subscription} was never taken"));
+}
+
+/// Somebody changes what they pay for, or may spend.
+async fn change(world: Arc<World>, number: u64, user: UserId) {
+    let now = world.now();
+    let own =
+        |subscription: &&mut Subscription| subscription.user == user.as_str() && subscription.ended.is_none();
+    let what = world.with(|inner| inner.dice.below(4));
+    if what >= 2 {
+        return set_spend_cap(world, number, user).await;
+    }
+    let subscription = world.with(|inner| {
+        let all = &mut inner.stripe.subscriptions;
+        let active = all.iter_mut().find(|(_, subscription)| own(subscription));
+        if let Some((id, subscription)) = active {
+            subscription.ended = Some(now.floor_s());
+            return id.clone();
+        }
+        let id = format!("sub_{number}");
+        let new = Subscription {
+            user: user.to_string(),
+            customer: format!("cus_{user}"),
+            anchor: now.floor_s(),
+            ended: None,
+        };
+        all.insert(id.clone(), new);
+        id
+    });
+    world.trace(|| format!("{user} changes {subscription}"));
+    if world.happens(Mishap::EventTwice) {
+        let (again, subscription) = (Arc::clone(&world), subscription.clone());
+        tokio::join!(deliver(again, subscription.clone()), deliver(world, subscription));
+    } else {
+        deliver(world, subscription).await;
+    }
+}
+
+async fn set_spend_cap(world: Arc<World>, number: u64, user: UserId) {
+    let process = world.process(format!("account-{number}"));
+    let ledger = Ledger::new(SimStore::new(&world, &process), world.scenario.book.plans().clone());
+    let own = world.with(|inner| inner.dice.in_thousand(700).then(|| inner.dice.between(500, 8_000)));
+    let spend_cap = own.map(|tokens| Tokens::new(tokens).unwrap());
+    let change = |account: &Account| {
+        (account.spend_cap != spend_cap).then(|| Account { spend_cap, ..account.clone() })
+    };
+    let changed = ledger.change_account(&user, world.clock(&process), change);
+    drop(timeout(Duration::from_millis(DELIVERY_MS), changed).await);
+    process.kill();
+}
+
+/// Those who have subscribed before it begins.
+pub(crate) async fn set_up(world: &Arc<World>) {
+    for number in 0..world.scenario.users {
+        let (subscribed, late_ms) =
+            world.with(|inner| (inner.dice.in_thousand(600), inner.dice.below(60_000)));
+        let anchor = world.scenario.anchor.plus_ms(late_ms).floor_s();
+        let user = user(number);
+        if subscribed {
+            let id = format!("sub_first_{number}");
+            let customer = format!("cus_{user}");
+            let new = Subscription { user: user.to_string(), customer, anchor, ended: None };
+            world.with(|inner| inner.stripe.subscriptions.insert(id.clone(), new));
+            deliver(Arc::clone(world), id).await;
+        } else if world.scenario.kind == Kind::Rollover {
+            let process = world.process(format!("set-up-{number}"));
+            let ledger = Ledger::new(SimStore::new(world, &process), world.scenario.book.plans().clone());
+            let since =
+                |account: &Account| (account.anchor != anchor).then(|| Account { anchor, ..account.clone() });
+            ledger.change_account(&user, world.now(), since).await.unwrap();
+        }
+    }
+}
+
+/// Everything that happens while things go wrong.
+pub(crate) async fn drive(world: &Arc<World>) -> Vec<(Asked, Got)> {
+    let scenario = &world.scenario;
+    let fleet = Arc::new(Fleet::new(world));
+    let (mut requests, mut others) = (JoinSet::new(), JoinSet::new());
+    let mut burst_ms = 0;
+    for number in 0..scenario.requests {
+        let (at_ms, whose) = world.with(|inner| {
+            if inner.dice.in_thousand(350) {
+                burst_ms = inner.dice.below(scenario.active_ms);
+            }
+            (burst_ms + inner.dice.below(8_000), inner.dice.below(scenario.users))
+        });
+        let (world, fleet) = (Arc::clone(world), Arc::clone(&fleet));
+        requests.spawn(async move {
+            sleep(Duration::from_millis(at_ms)).await;
+            request(world, fleet, number, user(whose)).await
+        });
+    }
+    for number in 0..scenario.changes {
+        let (at_ms, whose) =
+            world.with(|inner| (inner.dice.below(scenario.active_ms), inner.dice.below(scenario.users)));
+        let world = Arc::clone(world);
+        others.spawn(async move {
+            sleep(Duration::from_millis(at_ms)).await;
+            change(world, number, user(whose)).await;
+        });
+    }
+    for number in 0..scenario.active_ms / scenario.report_every_ms {
+        let twice = world.with(|inner| inner.dice.in_thousand(scenario.rate(Mishap::TwoReporters)));
+        let late_ms = world.with(|inner| inner.dice.below(3_000));
+        for (second, _) in [(false, true), (true, twice)].into_iter().filter(|(_, runs)| *runs) {
+            let at_ms = (number + 1) * scenario.report_every_ms + if second { late_ms } else { 0 };
+            let world = Arc::clone(world);
+            others.spawn(async move {
+                sleep(Duration::from_millis(at_ms)).await;
+                if second {
+                    world.saw(Mishap::TwoReporters.name());
+                }
+                report(world, format!("reporter-{number}{}", if second { "b" } else { "" })).await;
+            });
+        }
+    }
+    let requests = requests.join_all().await;
+    sleep(Duration::from_millis(scenario.active_ms.saturating_sub(world.ms()))).await;
+    world.with(|inner| inner.calm = true);
+    world.trace(|| "nothing goes wrong any more".into());
+    others.join_all().await;
+    requests
+}
+
+/// Until nothing is under way any more.
+pub(crate) async fn come_to_rest(world: &Arc<World>) {
+    sleep(Duration::from_millis(QUIET_MS)).await;
+    for number in 0..LAST_RUNS_MAX {
+        report(Arc::clone(world), format!("last-reporter-{number}")).await;
+        sleep(Duration::from_millis(HOUR_MS)).await;
+        let clean = world.store.kept().meters.values().all(|meter| !meter.dirty);
+        if clean {
+            return;
+        }
+    }
+}

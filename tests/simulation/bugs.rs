@@ -1,0 +1,103 @@
+//! Deliberate bugs, each a condition or a write that the ledger would have left out. They are planted where the store and
+//! Stripe are reached, so that no production code knows of them; the simulation has to catch every one.
+
+/// A deliberate bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Bug {
+    /// A receipt replaces the one that is there.
+    ReceiptWithoutCondition,
+    /// A release moves the meter although the hold is gone: settling is not idempotent.
+    ReleaseWithoutCondition,
+    /// The sweeper does not look whether there is a receipt.
+    SweepIgnoresReceipt,
+    /// The sweeper charges what nobody can show was served.
+    SweepCharges,
+    /// Holds of requests that were never served are left to nobody.
+    AbortKeepsHold,
+    /// A request that was never served keeps its rate slot.
+    VoidKeepsSlot,
+    /// An admission whose answer is lost is sent again under its id.
+    AdmissionRetried,
+    /// An admission whose answer is lost is taken as written.
+    AdmissionUnconfirmed,
+    /// An admission whose answer is lost is not voided before the next is tried.
+    AdmissionNotVoided,
+    /// A refused admission is counted by the rate window.
+    RefusalConsumes,
+    /// An admission is not conditional on what is committed: the cap is read, then added to.
+    CapReadThenAdded,
+    /// An admission is not conditional on the account's `rev`: what is remembered is believed.
+    CacheBelieved,
+    /// An admission is not conditional on the meter being open.
+    ClosedMeterAdmits,
+    /// An admission is not conditional on how many holds are open.
+    ConcurrencyUnchecked,
+    /// An admission is not conditional on the newest window.
+    FinishedWindowAdmits,
+    /// An admission does not mark its meter dirty.
+    AdmissionNotDirty,
+    /// A hold is half of what the request can take.
+    HoldTooSmall,
+    /// A hold expires while its request is still under way.
+    HoldExpiresEarly,
+    /// A new period begins with an empty rate window.
+    FreshWindow,
+    /// `sealed` is carried into the next period.
+    SealedUnscoped,
+    /// A request is settled in the period that it ends in.
+    SettledByClock,
+    /// An account is changed without its meter.
+    AccountAlone,
+    /// Sealing is not conditional on what is sealed.
+    SealWithoutCondition,
+    /// A row is rounded up to thousands.
+    RowRounded,
+    /// A row's time is when it is sent.
+    RowTimedBySend,
+    /// Each attempt has an identifier of its own.
+    NewIdentifier,
+    /// The first attempt is not noted, so that a row is sent however old it is.
+    AttemptNotNoted,
+    /// Stripe's "already exists" is taken as a refusal.
+    DuplicateIsRefusal,
+    /// Dropping a row is not conditional on which one it is.
+    AnyRowDropped,
+    /// The dirty mark is cleared whatever there is to do.
+    DirtyClearedEarly,
+}
+
+impl Bug {
+    /// All of them.
+    pub(crate) const ALL: [Self; 30] = [
+        Self::ReceiptWithoutCondition,
+        Self::ReleaseWithoutCondition,
+        Self::SweepIgnoresReceipt,
+        Self::SweepCharges,
+        Self::AbortKeepsHold,
+        Self::VoidKeepsSlot,
+        Self::AdmissionRetried,
+        Self::AdmissionUnconfirmed,
+        Self::AdmissionNotVoided,
+        Self::RefusalConsumes,
+        Self::CapReadThenAdded,
+        Self::CacheBelieved,
+        Self::ClosedMeterAdmits,
+        Self::ConcurrencyUnchecked,
+        Self::FinishedWindowAdmits,
+        Self::AdmissionNotDirty,
+        Self::HoldTooSmall,
+        Self::HoldExpiresEarly,
+        Self::FreshWindow,
+        Self::SealedUnscoped,
+        Self::SettledByClock,
+        Self::AccountAlone,
+        Self::SealWithoutCondition,
+        Self::RowRounded,
+        Self::RowTimedBySend,
+        Self::NewIdentifier,
+        Self::AttemptNotNoted,
+        Self::DuplicateIsRefusal,
+        Self::AnyRowDropped,
+        Self::DirtyClearedEarly,
+    ];
+}

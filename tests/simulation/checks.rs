@@ -1,0 +1,323 @@
+//! What must hold: after every effect, at the end of every request, and when everything has come to rest.
+
+use crate::simulation::{
+    actors::{Asked, Got},
+    journal::Snapshot,
+    oracle::{self, Verdict},
+    world::World,
+};
+use domain::{Admission, HoldId, HoldSize, Meter, Outcome, Plan, Receipt, Timestamp, Tokens, Usage, Window};
+use ledger::MeterKey;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// How often the store may fail a hold's end before it may be lost.
+const FAILED_ENDS_MIN: u32 = 3;
+/// How far clocks differ at most, in milliseconds.
+const SKEW_MS_MAX: u64 = 2_000;
+
+fn plan_of<'a>(world: &'a World, account: &domain::Account) -> &'a Plan {
+    world.scenario.book.plans().get(&account.plan).unwrap()
+}
+
+/// I1 and I2 of one meter, as far as they hold at every instant.
+pub(crate) fn meter_is_sound(world: &World, key: &MeterKey) {
+    let wrong = {
+        let kept = world.store.kept();
+        let of_meter =
+            |receipt: &&Receipt| receipt.period_start == key.period_start && receipt.user == key.user;
+        let receipts = kept.receipts.values().filter(of_meter);
+        let Some(meter) = kept.meters.get(key) else {
+            let charged: Tokens = receipts.map(|receipt| receipt.charged).sum();
+            if charged > Tokens::ZERO {
+                drop(kept);
+                world.violated(format!("I2: {key:?} has receipts and no meter"));
+            }
+            return;
+        };
+        // A receipt whose hold is still open has not moved the meter yet.
+        let moved = receipts.filter(|receipt| !meter.holds.contains_key(&receipt.id));
+        let charged: Tokens = moved.map(|receipt| receipt.charged).sum();
+        let reports = kept.reports.iter().filter(|((of, _), _)| of == key);
+        let mut rows: BTreeMap<u64, Tokens> =
+            reports.map(|((_, seq), (row, _))| (*seq, row.tokens)).collect();
+        rows.extend(meter.pending.iter().map(|row| (row.seq, row.tokens)));
+        let sealed: Tokens = rows.into_values().sum();
+        [
+            (
+                meter.committed != meter.settled.saturating_add(meter.held()),
+                "I1: committed is not settled and held",
+            ),
+            (charged != meter.settled, "I2: settled is not what the receipts charge"),
+            (sealed != meter.sealed, "I2: sealed is not what the rows say"),
+            (meter.sealed > meter.settled, "I2: more is sealed than settled"),
+            (meter.parked > meter.sealed, "I2: more is parked than sealed"),
+        ]
+        .into_iter()
+        .find(|(wrong, _)| *wrong)
+        .map(|(_, what)| format!("{what}: {meter:?}"))
+    };
+    if let Some(wrong) = wrong {
+        world.violated(wrong);
+    }
+}
+
+/// I1 and I7 of one admission, at the instant at which it took effect.
+pub(crate) fn admission_is_sound(world: &World, key: &MeterKey, before: &Meter, admission: &Admission) {
+    let wrong = {
+        let kept = world.store.kept();
+        let Some(account) = kept.accounts.get(&key.user) else { return };
+        let plan = plan_of(world, account);
+        let cap = account.spend_cap.unwrap_or(Tokens::MAX).min(plan.cap);
+        let committed = before.committed.saturating_add(admission.hold.tokens);
+        [
+            (committed > cap, "I1: an admission above the cap"),
+            (
+                before.holds.len() >= usize::from(plan.concurrency.get()),
+                "I1: an admission above the concurrency",
+            ),
+            (account.current != key.period_start, "I7: an admission to another than the current meter"),
+            (before.closed, "I7: an admission to a closed meter"),
+            (before.rev != account.rev, "I1: an admission to a meter that does not know its account"),
+            (before.rate.newest > admission.window, "I5: an admission to a window that is finished"),
+        ]
+        .into_iter()
+        .find(|(wrong, _)| *wrong)
+        .map(|(_, what)| format!("{what}: {admission:?} on {before:?}, cap {cap}"))
+    };
+    if let Some(wrong) = wrong {
+        world.violated(wrong);
+    }
+}
+
+/// The rate limit over all meters of the user, by what the journal counted, and what the meter counts against it.
+pub(crate) fn rate_is_sound(world: &World, key: &MeterKey, admission: &Admission) {
+    let (plan, counts) = {
+        let kept = world.store.kept();
+        let Some(account) = kept.accounts.get(&key.user) else { return };
+        let meter = &kept.meters[key];
+        (plan_of(world, account).clone(), meter.rate.counts.clone())
+    };
+    let (width, limit) = (plan.rate.window_ms.get(), u64::from(plan.rate.requests.get()));
+    let (counted, more) = world.with(|inner| {
+        let journal = &inner.journal;
+        (journal.counted[&key.user].clone(), journal.late_voids.contains(&key.user))
+    });
+    let count = |window: Window| counted.get(&window).copied().unwrap_or(0);
+    let window = admission.window;
+    let end_ms = (window.index() + 1) * width;
+    // The latest instant at which it can have been decided, which is when the least of the previous window weighs.
+    let decided_ms = (world.now().ms() + SKEW_MS_MAX).min(end_ms - 1);
+    let weight = u64::from(count(window.previous())) * (end_ms - decided_ms) / width;
+    if u64::from(count(window)) + weight > limit {
+        world.violated(format!("I1: more requests than the rate allows: {counted:?}, limit {limit}"));
+    }
+    for window in [window, window.previous()] {
+        let (meter, journal) = (counts.get(&window).copied().unwrap_or(0), count(window));
+        if meter < journal || meter > journal && !more {
+            world
+                .violated(format!("I4: the window counts {meter} where {journal} were admitted: {counts:?}"));
+        }
+    }
+}
+
+/// I5: what a refusal says was so at some instant of the request.
+pub(crate) fn refusal_is_exact(world: &World, asked: &Asked, body: &Value) {
+    let number = |name: &str| body[name].as_u64().unwrap_or(u64::MAX);
+    let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
+    let said = match body["code"].as_str().unwrap() {
+        "quota_exceeded" => Verdict::Quota {
+            code: "quota_exceeded",
+            cap: number("limit"),
+            left: number("left"),
+            resets_at: text("resetsAt"),
+        },
+        "spend_cap_reached" => Verdict::Quota {
+            code: "spend_cap_reached",
+            cap: number("limit"),
+            left: number("left"),
+            resets_at: text("resetsAt"),
+        },
+        "quota_held" => {
+            Verdict::Held { cap: number("limit"), left: number("left"), until_most: text("retryAt") }
+        }
+        "concurrency" => Verdict::Concurrency { limit: number("limit"), until_most: text("retryAt") },
+        "rate_limited" => Verdict::Rate { limit: number("limit"), retry_at: text("retryAt") },
+        _ => return,
+    };
+    let history = world.with(|inner| {
+        let all = inner.journal.history.get(&asked.user).map_or(&[][..], Vec::as_slice);
+        all[asked.history_from.min(all.len())..].to_vec()
+    });
+    let told = |snapshot: &Snapshot| {
+        let plan = plan_of(world, &snapshot.account);
+        oracle::verdict(snapshot, plan, &asked.demand, asked.now)
+    };
+    let verdicts: Vec<_> = history.iter().map(told).collect();
+    if !verdicts.iter().flatten().any(|verdict| *verdict == said) {
+        world.violated(format!("I5: request {} was told {said:?}, where {verdicts:?} was so", asked.number));
+    }
+}
+
+/// Everything, once nothing is under way any more.
+pub(crate) fn at_rest(world: &World, requests: &[(Asked, Got)]) {
+    for (asked, got) in requests {
+        request_at_rest(world, asked, got);
+    }
+    let (receipts, meters) = {
+        let kept = world.store.kept();
+        (kept.receipts.clone(), kept.meters.clone())
+    };
+    for ((key, id), receipt) in &receipts {
+        receipt_at_rest(world, key, id, receipt);
+    }
+    for (key, meter) in &meters {
+        meter_at_rest(world, key, meter);
+    }
+}
+
+fn request_at_rest(world: &World, asked: &Asked, got: &Got) {
+    let number = asked.number;
+    let (call, held) = world.with(|inner| {
+        let held = inner.journal.held.iter().filter(|(id, _)| request_of(id) == number);
+        let held: Vec<_> = held.map(|(id, held)| (id.clone(), held.key.clone())).collect();
+        (inner.calls.get(number).cloned().unwrap_or_default(), held)
+    });
+    let receipts: Vec<Receipt> = {
+        let kept = world.store.kept();
+        held.iter().filter_map(|held| kept.receipts.get(&(held.1.clone(), held.0.clone())).cloned()).collect()
+    };
+    let charged: Vec<_> = receipts.iter().filter(|receipt| receipt.charged > Tokens::ZERO).collect();
+    if charged.len() > 1 {
+        world.violated(format!("I3: request {number} was charged twice: {charged:?}"));
+    }
+    if call.times > 1 {
+        world.violated(format!("F19: request {number} called the provider {} times", call.times));
+    }
+    match got {
+        Got::Refused { code, .. } => {
+            if call.times > 0 && code != "provider_unavailable" {
+                world.violated(format!("I4: request {number} was refused ({code}) and called the provider"));
+            }
+            if !charged.is_empty() {
+                world.violated(format!("I4: request {number} was refused ({code}) and charged: {charged:?}"));
+            }
+        }
+        Got::Stream { text, finish, .. } => {
+            if !call.text.starts_with(text.as_str()) {
+                world.violated(format!("request {number} got text that the provider did not write"));
+            }
+            if let Some(finish) = finish {
+                if call.text != *text || !call.complete {
+                    world.violated(format!("F28: request {number} finished with a part of the text"));
+                }
+                let receipt = receipts.iter().find(|receipt| receipt.id.as_str() == finish.receipt);
+                if finish.charged.is_some() && receipt.map(|r| r.charged.get()) != finish.charged {
+                    world.violated(format!(
+                        "I3: request {number} was told {finish:?}, its receipt is {receipt:?}"
+                    ));
+                }
+            }
+        }
+        Got::Nothing => {}
+    }
+    let id = held.iter().map(|(id, _)| id).next_back();
+    let failed =
+        id.map_or(0, |id| world.with(|inner| inner.journal.failed_ends.get(id).copied().unwrap_or(0)));
+    let excused = asked.died || failed >= FAILED_ENDS_MIN;
+    if call.written > 0 && charged.is_empty() && !excused {
+        world.violated(format!("I3: request {number} was served and not charged: {receipts:?}"));
+    }
+}
+
+/// The request that an id belongs to.
+pub(crate) fn request_of(id: &HoldId) -> u64 {
+    id.as_str().split_once('x').and_then(|(number, _)| number.parse().ok()).unwrap()
+}
+
+fn receipt_at_rest(world: &World, key: &MeterKey, id: &HoldId, receipt: &Receipt) {
+    let (held, call) = world.with(|inner| {
+        let held = inner.journal.held.get(id);
+        let held = held.map(|held| (held.key.clone(), held.admission.hold.tokens, held.admission.size));
+        (held, inner.calls.get(request_of(id)).cloned().unwrap_or_default())
+    });
+    let Some((of, tokens, size)) = held else {
+        if receipt.charged > Tokens::ZERO {
+            world.violated(format!("I1: {id} was charged without an admission"));
+        }
+        return;
+    };
+    if of != *key {
+        world.violated(format!("I7: {id} was admitted in {of:?} and settled in {key:?}"));
+    }
+    if receipt.charged > tokens {
+        world.violated(format!("I1: {id} was charged {} above its hold of {tokens}", receipt.charged));
+    }
+    match &receipt.outcome {
+        Outcome::Settled { usage: Usage::Exact(classes), .. } => {
+            let used = classes.total();
+            if used.get() != call.used() || receipt.charged != used.min(size_total(size)) {
+                world.violated(format!("I3: {id} used {}, its receipt says {receipt:?}", call.used()));
+            }
+        }
+        Outcome::Settled { .. } => world.saw("a request was settled by an estimate"),
+        Outcome::Swept | Outcome::Void => {
+            if receipt.charged > Tokens::ZERO {
+                world.violated(format!("I3: {id} was charged for what nobody can show was served"));
+            }
+        }
+    }
+}
+
+fn size_total(size: HoldSize) -> Tokens {
+    size.total()
+}
+
+fn meter_at_rest(world: &World, key: &MeterKey, meter: &Meter) {
+    let counted = world.with(|inner| {
+        let journal = &inner.journal;
+        let of_meter = |identifier: &str| journal.rows.get(identifier).is_some_and(|row| row.key == *key);
+        let events = inner.stripe.counted.iter().filter(|event| of_meter(&event.identifier));
+        let mut sum = 0;
+        let mut wrong = None;
+        for event in events {
+            sum += event.tokens;
+            let row = &journal.rows[&event.identifier];
+            if !row.period.contains(Timestamp::from_s(event.timestamp_s))
+                || row.customer.as_str() != event.customer
+            {
+                wrong = Some(event.identifier.clone());
+            }
+        }
+        (sum, wrong)
+    });
+    let (sum, wrong) = counted;
+    if let Some(wrong) = wrong {
+        world.violated(format!("I7: Stripe has {wrong} in another period, or of another customer"));
+    }
+    if !meter.holds.is_empty() {
+        world.violated(format!("I3: holds that nobody ends: {meter:?}"));
+        return;
+    }
+    let with = meter.sealed.saturating_sub(meter.parked);
+    if let Some(row) = &meter.pending {
+        // A new anchor has cut the period after the row was sealed: only a person can say whether Stripe has it.
+        let cut = !meter.period.contains(row.timestamp);
+        let without = with.saturating_sub(row.tokens);
+        if cut && (sum == with.get() || sum == without.get()) {
+            world.saw("a row is unclear for good");
+        } else {
+            world.violated(format!("I2: a row that never ends, Stripe counted {sum}: {meter:?}"));
+        }
+        return;
+    }
+    if sum != with.get() {
+        world.violated(format!("I2: Stripe counted {sum}, the meter says {with}: {meter:?}"));
+    }
+    if meter.customer.is_some() && meter.settled != meter.sealed {
+        world.violated(format!("I2: usage that nobody reports: {meter:?}"));
+    }
+    if meter.dirty {
+        world.violated(format!("a meter stays dirty: {meter:?}"));
+    }
+}

@@ -1,0 +1,314 @@
+//! What takes effect in the store: the memory ledger's own transition, or what a deliberate bug makes of it; then the
+//! journal, and the checks that hold after every step.
+
+use crate::simulation::{
+    bugs::Bug,
+    checks,
+    journal::{Held, Row, Snapshot},
+    world::World,
+};
+use domain::{
+    AccountChange, Admission, HoldId, Meter, Opening, Outcome, RateCounts, Receipt, Release, ReportRow,
+    RowFate, Seal, Timestamp, Tokens,
+};
+use futures_util::FutureExt;
+use ledger::{AdmitAnswer, Changed, MeterKey, Store};
+
+/// What the memory ledger answers at once.
+fn now<T, E>(answer: impl Future<Output = Result<T, E>>) -> T {
+    answer.now_or_never().unwrap().ok().unwrap()
+}
+
+fn key_of(user: &domain::UserId, period_start: Timestamp) -> MeterKey {
+    MeterKey { user: user.clone(), period_start }
+}
+
+/// After every effect on a meter: index, history, and what must hold of it.
+fn settle_down(world: &World, key: &MeterKey) {
+    let ms = world.ms();
+    let snapshot = {
+        let kept = world.store.kept();
+        let Some(meter) = kept.meters.get(key) else { return };
+        let current = kept.accounts.get(&key.user).filter(|account| account.current == key.period_start);
+        let snapshot = current.map(|account| Snapshot { account: account.clone(), meter: meter.clone() });
+        let dirty = meter.dirty;
+        world.with(|inner| {
+            let lag_ms = inner.dice.below(world.scenario.index_lag_ms + 1);
+            inner.journal.index.entry(key.clone()).or_default().set(dirty, ms, lag_ms);
+        });
+        snapshot
+    };
+    if let Some(snapshot) = snapshot {
+        world.with(|inner| inner.journal.history.entry(key.user.clone()).or_default().push(snapshot));
+    }
+    checks::meter_is_sound(world, key);
+}
+
+/// Changes what is kept of a meter, if there is one.
+fn tamper<T>(world: &World, key: &MeterKey, change: impl FnOnce(&mut Meter) -> T) -> Option<T> {
+    world.store.kept().meters.get_mut(key).map(change)
+}
+
+pub(crate) fn admit(world: &World, asked: &Admission) -> AdmitAnswer {
+    let key = key_of(&asked.user, asked.period_start);
+    let mut admission = asked.clone();
+    let before = tamper(world, &key, |meter| {
+        let before = meter.clone();
+        loosen(world, meter, &mut admission);
+        before
+    });
+    let answer = now(world.store.admit(&admission));
+    let admitted = matches!(answer, AdmitAnswer::Admitted(_));
+    if let Some(before) = before {
+        tamper(world, &key, |meter| {
+            meter.closed = before.closed;
+            meter.rate.newest = meter.rate.newest.max(before.rate.newest);
+            if world.bug == Some(Bug::AdmissionNotDirty) {
+                meter.dirty = before.dirty;
+            }
+            if world.bug == Some(Bug::RefusalConsumes) && !admitted {
+                *meter.rate.counts.entry(admission.window).or_default() += 1;
+                meter.rate.newest = meter.rate.newest.max(admission.window);
+            }
+        });
+        if admitted {
+            checks::admission_is_sound(world, &key, &before, &admission);
+            world.with(|inner| {
+                let journal = &mut inner.journal;
+                let counted = journal.counted.entry(key.user.clone()).or_default();
+                *counted.entry(admission.window).or_default() += 1;
+                let held = Held { key: key.clone(), admission: admission.clone() };
+                if journal.held.insert(asked.id.clone(), held).is_some() {
+                    inner.violations.push(format!("I3: {} was admitted twice", asked.id));
+                }
+            });
+            checks::rate_is_sound(world, &key, &admission);
+        } else {
+            world.saw("an admission's facts were stale");
+        }
+    }
+    settle_down(world, &key);
+    answer
+}
+
+/// Takes a condition out of an admission.
+fn loosen(world: &World, meter: &mut Meter, admission: &mut Admission) {
+    match world.bug {
+        Some(Bug::CapReadThenAdded) => admission.facts.committed_most = Tokens::MAX,
+        Some(Bug::CacheBelieved) => admission.facts.rev = meter.rev,
+        Some(Bug::ClosedMeterAdmits) => meter.closed = false,
+        Some(Bug::ConcurrencyUnchecked) => admission.facts.holds_most = u16::MAX,
+        Some(Bug::FinishedWindowAdmits) => meter.rate.newest = meter.rate.newest.min(admission.window),
+        Some(Bug::HoldTooSmall) => {
+            admission.hold.tokens = Tokens::new(admission.hold.tokens.get() / 2).unwrap();
+        }
+        Some(Bug::HoldExpiresEarly) => admission.hold.expires_at = world.now().plus_ms(2_000),
+        _ => {}
+    }
+}
+
+pub(crate) fn put_receipt(world: &World, receipt: &Receipt) -> Receipt {
+    let mut receipt = receipt.clone();
+    let swept = receipt.outcome == Outcome::Swept;
+    match world.bug {
+        Some(Bug::SweepCharges) if swept => receipt.charged = receipt.absorbed,
+        Some(Bug::SettledByClock) if !swept => receipt.period_start = current(world, &receipt),
+        Some(Bug::AdmissionNotVoided) if unconfirmed(world, &receipt) => return receipt,
+        _ => {}
+    }
+    let key = key_of(&receipt.user, receipt.period_start);
+    let standing = now(world.store.put_receipt(&receipt));
+    let replaces = match world.bug {
+        Some(Bug::ReceiptWithoutCondition) => true,
+        Some(Bug::SweepIgnoresReceipt) => swept,
+        _ => false,
+    };
+    if standing != receipt {
+        world.saw(if swept { "a sweep found a receipt" } else { "a receipt came second" });
+    }
+    if replaces {
+        world.store.kept().receipts.insert((key.clone(), receipt.id.clone()), receipt.clone());
+    }
+    settle_down(world, &key);
+    if replaces { receipt } else { standing }
+}
+
+fn current(world: &World, receipt: &Receipt) -> Timestamp {
+    world.store.kept().accounts.get(&receipt.user).map_or(receipt.period_start, |account| account.current)
+}
+
+/// Whether this undoes an admission that has not taken effect yet.
+fn unconfirmed(world: &World, receipt: &Receipt) -> bool {
+    receipt.outcome == Outcome::Void && !world.with(|inner| inner.journal.held.contains_key(&receipt.id))
+}
+
+pub(crate) fn release(world: &World, release: &Release) -> Changed {
+    let mut release = release.clone();
+    match world.bug {
+        Some(Bug::AbortKeepsHold) if release.returns_slot => return Changed::Yes,
+        Some(Bug::VoidKeepsSlot) => release.returns_slot = false,
+        Some(Bug::SettledByClock) => {
+            let kept = world.store.kept();
+            if let Some(account) = kept.accounts.get(&release.user) {
+                release.period_start = account.current;
+            }
+        }
+        _ => {}
+    }
+    let key = key_of(&release.user, release.period_start);
+    let changed = now(world.store.release(&release));
+    if changed == Changed::No && world.bug == Some(Bug::ReleaseWithoutCondition) {
+        tamper(world, &key, |meter| {
+            meter.settled = meter.settled.saturating_add(release.charged);
+            meter.committed = meter.committed.saturating_add(release.charged);
+        });
+    }
+    if changed == Changed::Yes {
+        released(world, &key, &release);
+    } else {
+        world.saw("a hold had been released before");
+    }
+    settle_down(world, &key);
+    changed
+}
+
+fn released(world: &World, key: &MeterKey, release: &Release) {
+    let closed = tamper(world, key, |meter| meter.closed).unwrap_or(false);
+    if closed {
+        world.saw("a hold ended after its period was closed");
+    }
+    if release.returns_slot || world.bug == Some(Bug::VoidKeepsSlot) && is_void(world, key, &release.id) {
+        world.with(|inner| {
+            let counted = inner.journal.counted.entry(key.user.clone()).or_default();
+            if let Some(count) = counted.get_mut(&release.hold.window) {
+                *count = count.saturating_sub(1);
+            }
+            if closed {
+                inner.journal.late_voids.insert(key.user.clone());
+            }
+        });
+    }
+}
+
+fn is_void(world: &World, key: &MeterKey, id: &HoldId) -> bool {
+    let kept = world.store.kept();
+    kept.receipts.get(&(key.clone(), id.clone())).is_some_and(|receipt| receipt.outcome == Outcome::Void)
+}
+
+pub(crate) fn open(world: &World, opening: &Opening) -> Changed {
+    let mut opening = opening.clone();
+    if let Some(predecessor) = &opening.predecessor {
+        let old = key_of(&opening.account.user, predecessor.start);
+        let sealed = tamper(world, &old, |meter| meter.sealed).unwrap_or(Tokens::ZERO);
+        match world.bug {
+            Some(Bug::FreshWindow) => opening.meter.rate = RateCounts::default(),
+            Some(Bug::SealedUnscoped) => opening.meter.sealed = sealed,
+            _ => {}
+        }
+    }
+    let changed = now(world.store.open(&opening));
+    if let (Changed::Yes, Some(predecessor)) = (changed, &opening.predecessor) {
+        let old = key_of(&opening.account.user, predecessor.start);
+        let open = tamper(world, &old, |meter| !meter.holds.is_empty()).unwrap_or(false);
+        world.saw(if open { "a period rolled over with open holds" } else { "a period rolled over" });
+        settle_down(world, &old);
+    }
+    settle_down(world, &MeterKey::of(&opening.meter));
+    changed
+}
+
+pub(crate) fn change_account(world: &World, change: &AccountChange) -> Changed {
+    let key = key_of(&change.before.user, change.before.current);
+    if world.bug == Some(Bug::AccountAlone) {
+        let mut kept = world.store.kept();
+        let account = kept.accounts.get_mut(&change.before.user);
+        let Some(account) = account.filter(|account| account.rev == change.before.rev) else {
+            return Changed::No;
+        };
+        // The meter's `rev` is what its condition would have refused by.
+        *account = domain::Account { rev: change.before.rev, ..change.after.clone() };
+        return Changed::Yes;
+    }
+    let changed = now(world.store.change_account(change));
+    if changed == Changed::Yes {
+        let held = tamper(world, &key, |meter| !meter.holds.is_empty()).unwrap_or(false);
+        world.saw(if held { "an account changed under open holds" } else { "an account changed" });
+    }
+    settle_down(world, &key);
+    changed
+}
+
+pub(crate) fn seal(world: &World, key: &MeterKey, seal: &Seal) -> Changed {
+    let mut seal = seal.clone();
+    if world.bug == Some(Bug::RowRounded) {
+        seal.row.tokens = Tokens::new(seal.row.tokens.get().next_multiple_of(1_000)).unwrap();
+    }
+    let mut changed = now(world.store.seal(key, &seal));
+    if changed == Changed::No {
+        world.saw("a seal came second");
+        if world.bug == Some(Bug::SealWithoutCondition) {
+            tamper(world, key, |meter| {
+                meter.sealed = meter.sealed.saturating_add(seal.row.tokens);
+                meter.seq += 1;
+                meter.pending = Some(seal.row.clone());
+            });
+            changed = Changed::Yes;
+        }
+    }
+    if changed == Changed::Yes {
+        let period = tamper(world, key, |meter| meter.period).unwrap();
+        let ReportRow { identifier, customer, timestamp, .. } = seal.row;
+        if !period.contains(timestamp) {
+            world.violated(format!("I7: {identifier} lies outside of its period"));
+        }
+        let row = Row { key: key.clone(), period, customer };
+        if world.with(|inner| inner.journal.rows.insert(identifier.clone(), row)).is_some() {
+            world.violated(format!("I2: two rows are called {identifier}"));
+        }
+    }
+    settle_down(world, key);
+    changed
+}
+
+pub(crate) fn note_attempt(world: &World, key: &MeterKey, seq: u64, at: Timestamp) -> Changed {
+    if world.bug == Some(Bug::AttemptNotNoted) {
+        return Changed::Yes;
+    }
+    now(world.store.note_attempt(key, seq, at))
+}
+
+pub(crate) fn put_report(
+    world: &World,
+    key: &MeterKey,
+    row: &ReportRow,
+    fate: RowFate,
+    at: Timestamp,
+) -> RowFate {
+    let standing = now(world.store.put_report(key, row, fate, at));
+    settle_down(world, key);
+    standing
+}
+
+pub(crate) fn drop_row(world: &World, key: &MeterKey, row: &ReportRow, fate: RowFate) -> Changed {
+    let mut changed = now(world.store.drop_row(key, row, fate));
+    if changed == Changed::No {
+        world.saw("a row had been dropped before");
+        if world.bug == Some(Bug::AnyRowDropped) {
+            tamper(world, key, |meter| meter.pending = None);
+            changed = Changed::Yes;
+        }
+    }
+    settle_down(world, key);
+    changed
+}
+
+pub(crate) fn clear(world: &World, key: &MeterKey) -> Changed {
+    let changed = now(world.store.clear(key));
+    if world.bug == Some(Bug::DirtyClearedEarly) {
+        tamper(world, key, |meter| meter.dirty = false);
+    } else if changed == Changed::No {
+        world.saw("a meter was not clean when it was to be cleared");
+    }
+    settle_down(world, key);
+    changed
+}

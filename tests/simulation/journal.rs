@@ -1,0 +1,70 @@
+//! What the simulation itself writes down of every effect on the store, to hold the store's contents against.
+
+use domain::{Account, Admission, CustomerId, HoldId, Meter, Period, UserId, Window};
+use ledger::MeterKey;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+#[derive(Debug, Default)]
+pub(crate) struct Journal {
+    /// Every admission that took effect.
+    pub(crate) held: BTreeMap<HoldId, Held>,
+    /// Requests that the rate windows have to count: those admitted, less those given back.
+    pub(crate) counted: BTreeMap<UserId, BTreeMap<Window, u32>>,
+    /// Users of whom a slot was given back to a meter that had closed: their windows may count more.
+    pub(crate) late_voids: BTreeSet<UserId>,
+    /// A user's account and meter after every change.
+    pub(crate) history: BTreeMap<UserId, Vec<Snapshot>>,
+    /// What the index of dirty meters shows.
+    pub(crate) index: BTreeMap<MeterKey, Mark>,
+    /// Every row that was sealed, by identifier.
+    pub(crate) rows: BTreeMap<String, Row>,
+    /// How often the store failed while a hold's end was written.
+    pub(crate) failed_ends: BTreeMap<HoldId, u32>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) key: MeterKey,
+    /// As it was stored.
+    pub(crate) admission: Admission,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) account: Account,
+    pub(crate) meter: Meter,
+}
+
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) key: MeterKey,
+    pub(crate) period: Period,
+    pub(crate) customer: CustomerId,
+}
+
+/// An entry of an index that lags: what it shows, and what it will show from when on, in milliseconds.
+#[derive(Debug, Default)]
+pub(crate) struct Mark {
+    shown: bool,
+    latest: bool,
+    coming: VecDeque<(u64, bool)>,
+}
+
+impl Mark {
+    /// Notes that the mark is this, to be shown `lag_ms` after `ms`, but not before what came earlier.
+    pub(crate) fn set(&mut self, dirty: bool, ms: u64, lag_ms: u64) {
+        if self.latest != dirty {
+            self.latest = dirty;
+            let at = self.coming.back().map_or(0, |(at, _)| *at).max(ms + lag_ms);
+            self.coming.push_back((at, dirty));
+        }
+    }
+
+    /// What the index shows at `ms`, and whether that is behind.
+    pub(crate) fn at(&mut self, ms: u64) -> (bool, bool) {
+        while let Some((_, dirty)) = self.coming.pop_front_if(|(at, _)| *at <= ms) {
+            self.shown = dirty;
+        }
+        (self.shown, self.shown != self.latest)
+    }
+}

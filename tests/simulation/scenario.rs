@@ -1,0 +1,245 @@
+//! What a seed sets up: who uses what for how long, and what goes wrong how often. Each kind of mishap is left out of half
+//! of the seeds, so that the others are also seen without it (Groce and others, "Swarm testing", 2012).
+
+use crate::simulation::dice::Dice;
+use domain::{Period, Timestamp};
+use edge::plans::PlanBook;
+
+const MINUTE_MS: u64 = 60_000;
+pub(crate) const HOUR_MS: u64 = 60 * MINUTE_MS;
+const DAY_MS: u64 = 24 * HOUR_MS;
+/// Some first of a month, at midnight, in a leap year.
+const ERA: Timestamp = Timestamp::from_s(1_830_297_600);
+
+/// What can go wrong, or differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Mishap {
+    StoreLostBefore,
+    StoreLostAfter,
+    StoreLate,
+    StoreThrottled,
+    StoreConflict,
+    StoreSlow,
+    Crash,
+    ProviderRefuses,
+    ProviderHangs,
+    ProviderCuts,
+    ProviderErrs,
+    ProviderHidesUsage,
+    ProviderStalls,
+    ClientLeaves,
+    ClientStalls,
+    StripeBusy,
+    StripeErrsBefore,
+    StripeErrsAfter,
+    StripeLostBefore,
+    StripeLostAfter,
+    StripeLate,
+    StripeRefuses,
+    TwoReporters,
+    EventTwice,
+}
+
+impl Mishap {
+    pub(crate) const ALL: [Self; 24] = [
+        Self::StoreLostBefore,
+        Self::StoreLostAfter,
+        Self::StoreLate,
+        Self::StoreThrottled,
+        Self::StoreConflict,
+        Self::StoreSlow,
+        Self::Crash,
+        Self::ProviderRefuses,
+        Self::ProviderHangs,
+        Self::ProviderCuts,
+        Self::ProviderErrs,
+        Self::ProviderHidesUsage,
+        Self::ProviderStalls,
+        Self::ClientLeaves,
+        Self::ClientStalls,
+        Self::StripeBusy,
+        Self::StripeErrsBefore,
+        Self::StripeErrsAfter,
+        Self::StripeLostBefore,
+        Self::StripeLostAfter,
+        Self::StripeLate,
+        Self::StripeRefuses,
+        Self::TwoReporters,
+        Self::EventTwice,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::StoreLostBefore => "store: request lost",
+            Self::StoreLostAfter => "store: answer lost after the commit",
+            Self::StoreLate => "store: write lands after it was given up",
+            Self::StoreThrottled => "store: throttled",
+            Self::StoreConflict => "store: transaction conflict",
+            Self::StoreSlow => "store: slow",
+            Self::Crash => "process crashes",
+            Self::ProviderRefuses => "provider: refuses",
+            Self::ProviderHangs => "provider: never answers",
+            Self::ProviderCuts => "provider: cuts the stream",
+            Self::ProviderErrs => "provider: error in the stream",
+            Self::ProviderHidesUsage => "provider: no usage",
+            Self::ProviderStalls => "provider: falls silent",
+            Self::ClientLeaves => "client: leaves",
+            Self::ClientStalls => "client: reads slowly",
+            Self::StripeBusy => "stripe: 409 or 429",
+            Self::StripeErrsBefore => "stripe: 500, not counted",
+            Self::StripeErrsAfter => "stripe: 500, counted",
+            Self::StripeLostBefore => "stripe: request lost",
+            Self::StripeLostAfter => "stripe: answer lost after the commit",
+            Self::StripeLate => "stripe: counts after it was given up",
+            Self::StripeRefuses => "stripe: refuses for good",
+            Self::TwoReporters => "two reporters at once",
+            Self::EventTwice => "webhook delivered twice",
+        }
+    }
+
+    /// How often in a thousand, where it is there at all.
+    fn rates(self) -> [u64; 3] {
+        match self {
+            Self::StoreLostBefore | Self::StoreLostAfter | Self::StoreThrottled | Self::StoreConflict => {
+                [5, 25, 100]
+            }
+            Self::StoreLate => [5, 20, 60],
+            Self::StoreSlow => [5, 20, 50],
+            // Of processes; where in its life one dies is drawn then.
+            Self::Crash => [200, 500, 900],
+            Self::StripeBusy
+            | Self::StripeErrsBefore
+            | Self::StripeErrsAfter
+            | Self::StripeLostBefore
+            | Self::StripeLostAfter
+            | Self::StripeLate => [50, 150, 400],
+            Self::StripeRefuses => [10, 20, 50],
+            _ => [50, 150, 300],
+        }
+    }
+}
+
+/// What a seed's history is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Many requests in little time.
+    Rush,
+    /// The same, across the end of a period.
+    Rollover,
+    /// Days, with Stripe down for longer than it remembers an identifier.
+    Outage,
+}
+
+#[derive(Debug)]
+pub(crate) struct Scenario {
+    pub(crate) kind: Kind,
+    /// What the periods of those who have subscribed before are counted from, to within a minute.
+    pub(crate) anchor: Timestamp,
+    /// When it begins.
+    pub(crate) base: Timestamp,
+    /// How long requests come, in milliseconds.
+    pub(crate) active_ms: u64,
+    pub(crate) users: u64,
+    pub(crate) instances: u64,
+    pub(crate) requests: u64,
+    /// How often the reporter is started, in milliseconds.
+    pub(crate) report_every_ms: u64,
+    /// When Stripe does not answer, in milliseconds from the beginning.
+    pub(crate) stripe_down: Option<(u64, u64)>,
+    /// When the store does not answer, in milliseconds from the beginning.
+    pub(crate) store_down: Option<(u64, u64)>,
+    /// How many changes of accounts.
+    pub(crate) changes: u64,
+    /// How far the index of dirty meters may lag, in milliseconds.
+    pub(crate) index_lag_ms: u64,
+    /// How long after an event Stripe's summaries may not have it, in milliseconds.
+    pub(crate) summary_lag_ms: u64,
+    /// How far a process's clock may be off, in milliseconds.
+    pub(crate) skew_ms: u64,
+    pub(crate) book: PlanBook,
+    rates: Vec<u64>,
+}
+
+impl Scenario {
+    pub(crate) fn draw(dice: &mut Dice) -> Self {
+        let kind = dice.pick(&[Kind::Rush, Kind::Rush, Kind::Rush, Kind::Rollover, Kind::Outage]);
+        let active_ms = match kind {
+            Kind::Rush => dice.between(2, 15) * MINUTE_MS,
+            Kind::Rollover => dice.between(4, 12) * MINUTE_MS,
+            Kind::Outage => dice.between(32, 90) * HOUR_MS,
+        };
+        let stripe_down = (kind == Kind::Outage).then(|| {
+            let from = dice.between(0, 2 * HOUR_MS);
+            (from, from + dice.pick(&[30 * HOUR_MS, 3 * DAY_MS]))
+        });
+        let store_down = dice.in_thousand(150).then(|| {
+            let from = dice.below(active_ms);
+            (from, from + dice.between(1_000, 40_000))
+        });
+        let report_every_ms = match kind {
+            Kind::Rush | Kind::Rollover => dice.between(20_000, 3 * MINUTE_MS),
+            Kind::Outage => dice.between(1, 3) * HOUR_MS,
+        };
+        let rates = Mishap::ALL
+            .iter()
+            .map(|mishap| if dice.in_thousand(500) { dice.pick(&mishap.rates()) } else { 0 })
+            .collect();
+        let (anchor, base) = calendar(kind, active_ms, dice);
+        Self {
+            kind,
+            anchor,
+            base,
+            active_ms,
+            users: dice.between(1, 3),
+            instances: dice.between(1, 3),
+            requests: dice.between(4, 40),
+            report_every_ms,
+            stripe_down,
+            store_down,
+            changes: dice.between(0, 6),
+            index_lag_ms: dice.pick(&[0, 2_000, 5 * MINUTE_MS]),
+            summary_lag_ms: dice.pick(&[0, MINUTE_MS, 10 * MINUTE_MS]),
+            skew_ms: dice.pick(&[0, 500, 2_000]),
+            book: book(dice),
+            rates,
+        }
+    }
+
+    /// How often in a thousand.
+    pub(crate) fn rate(&self, mishap: Mishap) -> u64 {
+        let index = Mishap::ALL.iter().position(|other| *other == mishap).unwrap();
+        self.rates[index]
+    }
+}
+
+/// What the first users' periods are counted from, and when the history begins: close to the end of a period where that is
+/// what it is about.
+fn calendar(kind: Kind, active_ms: u64, dice: &mut Dice) -> (Timestamp, Timestamp) {
+    let anchor = ERA.plus_ms(dice.below(400 * DAY_MS)).floor_s();
+    let period = Period::monthly(anchor, anchor).unwrap();
+    let base = match kind {
+        Kind::Rollover => period.end().ms() - dice.between(MINUTE_MS, active_ms - MINUTE_MS),
+        Kind::Rush | Kind::Outage => anchor.ms() + dice.below(20 * DAY_MS),
+    };
+    (anchor, Timestamp::from_ms(base))
+}
+
+/// Plans small enough that every limit is met. What a request holds is about 1,000 tokens.
+fn book(dice: &mut Dice) -> PlanBook {
+    let window_s = dice.pick(&[2, 10, 60]);
+    let free_cap = dice.between(1_500, 9_000);
+    let pro_cap = dice.between(3_000, 30_000);
+    let included = pro_cap / 3;
+    let mut limits = || (dice.between(2, 12), dice.between(1, 6));
+    let ((free_rate, free_wide), (pro_rate, pro_wide)) = (limits(), limits());
+    PlanBook::parse(&format!(
+        "version = 1\n\
+         [[plan]]\nid = \"free\"\nprice_cents_per_month = 0\nincluded_tokens = {free_cap}\ncap_tokens = {free_cap}\n\
+         requests_per_window = {free_rate}\nwindow_seconds = {window_s}\nconcurrent_requests = {free_wide}\n\
+         [[plan]]\nid = \"pro\"\nprice_cents_per_month = 2000\nincluded_tokens = {included}\ncap_tokens = {pro_cap}\n\
+         overage_nano_usd_per_million_tokens = 2000000000\n\
+         requests_per_window = {pro_rate}\nwindow_seconds = {window_s}\nconcurrent_requests = {pro_wide}\n\
+         base_lookup_key = \"base\"\nmetered_lookup_key = \"metered\"\n"
+    ))
+    .unwrap()
+}

@@ -1,0 +1,250 @@
+//! The store as a process reaches it: over a network that loses, delays and repeats.
+
+use crate::simulation::{
+    bugs::Bug,
+    commit,
+    scenario::Mishap,
+    world::{Process, Step, World},
+};
+use domain::{
+    AccountChange, Admission, HoldId, Meter, Opening, Receipt, Release, ReportRow, RowFate, Seal, Timestamp,
+    UserId,
+};
+use futures_util::FutureExt;
+use ledger::{
+    AdmitAnswer, AdmitFailure, Changed, Cursor, Fault, Loaded, MeterKey, Page, SHARDS, Store, StoreError,
+};
+use std::{future::pending, sync::Arc, time::Duration};
+use tokio::time::sleep;
+
+/// After how long an answer that does not come is given up, in milliseconds.
+const GIVEN_UP_MS: u64 = 1_200;
+/// How much later than that a write may still land, in milliseconds.
+const LATE_MS_MAX: u64 = 20 * 60_000;
+
+#[derive(Clone)]
+pub(crate) struct SimStore {
+    world: Arc<World>,
+    process: Arc<Process>,
+}
+
+/// An error, and whether the write may have been made or may yet be.
+struct Failed {
+    error: StoreError,
+    may_land: bool,
+}
+
+impl From<Failed> for StoreError {
+    fn from(failed: Failed) -> Self {
+        failed.error
+    }
+}
+
+/// What the network makes of a call.
+enum Way {
+    Through,
+    Refused(Fault),
+    LostBefore,
+    LostAfter,
+    Late(u64),
+}
+
+impl SimStore {
+    pub(crate) fn new(world: &Arc<World>, process: &Arc<Process>) -> Self {
+        Self { world: Arc::clone(world), process: Arc::clone(process) }
+    }
+
+    fn way(&self, writes: bool) -> Way {
+        let world = &self.world;
+        if world.store_is_down() {
+            world.saw("store: down");
+            return Way::LostBefore;
+        }
+        if world.happens(Mishap::StoreLostBefore) {
+            Way::LostBefore
+        } else if world.happens(Mishap::StoreLostAfter) {
+            Way::LostAfter
+        } else if world.happens(Mishap::StoreThrottled) {
+            Way::Refused(Fault::Throttled)
+        } else if writes && world.happens(Mishap::StoreConflict) {
+            Way::Refused(Fault::Conflict)
+        } else if writes && world.happens(Mishap::StoreLate) {
+            Way::Late(world.with(|inner| inner.dice.below(LATE_MS_MAX)))
+        } else {
+            Way::Through
+        }
+    }
+
+    async fn call<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        writes: bool,
+        effect: impl FnOnce(&World) -> T + Send + 'static,
+    ) -> Result<T, Failed> {
+        let world = &self.world;
+        let step = world.step(&self.process, operation).await;
+        let failed = |fault, may_land| Failed { error: StoreError::new(operation, fault), may_land };
+        let outcome = match self.way(writes) {
+            Way::Through => Ok(effect(world)),
+            Way::Refused(fault) => Err(failed(fault, false)),
+            Way::LostBefore => Err(failed(Fault::Unanswered, true)),
+            Way::LostAfter => {
+                drop(effect(world));
+                Err(failed(Fault::Unanswered, true))
+            }
+            Way::Late(after_ms) => {
+                let late = Arc::clone(world);
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "a request on its way; it ends with the simulation"
+                )]
+                tokio::spawn(async move {
+                    sleep(Duration::from_millis(GIVEN_UP_MS + after_ms)).await;
+                    late.trace(|| format!("late: {operation}"));
+                    drop(effect(&late));
+                });
+                Err(failed(Fault::Unanswered, true))
+            }
+        };
+        if let Err(Failed { error, .. }) = &outcome {
+            world.trace(|| format!("{}: {operation} fails: {error}", self.process.name));
+        }
+        if matches!(step, Step::DiesAfter) {
+            pending::<()>().await;
+        }
+        match &outcome {
+            Err(Failed { may_land: true, .. }) => sleep(Duration::from_millis(GIVEN_UP_MS)).await,
+            Ok(_) | Err(_) => world.travel().await,
+        }
+        outcome
+    }
+
+    /// Notes that a hold's end may be lost for want of a store.
+    fn note_failed_end<T>(&self, id: &HoldId, outcome: &Result<T, Failed>) {
+        if outcome.is_err() {
+            self.world.with(|inner| *inner.journal.failed_ends.entry(id.clone()).or_default() += 1);
+        }
+    }
+}
+
+impl Store for SimStore {
+    async fn load(&self, user: &UserId) -> Result<Option<Loaded>, StoreError> {
+        let user = user.clone();
+        let load = move |world: &World| world.store.load(&user).now_or_never().unwrap().unwrap();
+        Ok(self.call("load", false, load).await?)
+    }
+
+    async fn meter(&self, key: &MeterKey) -> Result<Option<Meter>, StoreError> {
+        let key = key.clone();
+        let meter = move |world: &World| world.store.meter(&key).now_or_never().unwrap().unwrap();
+        Ok(self.call("read meter", false, meter).await?)
+    }
+
+    async fn open(&self, opening: &Opening) -> Result<Changed, StoreError> {
+        let opening = opening.clone();
+        Ok(self.call("open", true, move |world| commit::open(world, &opening)).await?)
+    }
+
+    async fn change_account(&self, change: &AccountChange) -> Result<Changed, StoreError> {
+        let change = change.clone();
+        Ok(self.call("change account", true, move |world| commit::change_account(world, &change)).await?)
+    }
+
+    async fn admit(&self, admission: &Admission) -> Result<AdmitAnswer, AdmitFailure> {
+        loop {
+            let sent = admission.clone();
+            let failed = match self.call("admit", true, move |world| commit::admit(world, &sent)).await {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => failed,
+            };
+            if !failed.may_land {
+                return Err(AdmitFailure::NotWritten(failed.error));
+            }
+            match self.world.bug {
+                Some(Bug::AdmissionRetried) => {}
+                Some(Bug::AdmissionUnconfirmed) => {
+                    let key = MeterKey { user: admission.user.clone(), period_start: admission.period_start };
+                    let meter = self.world.store.kept().meters.get(&key).cloned();
+                    let Some(mut meter) = meter else { return Err(AdmitFailure::Unknown(failed.error)) };
+                    meter.apply_admission(admission);
+                    return Ok(AdmitAnswer::Admitted(Box::new(meter)));
+                }
+                _ => return Err(AdmitFailure::Unknown(failed.error)),
+            }
+        }
+    }
+
+    async fn put_receipt(&self, receipt: &Receipt) -> Result<Receipt, StoreError> {
+        let (id, receipt) = (receipt.id.clone(), receipt.clone());
+        let outcome = self.call("put receipt", true, move |world| commit::put_receipt(world, &receipt)).await;
+        self.note_failed_end(&id, &outcome);
+        Ok(outcome?)
+    }
+
+    async fn release(&self, release: &Release) -> Result<Changed, StoreError> {
+        let (id, release) = (release.id.clone(), release.clone());
+        let outcome = self.call("release", true, move |world| commit::release(world, &release)).await;
+        self.note_failed_end(&id, &outcome);
+        Ok(outcome?)
+    }
+
+    async fn seal(&self, key: &MeterKey, seal: &Seal) -> Result<Changed, StoreError> {
+        let (key, seal) = (key.clone(), seal.clone());
+        Ok(self.call("seal", true, move |world| commit::seal(world, &key, &seal)).await?)
+    }
+
+    async fn note_attempt(&self, key: &MeterKey, seq: u64, at: Timestamp) -> Result<Changed, StoreError> {
+        let key = key.clone();
+        let note = move |world: &World| commit::note_attempt(world, &key, seq, at);
+        Ok(self.call("note attempt", true, note).await?)
+    }
+
+    async fn put_report(
+        &self,
+        key: &MeterKey,
+        row: &ReportRow,
+        fate: RowFate,
+        at: Timestamp,
+    ) -> Result<RowFate, StoreError> {
+        let (key, row) = (key.clone(), row.clone());
+        let put = move |world: &World| commit::put_report(world, &key, &row, fate, at);
+        Ok(self.call("put report", true, put).await?)
+    }
+
+    async fn drop_row(&self, key: &MeterKey, row: &ReportRow, fate: RowFate) -> Result<Changed, StoreError> {
+        let (key, row) = (key.clone(), row.clone());
+        Ok(self.call("drop row", true, move |world| commit::drop_row(world, &key, &row, fate)).await?)
+    }
+
+    async fn clear(&self, key: &MeterKey) -> Result<Changed, StoreError> {
+        let key = key.clone();
+        Ok(self.call("clear", true, move |world| commit::clear(world, &key)).await?)
+    }
+
+    /// One page for all that an index that lags shows. The paging itself is the contract suite's.
+    async fn dirty(&self, shard: u8, _from: Option<&Cursor>) -> Result<Page, StoreError> {
+        let page = move |world: &World| {
+            let ms = world.ms();
+            let (mut keys, mut lags) = (Vec::new(), false);
+            world.with(|inner| {
+                for (key, mark) in &mut inner.journal.index {
+                    let (shown, lagging) = mark.at(ms);
+                    let here = shard == shard_of(key);
+                    keys.extend((shown && here).then(|| key.clone()));
+                    lags |= lagging && here;
+                }
+            });
+            if lags {
+                world.saw("the index of dirty meters lagged");
+            }
+            Page { keys, next: None }
+        };
+        Ok(self.call("list dirty", false, page).await?)
+    }
+}
+
+/// Which shard does not matter here, as long as it is always the same.
+fn shard_of(key: &MeterKey) -> u8 {
+    let sum = key.user.as_str().bytes().fold(0_u8, u8::wrapping_add);
+    sum % SHARDS
+}
