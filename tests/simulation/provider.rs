@@ -40,7 +40,7 @@ pub(crate) struct Call {
     /// Tokens of text that have been read.
     pub(crate) written: u64,
     pub(crate) text: String,
-    /// The answer was read to its end.
+    /// The answer was read to where it says why it ends: all of its text has come then.
     pub(crate) complete: bool,
 }
 
@@ -183,6 +183,7 @@ async fn next(mut answer: Answer) -> Option<(io::Result<String>, Answer)> {
             json!({"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": null}]})
         }
         Piece::Stop(why) => {
+            answer.world.with(|inner| inner.calls.0.get_mut(&request).unwrap().complete = true);
             json!({"choices": [{"index": 0, "delta": {}, "finish_reason": why}], "usage": null})
         }
         Piece::Usage => {
@@ -193,10 +194,7 @@ async fn next(mut answer: Answer) -> Option<(io::Result<String>, Answer)> {
                 "prompt_tokens_details": {"cached_tokens": cached},
                 "completion_tokens_details": {"reasoning_tokens": call.hidden}}})
         }
-        Piece::Done => {
-            answer.world.with(|inner| inner.calls.0.get_mut(&request).unwrap().complete = true);
-            return Some((Ok("data: [DONE]\n\n".into()), answer));
-        }
+        Piece::Done => return Some((Ok("data: [DONE]\n\n".into()), answer)),
         Piece::Error => json!({"error": {"message": "overloaded", "type": "server_error"}}),
         Piece::Cut => return Some((Err(io::Error::other("cut")), answer)),
         Piece::Silence => {

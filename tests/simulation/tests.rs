@@ -66,6 +66,11 @@ fn i1_i2_i3_i4_i5_i7_no_seed_breaks_an_invariant() {
     for ((effect, when), times) in &sum.crashes {
         println!("{times:>9}  a process died {when} \"{effect}\"");
     }
+    let mut kinds = std::collections::BTreeMap::<&str, (u64, u32)>::new();
+    for (seed, violation) in &sum.violated {
+        kinds.entry(violation.split(':').next().unwrap()).or_insert((*seed, 0)).1 += 1;
+    }
+    println!("{kinds:?}");
     for (seed, violation) in sum.violated.iter().take(TOLD_MAX) {
         println!("SEED={seed}: {violation}");
     }
