@@ -61,6 +61,10 @@ pub(crate) struct Asked {
     pub(crate) now: Timestamp,
     /// How many states of the user there had been.
     pub(crate) history_from: usize,
+    /// How many ids were tried.
+    pub(crate) tried: Arc<AtomicU64>,
+    /// How often the store failed the process meanwhile.
+    pub(crate) store_failures: u64,
     /// Whether the process died or was killed before the invocation had ended.
     pub(crate) died: bool,
 }
@@ -101,9 +105,8 @@ impl Instance {
         Arc::new(Self { process, ledger, provider })
     }
 
-    fn generate(&self, world: &Arc<World>, request: u64) -> Generate<SimStore> {
+    fn generate(&self, world: &Arc<World>, request: u64, tried: Arc<AtomicU64>) -> Generate<SimStore> {
         let (clock, process) = (Arc::clone(world), Arc::clone(&self.process));
-        let tried = AtomicU64::new(0);
         let outside = Outside {
             now: Arc::new(move || clock.clock(&process)),
             new_id: Arc::new(move || {
@@ -180,14 +183,16 @@ fn wish(world: &World, request: u64) -> Wish {
 async fn request(world: Arc<World>, fleet: Arc<Fleet>, number: u64, user: UserId) -> (Asked, Got) {
     let instance = fleet.any(&world);
     let process = Arc::clone(&instance.process);
-    let generate = instance.generate(&world, number);
+    let tried = Arc::new(AtomicU64::new(0));
+    let generate = instance.generate(&world, number, Arc::clone(&tried));
+    let failures_before = process.failures();
     let wish = wish(&world, number);
     let now = world.clock(&process);
     let history = world.with(|inner| inner.journal.history.get(&user).map_or(0, Vec::len));
     // The last state before the request began is the first that it can see.
     let history_from = history.saturating_sub(1);
     let demand = generate.demand(&wish);
-    let mut asked = Asked { number, user, demand, now, history_from, died: false };
+    let mut asked = Asked { number, user, demand, now, history_from, tried, store_failures: 0, died: false };
     let deadlines = Deadlines::of(Some(now.plus_ms(FUNCTION_MS)), now).unwrap();
     let drain = Drain::new();
     let invocation = async {
@@ -209,10 +214,10 @@ async fn request(world: Arc<World>, fleet: Arc<Fleet>, number: u64, user: UserId
     };
     let ended = timeout(Duration::from_millis(FUNCTION_MS), invocation).await;
     if ended.is_err() && !process.is_dead() {
-        world.saw("a function was killed at its deadline");
-        world.trace(|| format!("{}: killed at its deadline", process.name));
+        world.violated(format!("F8: request {number} was still at work at its function's deadline"));
         process.kill();
     }
+    asked.store_failures = process.failures() - failures_before;
     asked.died = process.is_dead();
     (asked, ended.unwrap_or(Got::Nothing))
 }

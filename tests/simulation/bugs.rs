@@ -50,6 +50,8 @@ pub(crate) enum Bug {
     AccountAlone,
     /// Sealing is not conditional on what is sealed.
     SealWithoutCondition,
+    /// Sealing is not conditional on the account's `rev`.
+    SealIgnoresAccount,
     /// A row is rounded up to thousands.
     RowRounded,
     /// A row's time is when it is sent.
@@ -68,7 +70,7 @@ pub(crate) enum Bug {
 
 impl Bug {
     /// All of them.
-    pub(crate) const ALL: [Self; 30] = [
+    pub(crate) const ALL: [Self; 31] = [
         Self::ReceiptWithoutCondition,
         Self::ReleaseWithoutCondition,
         Self::SweepIgnoresReceipt,
@@ -92,6 +94,7 @@ impl Bug {
         Self::SettledByClock,
         Self::AccountAlone,
         Self::SealWithoutCondition,
+        Self::SealIgnoresAccount,
         Self::RowRounded,
         Self::RowTimedBySend,
         Self::NewIdentifier,

@@ -6,10 +6,12 @@ use crate::simulation::{
     oracle::{self, Verdict},
     world::World,
 };
-use domain::{Admission, HoldId, HoldSize, Meter, Outcome, Plan, Receipt, Timestamp, Tokens, Usage, Window};
+use domain::{
+    Admission, HoldId, HoldSize, Meter, Outcome, Plan, Receipt, Release, Timestamp, Tokens, Usage, Window,
+};
 use ledger::MeterKey;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 /// How often the store may fail a hold's end before it may be lost.
 const FAILED_ENDS_MIN: u32 = 3;
@@ -87,6 +89,26 @@ pub(crate) fn admission_is_sound(world: &World, key: &MeterKey, before: &Meter, 
     };
     if let Some(wrong) = wrong {
         world.violated(wrong);
+    }
+}
+
+/// I3: the receipt that was put first is the one that stands.
+pub(crate) fn receipt_stands(world: &World, key: &MeterKey, id: &HoldId) {
+    let Some(kept) = world.store.kept().receipts.get(&(key.clone(), id.clone())).cloned() else { return };
+    let first = world.with(|inner| {
+        let receipts = &mut inner.journal.receipts;
+        receipts.entry(id.clone()).or_insert_with(|| kept.clone()).clone()
+    });
+    if first != kept {
+        world.violated(format!("I3: a receipt was replaced: {first:?} by {kept:?}"));
+    }
+}
+
+/// I3: a meter moves by what the receipt that was put first says, and not before it was put.
+pub(crate) fn release_is_sound(world: &World, release: &Release) {
+    let first = world.with(|inner| inner.journal.receipts.get(&release.id).cloned());
+    if first.as_ref().is_none_or(|first| first.charged != release.charged) {
+        world.violated(format!("I3: a meter moves by {release:?}, the receipt is {first:?}"));
     }
 }
 
@@ -195,7 +217,10 @@ fn request_at_rest(world: &World, asked: &Asked, got: &Got) {
         world.violated(format!("F19: request {number} called the provider {} times", call.times));
     }
     match got {
-        Got::Refused { code, .. } => {
+        Got::Refused { code } => {
+            if code == "store_unavailable" && asked.store_failures == 0 {
+                world.violated(format!("request {number} was turned away although the store answered"));
+            }
             if call.times > 0 && code != "provider_unavailable" {
                 world.violated(format!("I4: request {number} was refused ({code}) and called the provider"));
             }
@@ -221,6 +246,7 @@ fn request_at_rest(world: &World, asked: &Asked, got: &Got) {
         }
         Got::Nothing => {}
     }
+    attempts_at_rest(world, asked, &held, &receipts);
     let id = held.iter().map(|(id, _)| id).next_back();
     let failed =
         id.map_or(0, |id| world.with(|inner| inner.journal.failed_ends.get(id).copied().unwrap_or(0)));
@@ -228,6 +254,26 @@ fn request_at_rest(world: &World, asked: &Asked, got: &Got) {
     if call.written > 0 && charged.is_empty() && !excused {
         world.violated(format!("I3: request {number} was served and not charged: {receipts:?}"));
     }
+}
+
+/// I4: of a request's attempts, all but the one that was served are void, if the process lived and the store took that.
+fn attempts_at_rest(world: &World, asked: &Asked, held: &[(HoldId, MeterKey)], receipts: &[Receipt]) {
+    let Some(((last, _), given_up)) = held.split_last() else { return };
+    let last_tried = asked.tried.load(Ordering::Relaxed).checked_sub(1);
+    let last_counts = Some(attempt_of(last)) == last_tried;
+    let failed = |id: &HoldId| world.with(|inner| inner.journal.failed_ends.contains_key(id));
+    let others = given_up.iter().map(|(id, _)| id).chain((!last_counts).then_some(last));
+    for id in others.filter(|id| !asked.died && !failed(id)) {
+        let receipt = receipts.iter().find(|receipt| receipt.id == *id);
+        if receipt.is_none_or(|receipt| receipt.outcome != Outcome::Void) {
+            world.violated(format!("I4: {id} was given up and is not void: {receipt:?}"));
+        }
+    }
+}
+
+/// Which attempt of its request an id is.
+fn attempt_of(id: &HoldId) -> u64 {
+    id.as_str().split_once('x').and_then(|(_, number)| number.parse().ok()).unwrap()
 }
 
 /// The request that an id belongs to.

@@ -129,6 +129,7 @@ pub(crate) fn put_receipt(world: &World, receipt: &Receipt) -> Receipt {
     if replaces {
         world.store.kept().receipts.insert((key.clone(), receipt.id.clone()), receipt.clone());
     }
+    checks::receipt_stands(world, &key, &receipt.id);
     settle_down(world, &key);
     if replaces { receipt } else { standing }
 }
@@ -164,6 +165,7 @@ pub(crate) fn release(world: &World, release: &Release) -> Changed {
         });
     }
     if changed == Changed::Yes {
+        checks::release_is_sound(world, &release);
         released(world, &key, &release);
     } else {
         world.saw("a hold had been released before");
@@ -242,6 +244,9 @@ pub(crate) fn seal(world: &World, key: &MeterKey, seal: &Seal) -> Changed {
     let mut seal = seal.clone();
     if world.bug == Some(Bug::RowRounded) {
         seal.row.tokens = Tokens::new(seal.row.tokens.get().next_multiple_of(1_000)).unwrap();
+    }
+    if world.bug == Some(Bug::SealIgnoresAccount) {
+        seal.rev = tamper(world, key, |meter| meter.rev).unwrap();
     }
     let mut changed = now(world.store.seal(key, &seal));
     if changed == Changed::No {

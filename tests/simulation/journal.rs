@@ -1,6 +1,6 @@
 //! What the simulation itself writes down of every effect on the store, to hold the store's contents against.
 
-use domain::{Account, Admission, CustomerId, HoldId, Meter, Period, UserId, Window};
+use domain::{Account, Admission, CustomerId, HoldId, Meter, Period, Receipt, UserId, Window};
 use ledger::MeterKey;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -14,6 +14,8 @@ pub(crate) struct Journal {
     pub(crate) late_voids: BTreeSet<UserId>,
     /// A user's account and meter after every change.
     pub(crate) history: BTreeMap<UserId, Vec<Snapshot>>,
+    /// The receipt of each hold that was put first.
+    pub(crate) receipts: BTreeMap<HoldId, Receipt>,
     /// What the index of dirty meters shows.
     pub(crate) index: BTreeMap<MeterKey, Mark>,
     /// Every row that was sealed, by identifier.

@@ -150,6 +150,8 @@ pub(crate) struct Scenario {
     pub(crate) store_down: Option<(u64, u64)>,
     /// How many changes of accounts.
     pub(crate) changes: u64,
+    /// How many times as often the store fails the reporter as others.
+    pub(crate) reporter_harder: u64,
     /// How far the index of dirty meters may lag, in milliseconds.
     pub(crate) index_lag_ms: u64,
     /// How long after an event Stripe's summaries may not have it, in milliseconds.
@@ -197,6 +199,7 @@ impl Scenario {
             stripe_down,
             store_down,
             changes: dice.between(0, 6),
+            reporter_harder: dice.pick(&[1, 1, 4]),
             index_lag_ms: dice.pick(&[0, 2_000, 5 * MINUTE_MS]),
             summary_lag_ms: dice.pick(&[0, MINUTE_MS, 10 * MINUTE_MS]),
             skew_ms: dice.pick(&[0, 500, 2_000]),

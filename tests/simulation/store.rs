@@ -56,19 +56,22 @@ impl SimStore {
 
     fn way(&self, writes: bool) -> Way {
         let world = &self.world;
+        // Some seeds are about a store that fails the reporter above all.
+        let harder =
+            if self.process.name.starts_with("reporter") { world.scenario.reporter_harder } else { 1 };
         if world.store_is_down() {
             world.saw("store: down");
             return Way::LostBefore;
         }
-        if world.happens(Mishap::StoreLostBefore) {
+        if world.happens_more(Mishap::StoreLostBefore, harder) {
             Way::LostBefore
-        } else if world.happens(Mishap::StoreLostAfter) {
+        } else if world.happens_more(Mishap::StoreLostAfter, harder) {
             Way::LostAfter
-        } else if world.happens(Mishap::StoreThrottled) {
+        } else if world.happens_more(Mishap::StoreThrottled, harder) {
             Way::Refused(Fault::Throttled)
-        } else if writes && world.happens(Mishap::StoreConflict) {
+        } else if writes && world.happens_more(Mishap::StoreConflict, harder) {
             Way::Refused(Fault::Conflict)
-        } else if writes && world.happens(Mishap::StoreLate) {
+        } else if writes && world.happens_more(Mishap::StoreLate, harder) {
             Way::Late(world.with(|inner| inner.dice.below(LATE_MS_MAX)))
         } else {
             Way::Through
@@ -107,6 +110,7 @@ impl SimStore {
             }
         };
         if let Err(Failed { error, .. }) = &outcome {
+            self.process.note_failure();
             world.trace(|| format!("{}: {operation} fails: {error}", self.process.name));
         }
         if matches!(step, Step::DiesAfter) {

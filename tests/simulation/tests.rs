@@ -9,8 +9,7 @@ const SEEDS: u64 = 1_000;
 const BUG_SEEDS_MAX: u64 = 2_000;
 
 /// States that a thousand seeds have to come to, or the simulation proves less than it says.
-const STATES: [&str; 30] = [
-    "a function was killed at its deadline",
+const STATES: [&str; 29] = [
     "a hold ended after its period was closed",
     "a hold had been released before",
     "a meter was not clean when it was to be cleared",

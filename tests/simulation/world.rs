@@ -62,6 +62,7 @@ pub(crate) struct Process {
     behind: bool,
     dead: AtomicBool,
     effects: AtomicU64,
+    failures: AtomicU64,
     /// The effect that it dies at, and whether that still happens.
     dies_at: Option<(u64, bool)>,
 }
@@ -113,7 +114,12 @@ impl World {
 
     /// Whether a mishap happens now.
     pub(crate) fn happens(&self, mishap: Mishap) -> bool {
-        let rate = self.scenario.rate(mishap);
+        self.happens_more(mishap, 1)
+    }
+
+    /// The same, so many times as often.
+    pub(crate) fn happens_more(&self, mishap: Mishap, times: u64) -> bool {
+        let rate = self.scenario.rate(mishap) * times;
         self.with(|inner| {
             let happens = !inner.calm && rate > 0 && inner.dice.in_thousand(rate);
             if happens {
@@ -168,6 +174,7 @@ impl World {
                 behind: dice.in_thousand(500),
                 dead: AtomicBool::new(false),
                 effects: AtomicU64::new(0),
+                failures: AtomicU64::new(0),
                 dies_at,
             }
         });
@@ -222,6 +229,16 @@ impl World {
 impl Process {
     pub(crate) fn is_dead(&self) -> bool {
         self.dead.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the store failed it.
+    pub(crate) fn note_failure(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often the store failed it.
+    pub(crate) fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
     }
 
     /// Ends it from outside, as Lambda does at the deadline.

@@ -228,7 +228,8 @@ impl Meter {
 
     /// Moves everything settled into one report row, or changes nothing and says so.
     pub fn apply_seal(&mut self, seal: &Seal) -> bool {
-        if self.sealed != seal.sealed_before || self.seq != seal.row.seq || self.pending.is_some() {
+        let as_read = self.rev == seal.rev && self.sealed == seal.sealed_before && self.seq == seal.row.seq;
+        if !as_read || self.pending.is_some() {
             return false;
         }
         self.sealed = seal.sealed_after;

@@ -29,6 +29,8 @@ pub struct ReportRow {
 /// A decision to move everything settled into one row, and what it was decided on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seal {
+    /// The meter's `rev`, exactly as it was: whoever pays and when the period ends may change with the account.
+    pub rev: u64,
     /// `sealed`, exactly as it was; `seq` is the row's own, and no row may be pending.
     pub sealed_before: Tokens,
     /// `sealed` as it will be: `settled` as it was read.
@@ -83,7 +85,7 @@ pub fn seal(meter: &Meter, now: Timestamp) -> Option<Seal> {
         timestamp: meter.period.clamp_s(now),
         first_attempt_at: None,
     };
-    Some(Seal { sealed_before: meter.sealed, sealed_after: meter.settled, row })
+    Some(Seal { rev: meter.rev, sealed_before: meter.sealed, sealed_after: meter.settled, row })
 }
 
 /// Decides whether a pending row may be sent, or Stripe has to be asked first.

@@ -92,7 +92,12 @@ fn f09_a_row_is_sealed_once_under_one_identifier_however_often_it_is_asked_for()
     assert_eq!(seal(&meter, start()), None);
     // Not even a seal that has the right figures pushes a row aside that is on its way.
     let row = ReportRow { seq: meter.seq, ..mine.row.clone() };
-    assert!(!meter.apply_seal(&Seal { sealed_before: meter.sealed, sealed_after: meter.sealed, row }));
+    assert!(!meter.apply_seal(&Seal {
+        rev: meter.rev,
+        sealed_before: meter.sealed,
+        sealed_after: meter.sealed,
+        row
+    }));
     assert!(meter.apply_drop(0, RowFate::Accepted) && !meter.apply_drop(0, RowFate::Accepted));
     assert!(!meter.apply_seal(&mine) && seal(&meter, start()).is_none());
     // The longest customer, the last period and the last row still make an identifier that Stripe takes.
@@ -100,6 +105,23 @@ fn f09_a_row_is_sealed_once_under_one_identifier_however_often_it_is_asked_for()
     (meter.seq, meter.settled) = (u64::MAX, tokens(71));
     let longest = seal(&meter, start()).unwrap().row.identifier;
     assert!(longest.len() <= 100, "{} characters", longest.len());
+}
+
+#[test]
+fn f11_a_seal_that_was_decided_before_its_account_changed_does_nothing() {
+    let (account, mut meter) = subscribed(start());
+    let plan = plan("pro", 1_000, 10, 8);
+    let admission = ask(&account, &plan, &mut meter, 1, 100, start()).unwrap();
+    assert!(settle(&mut meter, &admission, 70, start()));
+    let later = start().plus_ms(DAY_MS);
+    let decided = seal(&meter, later).unwrap();
+    // The subscription ended before the row's time: on its last invoice the row would not be.
+    let ended =
+        Account { subscription: None, anchor: start().plus_ms(DAY_MS / 2).floor_s(), ..account.clone() };
+    assert!(meter.apply_account(&AccountChange::new(account, ended, &meter)));
+    assert!(!meter.apply_seal(&decided), "a row outside of its period was sealed");
+    let again = seal(&meter, later).unwrap();
+    assert!(meter.period.contains(again.row.timestamp) && meter.apply_seal(&again));
 }
 
 #[test]

@@ -222,6 +222,7 @@ pub(crate) fn close(predecessor: &Predecessor) -> Expression {
 /// `Meter::apply_seal`.
 pub(crate) fn seal(seal: &Seal) -> Expression {
     let mut e = Expression::default();
+    e.require(&[attr::REV], "=", n(seal.rev));
     e.require(&[attr::SEALED], "=", n(seal.sealed_before.get()));
     e.require(&[attr::SEQ], "=", n(seal.row.seq));
     e.require_absent(&[attr::PENDING]);
