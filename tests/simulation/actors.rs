@@ -20,7 +20,7 @@ use generate::{
 };
 use http::{HeaderMap, HeaderValue, Response, header};
 use http_body_util::BodyExt;
-use ledger::Ledger;
+use ledger::{Ledger, MeterKey};
 use openai::{BaseUrl, Timeouts};
 use reporter::run::{Deps, Pace, StripeMeter};
 use serde_json::Value;
@@ -379,6 +379,15 @@ async fn set_spend_cap(world: Arc<World>, number: u64, user: UserId) {
     let change = |account: &Account| {
         (account.spend_cap != spend_cap).then(|| Account { spend_cap, ..account.clone() })
     };
+    let committed = |world: &World| {
+        let kept = world.store.kept();
+        let current = kept.accounts.get(&user).map(|account| account.current);
+        let key = current.map(|period_start| MeterKey { user: user.clone(), period_start });
+        key.and_then(|key| kept.meters.get(&key)).map_or(Tokens::ZERO, |meter| meter.committed)
+    };
+    if spend_cap.is_some_and(|cap| cap < committed(&world)) {
+        world.saw("a spend cap below what is used and held");
+    }
     let changed = ledger.change_account(&user, world.clock(&process), change);
     drop(timeout(Duration::from_millis(DELIVERY_MS), changed).await);
     process.kill();

@@ -20,6 +20,7 @@ pub(crate) enum Mishap {
     StoreThrottled,
     StoreConflict,
     StoreSlow,
+    StoreTornRead,
     Crash,
     ProviderRefuses,
     ProviderHangs,
@@ -41,13 +42,14 @@ pub(crate) enum Mishap {
 }
 
 impl Mishap {
-    pub(crate) const ALL: [Self; 24] = [
+    pub(crate) const ALL: [Self; 25] = [
         Self::StoreLostBefore,
         Self::StoreLostAfter,
         Self::StoreLate,
         Self::StoreThrottled,
         Self::StoreConflict,
         Self::StoreSlow,
+        Self::StoreTornRead,
         Self::Crash,
         Self::ProviderRefuses,
         Self::ProviderHangs,
@@ -76,6 +78,7 @@ impl Mishap {
             Self::StoreThrottled => "store: throttled",
             Self::StoreConflict => "store: transaction conflict",
             Self::StoreSlow => "store: slow",
+            Self::StoreTornRead => "store: account and meter read apart",
             Self::Crash => "process crashes",
             Self::ProviderRefuses => "provider: refuses",
             Self::ProviderHangs => "provider: never answers",

@@ -133,8 +133,18 @@ impl SimStore {
 
 impl Store for SimStore {
     async fn load(&self, user: &UserId) -> Result<Option<Loaded>, StoreError> {
+        // A `Query` is no snapshot: the account may have been read before a change, and the meter after it.
+        let torn = self.world.happens(Mishap::StoreTornRead);
+        let account = self.world.store.kept().accounts.get(user).filter(|_| torn).cloned();
         let user = user.clone();
-        let load = move |world: &World| world.store.load(&user).now_or_never().unwrap().unwrap();
+        let load = move |world: &World| match account {
+            Some(account) => {
+                let key = MeterKey { user, period_start: account.current };
+                let meter = world.store.kept().meters[&key].clone();
+                Some(Loaded { account, meter })
+            }
+            None => world.store.load(&user).now_or_never().unwrap().unwrap(),
+        };
         Ok(self.call("load", false, load).await?)
     }
 
