@@ -106,10 +106,10 @@ impl Listener {
 enum End {
     /// As it should.
     Complete(FinishReason, Option<Classes>),
-    /// Before its end, by the provider.
-    Failed(StreamError),
-    /// Before its end, by us.
-    OutOfTime,
+    /// Before its end, by the provider, with what it may have counted by then.
+    Failed(StreamError, Option<Classes>),
+    /// Before its end, by us, with what the provider may have counted by then.
+    OutOfTime(Option<Classes>),
 }
 
 /// Ends holds in the ledger, by the invocation's deadline.
@@ -161,17 +161,17 @@ impl<S: Store> Pump<S> {
                     wire::error("The connection was too slow; part of the answer is missing here.")
                 }
             }
-            End::Failed(error) => {
+            End::Failed(error, usage) => {
                 tracing::warn!(error = chain(&error), user = %hold.user(), id = %hold.id(),
                     output_tokens_served = served.completion().get(), "the provider's answer ended before its end");
-                closing.give_back_or_settle(hold, served, &price).await;
+                closing.give_back_or_settle(hold, served, usage, &price).await;
                 wire::error(
                     "The answer was cut short. You pay for the prompt and for what was written, if anything was.",
                 )
             }
-            End::OutOfTime => {
+            End::OutOfTime(usage) => {
                 tracing::warn!(user = %hold.user(), id = %hold.id(), "the answer took too long and was cut");
-                closing.give_back_or_settle(hold, served, &price).await;
+                closing.give_back_or_settle(hold, served, usage, &price).await;
                 wire::error(
                     "The answer took too long and was cut. You pay for the prompt and for what was written, if anything was.",
                 )
@@ -194,24 +194,30 @@ impl<S: Store> Pump<S> {
                 Ok(Some(Ok(Event::Finish(why)))) => reason = why,
                 Ok(Some(Ok(Event::Usage(classes)))) => usage = Some(classes),
                 Ok(Some(Ok(Event::Done))) => return End::Complete(reason, usage),
-                Ok(Some(Err(error))) => return End::Failed(error),
+                Ok(Some(Err(error))) => return End::Failed(error, usage),
                 // A stream says `Done` or fails before it has nothing more.
-                Ok(None) => return End::Failed(StreamError::Cut),
+                Ok(None) => return End::Failed(StreamError::Cut, usage),
             }
         }
-        End::OutOfTime
+        End::OutOfTime(usage)
     }
 }
 
 impl<S: Store> Closing<S> {
     /// An answer that ended before its first text served nothing, so nothing is charged, whatever it may have cost. What was
-    /// served before any other end is.
-    async fn give_back_or_settle(&self, hold: OpenHold, served: Classes, price: &ModelPrice) {
+    /// served before any other end is, by the provider's count if it came before the end.
+    async fn give_back_or_settle(
+        &self,
+        hold: OpenHold,
+        served: Classes,
+        counted: Option<Classes>,
+        price: &ModelPrice,
+    ) {
         if served.completion() == Tokens::ZERO {
             tracing::warn!(user = %hold.user(), id = %hold.id(), may_have_cost = true, "nothing was served; void");
             self.void(hold).await;
         } else {
-            self.settle(hold, Usage::Estimated(served), price).await;
+            self.settle(hold, counted.map_or(Usage::Estimated(served), Usage::Exact), price).await;
         }
     }
 

@@ -7,7 +7,7 @@ use aws_sdk_eventbridge::{
     types::{PutEventsRequestEntry, PutEventsResultEntry},
 };
 use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
-use domain::{CustomerId, ReportRow, Tokens, UserId};
+use domain::{ReportRow, Tokens, UserId};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -36,8 +36,6 @@ pub struct BusSettings {
 pub struct AboutRow {
     /// Whose.
     pub user: UserId,
-    /// Who pays; none: the meter names nobody any more.
-    pub customer: Option<CustomerId>,
     /// The row.
     pub row: ReportRow,
 }
@@ -161,7 +159,7 @@ impl AboutRow {
     fn wire(&self) -> Value {
         json!({
             "user": self.user.as_str(),
-            "customer": self.customer.as_ref().map(CustomerId::as_str),
+            "customer": self.row.customer.as_str(),
             "identifier": self.row.identifier,
             "tokens": self.row.tokens.get(),
             "timestamp": self.row.timestamp.to_string(),

@@ -7,7 +7,7 @@ use crate::{
     run::Deps,
 };
 use domain::{CustomerId, Meter, NextStep, ReportRow, RowFate, Timestamp, Verdict};
-use ledger::{MeterKey, Store, StoreError};
+use ledger::{Attempt, MeterKey, Store, StoreError};
 use std::{
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
@@ -119,7 +119,11 @@ impl<'a, S: Store> Reporting<'a, S> {
             },
         }
         // Noted before the first call: from then on the outcome may be unknown, and the time counts.
-        if row.first_attempt_at.is_none() && !ledger.attempt(key, row, (self.now)()).await? {
+        let attempt = match row.first_attempt_at {
+            Some(_) => Attempt::Again,
+            None => ledger.attempt(key, row, (self.now)()).await?,
+        };
+        if attempt == Attempt::Gone {
             tracing::info!(user = %key.user, identifier = row.identifier, "another run has ended this row");
             return Ok(End::Stays);
         }
@@ -134,7 +138,7 @@ impl<'a, S: Store> Reporting<'a, S> {
             }
             Delivery::Refused(reason) => {
                 // An earlier attempt may have arrived before Stripe came to refuse the row.
-                if row.first_attempt_at.is_some() {
+                if attempt == Attempt::Again {
                     match self.verdict(meter, row, customer, report).await {
                         Some(Verdict::Missing) => {}
                         Some(Verdict::Delivered) => return self.accept(key, row, report).await,
@@ -261,5 +265,5 @@ fn judge(meter: &Meter, row: &ReportRow, counted: Counted) -> Verdict {
 }
 
 fn about(meter: &Meter, row: &ReportRow) -> AboutRow {
-    AboutRow { user: meter.user.clone(), customer: meter.customer.clone(), row: row.clone() }
+    AboutRow { user: meter.user.clone(), row: row.clone() }
 }

@@ -2,7 +2,8 @@
 //!
 //! Two deliveries may work on one account at a time, each with its own answer of Stripe's, and the older answer must not be
 //! written last. So the account is read *before* Stripe is asked, and what follows from the answer is written only if the
-//! account is still as it was read; else everything is asked again.
+//! account is still as it was read; else everything is asked again. It is written even where nothing follows: the account's
+//! new `rev` is what refuses a write that an older answer led to and that is still on its way.
 
 use crate::decide::{self, Entitlement};
 use domain::{Account, SubscriptionId, Timestamp, UserId};
@@ -80,21 +81,21 @@ impl<S: Store> Accounts<S> {
             return Ok(false);
         }
         self.complain(&subscription);
-        if self.is_outdone(&read, &subscription).await? {
+        let outdone = self.is_outdone(&read, &subscription).await?;
+        if outdone {
             tracing::info!(%user, subscription = %id, "another subscription of this account prevails");
-            return Ok(true);
         }
         let moved = AtomicBool::new(false);
         let change = |account: &Account| {
             let as_read = account.rev == read.rev;
             moved.store(!as_read, Ordering::Relaxed);
-            let after = as_read.then(|| decide::decide(account, &subscription, &self.book, now));
-            after.flatten()
+            let decided = || decide::decide(account, &subscription, &self.book, now).filter(|_| !outdone);
+            as_read.then(|| decided().unwrap_or_else(|| account.clone()))
         };
         let after = self.ledger.change_account(user, now, change).await?;
         let moved = moved.load(Ordering::Relaxed);
-        if !moved && after.rev != read.rev {
-            tracing::info!(%user, subscription = %id, plan = %after.plan, "the account was changed");
+        if !moved {
+            tracing::info!(%user, subscription = %id, plan = %after.plan, "the account is in line");
         }
         Ok(!moved)
     }

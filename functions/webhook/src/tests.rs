@@ -156,7 +156,9 @@ async fn f16_an_event_delivered_twice_changes_the_account_once() {
     let once = world.account().await;
     world.delivers(CREATED, "sub_1").await;
     world.delivers(UPDATED, "sub_1").await;
-    assert_eq!(world.account().await, once, "rev included");
+    let again = world.account().await;
+    assert_eq!(Account { rev: once.rev, ..again.clone() }, once);
+    assert!(again.rev > once.rev, "a write of an older answer would not be refused");
 }
 
 /// Every order of the three deliveries of a subscription's life, after its end: what Stripe has now decides.
@@ -233,8 +235,36 @@ async fn f16_an_answer_that_is_older_than_the_account_is_never_written() {
     *world.hook.lock().unwrap() = Some(Hook { question: 2, then: Box::new(end) });
     assert_eq!(world.delivers(UPDATED, "sub_1").await, StatusCode::OK);
     assert_eq!(world.standing().await, free(1_799_900_000));
-    assert_eq!(world.account().await.rev, before.rev + 1, "only the other delivery wrote");
+    assert_eq!(
+        world.account().await.rev,
+        before.rev + 2,
+        "the other delivery wrote, then this one its fence"
+    );
     assert!(world.hook.lock().unwrap().is_none());
+}
+
+/// The subscription ends after Stripe's answer, and the delivery that says so finds nothing to change: the older answer is
+/// still not to be written, neither late nor over an account that was not there when it was asked for.
+#[tokio::test]
+async fn f16_a_delivery_that_changes_nothing_still_refuses_the_writes_of_older_answers() {
+    for known_before in [true, false] {
+        let world = World::new().await;
+        if known_before {
+            world.account().await;
+        }
+        let ledger = world.ledger.clone();
+        let user = UserId::parse("user_1").unwrap();
+        let read = ledger.account(&user, NOW).await.unwrap();
+        world.stripe_has(ended("sub_1", 1_799_000_000, 1_799_900_000));
+        assert_eq!(world.delivers(DELETED, "sub_1").await, StatusCode::OK);
+        // What a slower delivery made of the older answer, on condition of what it had read.
+        let active = |account: &Account| {
+            let pro = Account { plan: domain::PlanId::parse("pro").unwrap(), ..account.clone() };
+            (account.rev == read.rev).then_some(pro)
+        };
+        ledger.change_account(&user, NOW, active).await.unwrap();
+        assert_eq!(world.account().await.plan.as_str(), "free", "known before: {known_before}");
+    }
 }
 
 /// What the ledger in memory answers without waiting.

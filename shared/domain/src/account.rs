@@ -7,7 +7,7 @@ use crate::{CustomerId, Meter, Opening, Period, PlanId, SubscriptionId, Timestam
 pub struct Account {
     /// Whose.
     pub user: UserId,
-    /// Counts every change. The current meter carries the same number, so that a decision made from an older account
+    /// Counts every change; 0: not stored yet. The current meter carries the same number, so that a decision made from an older account
     /// is refused by the meter's own condition.
     pub rev: u64,
     /// The plan in force.
@@ -30,7 +30,7 @@ impl Account {
         let anchor = now.floor_s();
         Self {
             user,
-            rev: 1,
+            rev: 0,
             plan,
             customer: None,
             subscription: None,
@@ -58,6 +58,8 @@ pub struct AccountChange {
     pub meter_customer: Option<CustomerId>,
     /// The current meter's period from now on: its start never changes.
     pub meter_period: Period,
+    /// [`Meter::mixed`] from now on.
+    pub meter_mixed: bool,
 }
 
 impl AccountChange {
@@ -66,9 +68,9 @@ impl AccountChange {
     ///
     /// A meter that began under the new anchor (a subscription that somebody heard of a little late, or that was
     /// backdated) is part of that subscription's period: it ends with it, and whoever pays for the subscription pays
-    /// for it. Any other meter keeps its payer: the end of a subscription takes none away, for what was used under it is
-    /// still owed. Its period ends where the new anchor begins another, so that what it still reports is on the last
-    /// invoice of what ended.
+    /// for it. A meter that began at or after a subscription's end, before somebody heard of that, is nobody's to pay. Any
+    /// other keeps its payer: the end of a subscription takes none away, for what was used under it is still owed. Its
+    /// period ends where the new anchor begins another, so that what it still reports is on the last invoice of what ended.
     pub fn new(before: Account, after: Account, meter: &Meter) -> Self {
         let after = Account {
             user: before.user.clone(),
@@ -81,9 +83,15 @@ impl AccountChange {
             .filter(|_| after.anchor <= start)
             .and_then(|period| Period::new(start, period.end()));
         let cut = Period::new(start, after.anchor.min(meter.period.end()));
-        let payer = after.billed_to().filter(|_| adopted.is_some()).or(meter.customer.as_ref());
+        let began_after_the_end =
+            after.billed_to().is_none() && before.anchor < after.anchor && after.anchor <= start;
+        let adopter = after.billed_to().filter(|_| adopted.is_some());
+        let payer = adopter.or(meter.customer.as_ref()).filter(|_| !began_after_the_end);
         let meter_customer = payer.cloned();
-        Self { before, after, meter_customer, meter_period: adopted.or(cut).unwrap_or(meter.period) }
+        let meter_period = adopted.or(cut).unwrap_or(meter.period);
+        let another_pays = meter.customer.is_some() && meter.customer != meter_customer;
+        let meter_mixed = meter.mixed || another_pays || meter_period.end() < meter.period.end();
+        Self { before, after, meter_customer, meter_period, meter_mixed }
     }
 }
 
@@ -101,10 +109,15 @@ pub enum Placement {
 /// Decides which period a request belongs to.
 ///
 /// A clock that lags behind the start of the current period does not reopen the one before: usage goes to the current
-/// meter, which is the period that everybody else already writes to. Nor does an anchor that a clock has not reached
-/// yet, or one that moved back: a period never begins before, or together with, the one that counts.
+/// meter, which is the period that everybody else already writes to. A clock that has not reached the anchor yet opens no month
+/// before it, and an anchor that moved back opens none either: a period never begins before, or together with, the one that
+/// counts.
 pub fn place(account: &Account, meter: &Meter, now: Timestamp) -> Placement {
     let now = now.max(account.current);
+    if now < account.anchor && now < meter.period.end() && !meter.closed {
+        return Placement::Current;
+    }
+    let now = now.max(account.anchor);
     match Period::monthly(account.anchor, now) {
         None => Placement::OutOfCalendar,
         Some(period) if period.start() <= meter.period.start() && !meter.closed => Placement::Current,

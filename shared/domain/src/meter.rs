@@ -65,6 +65,9 @@ pub struct Meter {
     pub sealed: Tokens,
     /// Of `sealed`, those that Stripe refused for good.
     pub parked: Tokens,
+    /// Whether some of `sealed` may be another payer's, or have a time that the period no longer holds: what Stripe has
+    /// counted for payer and period then says nothing about a row.
+    pub mixed: bool,
     /// Requests by rate window.
     pub rate: RateCounts,
     /// Open holds.
@@ -105,7 +108,7 @@ impl Opening {
     /// The account and first meter of a user; none when no period can be reckoned from the account's anchor.
     pub fn first(account: Account, now: Timestamp) -> Option<Self> {
         let period = Period::monthly(account.anchor, now.max(account.anchor))?;
-        let account = Account { current: period.start(), ..account };
+        let account = Account { rev: account.rev.saturating_add(1), current: period.start(), ..account };
         let meter = Meter::new(&account, period, RateCounts::default());
         Some(Self { account, meter, predecessor: None })
     }
@@ -130,6 +133,7 @@ impl Meter {
             committed: Tokens::ZERO,
             sealed: Tokens::ZERO,
             parked: Tokens::ZERO,
+            mixed: false,
             rate,
             holds: BTreeMap::new(),
             closed: false,
@@ -214,6 +218,7 @@ impl Meter {
         self.rev = change.after.rev;
         self.customer.clone_from(&change.meter_customer);
         self.period = change.meter_period;
+        self.mixed = change.meter_mixed;
         self.dirty = true;
         true
     }

@@ -99,12 +99,11 @@ pub fn next_step(row: &ReportRow, now: Timestamp) -> NextStep {
 /// Judges what Stripe has counted for the period, given the meter as it was read *before* Stripe was asked.
 ///
 /// What Stripe must have without the row is `sealed - parked - row`; with it, `sealed - parked`. Any other count is
-/// somebody else's doing, and so is a row whose time the period no longer holds: a new anchor has cut it, and Stripe's
-/// count for what is left says nothing about the row.
+/// somebody else's doing. Of a meter whose payer has changed or whose period was cut, no count says anything about a row.
 pub fn reconcile(meter: &Meter, row: &ReportRow, counted: Tokens) -> Verdict {
     let with = meter.sealed.saturating_sub(meter.parked);
     let without = with.saturating_sub(row.tokens);
-    if !meter.period.contains(row.timestamp) {
+    if meter.mixed {
         Verdict::Unclear
     } else if counted == with {
         Verdict::Delivered

@@ -162,6 +162,37 @@ fn f11_the_last_tokens_of_a_subscription_stay_on_its_last_invoice() {
 }
 
 #[test]
+fn f11_a_period_that_began_at_the_subscriptions_end_is_nobodys_to_pay() {
+    let (account, meter) = subscribed(start());
+    let end = meter.period.end();
+    // A request comes before the webhook: the next period opens as if the subscription went on.
+    let Opening { account, meter, .. } = opening(&account, &meter, end.plus_ms(1_000));
+    assert!(meter.customer.is_some());
+    let free =
+        Account { plan: PlanId::parse("free").unwrap(), subscription: None, anchor: end, ..account.clone() };
+    let change = AccountChange::new(account, free, &meter);
+    assert_eq!(change.meter_customer, None, "a month of free usage would be billed");
+}
+
+#[test]
+fn f09_no_count_decides_once_another_pays_or_the_period_was_cut() {
+    let (account, mut meter) = subscribed(start());
+    let plan = plan("pro", 1_000, 10, 8);
+    let admission = ask(&account, &plan, &mut meter, 1, 100, start()).unwrap();
+    assert!(settle(&mut meter, &admission, 70, start()));
+    let sealed = seal(&meter, start()).unwrap();
+    assert!(meter.apply_seal(&sealed));
+    let ended = Account { subscription: None, anchor: start().plus_ms(DAY_MS), ..account.clone() };
+    let other = Account { customer: Some(CustomerId::parse("cus_2").unwrap()), ..account.clone() };
+    for after in [ended, other] {
+        let mut meter = meter.clone();
+        assert!(meter.apply_account(&AccountChange::new(account.clone(), after, &meter)));
+        let verdicts = [0, 70].map(|counted| reconcile(&meter, &sealed.row, tokens(counted)));
+        assert_eq!(verdicts, [Verdict::Unclear, Verdict::Unclear]);
+    }
+}
+
+#[test]
 fn f11_a_clock_behind_a_new_subscriptions_first_second_opens_no_period_before_it() {
     let (account, mut meter) = first_seen(start());
     let begins = start().plus_ms(10 * DAY_MS);
@@ -179,6 +210,11 @@ fn f11_a_clock_behind_a_new_subscriptions_first_second_opens_no_period_before_it
         let now = Timestamp::from_ms(begins.ms() - behind_ms);
         assert_eq!(place(&account, &meter, now), Placement::Current, "{behind_ms} ms behind");
     }
+    // Nor does it open the month before the anchor for somebody who was idle since longer than that.
+    let (idle, old) = first_seen(Timestamp::from_ms(begins.ms() - 36 * DAY_MS));
+    let change = AccountChange::new(idle, subscribed(begins).0, &old);
+    let late = opening(&change.after, &old, Timestamp::from_ms(begins.ms() - 1));
+    assert_eq!(late.meter.period.start(), begins);
     let opened = opening(&account, &meter, begins);
     assert_eq!((opened.meter.period.start(), opened.meter.customer.is_some()), (begins, true));
     let behind = Timestamp::from_ms(begins.ms() - 2_000);

@@ -187,6 +187,7 @@ pub(crate) fn account_on_meter(change: &AccountChange, user: &UserId) -> Express
     e.set(&[attr::REV], n(change.after.rev));
     e.set(&[attr::DIRTY], shard_key(user));
     e.set(&[attr::PERIOD_END], n(change.meter_period.end().s()));
+    e.set(&[attr::MIXED], AttributeValue::Bool(change.meter_mixed));
     match &change.meter_customer {
         Some(customer) => e.set(&[attr::CUSTOMER], s(customer.as_str())),
         None => e.remove(&[attr::CUSTOMER]),

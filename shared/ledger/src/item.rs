@@ -42,6 +42,7 @@ pub(crate) mod attr {
     pub(crate) const COMMITTED: &str = "committed";
     pub(crate) const SEALED: &str = "sealed";
     pub(crate) const PARKED: &str = "parked";
+    pub(crate) const MIXED: &str = "mixed";
     pub(crate) const RATE: &str = "rate";
     pub(crate) const NEWEST: &str = "rate_newest";
     pub(crate) const HOLDS: &str = "holds";
@@ -254,6 +255,7 @@ pub(crate) fn write_new_meter(meter: &Meter) -> Item {
         (attr::NEWEST, n(meter.rate.newest.index())),
         (attr::HOLDS, AttributeValue::M(Item::new())),
         (attr::CLOSED, AttributeValue::Bool(false)),
+        (attr::MIXED, AttributeValue::Bool(false)),
     ]);
     written.extend(zeroes.map(|name| (name.to_owned(), n(0))));
     if let Some(customer) = &meter.customer {
@@ -268,11 +270,14 @@ pub(crate) fn write_rate(rate: &RateCounts) -> AttributeValue {
     )
 }
 
+fn flag(item: &Item, name: &'static str) -> Result<bool, StoreError> {
+    get(item, name)?.as_bool().copied().map_err(|_| corrupt(name))
+}
+
 pub(crate) fn read_meter(item: &Item) -> Result<Meter, StoreError> {
     let MeterKey { user, period_start } = read_meter_key(item)?;
     let period = Period::new(period_start, from_s(item, attr::PERIOD_END)?)
         .ok_or_else(|| corrupt(attr::PERIOD_END))?;
-    let closed = *get(item, attr::CLOSED)?.as_bool().map_err(|_| corrupt(attr::CLOSED))?;
     Ok(Meter {
         user,
         period,
@@ -282,12 +287,13 @@ pub(crate) fn read_meter(item: &Item) -> Result<Meter, StoreError> {
         committed: tokens(item, attr::COMMITTED)?,
         sealed: tokens(item, attr::SEALED)?,
         parked: tokens(item, attr::PARKED)?,
+        mixed: flag(item, attr::MIXED)?,
         rate: RateCounts {
             newest: Window::from_index(number(item, attr::NEWEST)?),
             counts: read_counts(map(item, attr::RATE)?)?,
         },
         holds: read_holds(map(item, attr::HOLDS)?)?,
-        closed,
+        closed: flag(item, attr::CLOSED)?,
         pending: optional(item, attr::PENDING, |item, name| read_row(map(item, name)?))?,
         seq: number(item, attr::SEQ)?,
         dirty: item.contains_key(attr::DIRTY),

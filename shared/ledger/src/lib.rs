@@ -10,7 +10,7 @@ mod store;
 
 pub use dynamo::{DynamoSettings, DynamoStore};
 pub use memory::{Kept, MemoryStore};
-pub use protocol::{AdmitError, ChangeError, Ledger, OpenHold, SettleError, Standing, Unavailable};
+pub use protocol::{AdmitError, Attempt, ChangeError, Ledger, OpenHold, SettleError, Standing, Unavailable};
 pub use store::{
     AdmitAnswer, AdmitFailure, Changed, Cursor, Fault, Loaded, MeterKey, PAGE_MAX, Page, SHARDS, Store,
     StoreError,

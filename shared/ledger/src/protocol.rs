@@ -19,7 +19,7 @@ const DECISIONS_MAX: u32 = 12;
 /// How many expired holds one admission sweeps before it decides again. The rest is the hourly run's.
 const SWEPT_BY_ADMIT_MAX: usize = 8;
 /// How often one settling write is tried, beyond the store's own retries.
-const SETTLE_TRIES_MAX: u32 = 6;
+const SETTLE_TRIES_MAX: u32 = 10;
 /// How often a reporter's write is decided anew when somebody else changed what it read.
 const REPORT_TRIES_MAX: u32 = 4;
 /// The pause before the second try, in milliseconds; it doubles with each further one.
@@ -129,6 +129,17 @@ pub struct Standing {
     pub plan: Plan,
     /// The meter of the current period; an empty one where nothing was admitted in it yet.
     pub meter: Meter,
+}
+
+/// What a row that is about to be sent is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// Never sent before.
+    First,
+    /// Perhaps sent before, by somebody else.
+    Again,
+    /// Not pending any more: it must not be sent.
+    Gone,
 }
 
 /// What one round of deciding came to.
@@ -425,6 +436,11 @@ impl<S: Store> Ledger<S> {
         for tried in 0..DECISIONS_MAX {
             let loaded = self.store.load(user).await.map_err(Unavailable)?;
             let written = if let Some(Loaded { account, meter }) = loaded {
+                // A `Query` is no snapshot: what of the meter follows must follow from the meter of this account.
+                if meter.closed || meter.rev != account.rev {
+                    pause(tried).await;
+                    continue;
+                }
                 let Some(after) = change(&account) else { return Ok(account) };
                 self.is_on_offer(&after)?;
                 let change = AccountChange::new(account, after, &meter);
@@ -510,18 +526,23 @@ impl<S: Store> Ledger<S> {
         Err(StoreError::new("seal", Fault::Contended))
     }
 
-    /// Notes that a row is about to be sent for the first time. Answers whether it may be: as long as it is pending. If it
-    /// was noted before, by another run or by a write of our own whose answer was lost, it is sent all the same: under its
-    /// one identifier Stripe counts it once.
+    /// Notes that a row is about to be sent for the first time. If it was noted before, by another run or by a write of our
+    /// own whose answer was lost, it may be sent all the same: under its one identifier Stripe counts it once.
     ///
     /// # Errors
     /// When the store cannot answer; the row must then not be sent.
-    pub async fn attempt(&self, key: &MeterKey, row: &ReportRow, now: Timestamp) -> Result<bool, StoreError> {
+    pub async fn attempt(
+        &self,
+        key: &MeterKey,
+        row: &ReportRow,
+        now: Timestamp,
+    ) -> Result<Attempt, StoreError> {
         if self.store.note_attempt(key, row.seq, now).await? == Changed::Yes {
-            return Ok(true);
+            return Ok(Attempt::First);
         }
         let meter = self.store.meter(key).await?;
-        Ok(meter.and_then(|meter| meter.pending).is_some_and(|pending| pending.seq == row.seq))
+        let pending = meter.and_then(|meter| meter.pending).filter(|pending| pending.seq == row.seq);
+        Ok(if pending.is_some() { Attempt::Again } else { Attempt::Gone })
     }
 
     /// Ends a row: its report item is put, then it is dropped from the meter.

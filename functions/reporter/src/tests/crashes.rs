@@ -3,6 +3,7 @@
 use super::world::{DAY_MS, HOUR_MS, Mishap, START, World, price, usage};
 use domain::{RowFate, Tokens};
 use futures_util::FutureExt;
+use ledger::Attempt;
 
 #[tokio::test]
 async fn f24_what_was_settled_is_found_and_reported_without_anybody_listing_users() {
@@ -72,7 +73,7 @@ async fn f23_a_crash_between_sending_and_accepting_is_finished_by_the_next_run()
     // All that a run does, up to the crash.
     let ledger = &world.deps.ledger;
     let (meter, row) = ledger.seal(&key, world.now()).await.unwrap().unwrap();
-    assert!(ledger.attempt(&key, &row, world.now()).await.unwrap());
+    assert_eq!(ledger.attempt(&key, &row, world.now()).await.unwrap(), Attempt::First);
     let event = stripe::MeterEvent {
         event_name: "tokens",
         customer: meter.customer.as_ref().unwrap(),
@@ -97,7 +98,8 @@ async fn f23_a_crash_before_sending_is_finished_by_the_next_run() {
         let key = world.uses(&user, 100).await;
         let (_, row) = world.deps.ledger.seal(&key, world.now()).await.unwrap().unwrap();
         if noted {
-            assert!(world.deps.ledger.attempt(&key, &row, world.now()).await.unwrap());
+            let attempt = world.deps.ledger.attempt(&key, &row, world.now()).await.unwrap();
+            assert_eq!(attempt, Attempt::First);
         }
         world.pass(HOUR_MS);
         let report = world.run().await;

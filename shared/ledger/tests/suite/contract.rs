@@ -5,7 +5,7 @@ use super::support::{
     world,
 };
 use domain::{Outcome, Receipt, Refusal, RowFate, Tokens, UserId};
-use ledger::{AdmitError, Ledger, MeterKey, OpenHold, SHARDS, Store};
+use ledger::{AdmitError, Attempt, Ledger, MeterKey, OpenHold, SHARDS, Store};
 use std::collections::BTreeSet;
 
 fn ledger(store: AnyStore) -> Ledger<AnyStore> {
@@ -309,13 +309,14 @@ fn f23_f24_what_is_settled_is_found_sealed_once_and_cleared() {
         assert_eq!((row.tokens, meter.sealed), (t(450), t(450)));
         let (_, again) = ledger.seal(&key, T0.plus_ms(5)).await.unwrap().unwrap();
         assert_eq!(again, row, "a second run made another row");
-        assert!(ledger.attempt(&key, &row, T0).await.unwrap());
-        assert!(
+        assert_eq!(ledger.attempt(&key, &row, T0).await.unwrap(), Attempt::First);
+        assert_eq!(
             ledger.attempt(&key, &row, T0).await.unwrap(),
+            Attempt::Again,
             "still pending: sent again under its identifier"
         );
         ledger.finish(&key, &row, RowFate::Accepted, T0).await.unwrap();
-        assert!(!ledger.attempt(&key, &row, T0).await.unwrap(), "it is gone");
+        assert_eq!(ledger.attempt(&key, &row, T0).await.unwrap(), Attempt::Gone);
         ledger.finish(&key, &row, RowFate::Parked, T0).await.unwrap();
         assert_eq!(ledger.seal(&key, T0).await.unwrap(), None);
         assert!(ledger.clear(&key).await.unwrap());
