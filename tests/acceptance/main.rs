@@ -9,9 +9,6 @@ mod readme;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
-#[path = "../simulation/mod.rs"]
-mod simulation;
-#[cfg(test)]
 mod streaming;
 #[cfg(test)]
 mod structure;

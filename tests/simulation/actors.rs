@@ -355,7 +355,7 @@ async fn change(world: Arc<World>, number: u64, user: UserId) {
         let id = format!("sub_{number}");
         let new = Subscription {
             user: user.to_string(),
-            customer: format!("cus_{user}"),
+            customer: format!("cus_{user}_{}", number % 2),
             anchor: now.floor_s(),
             ended: None,
         };

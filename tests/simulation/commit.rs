@@ -77,7 +77,8 @@ pub(crate) fn admit(world: &World, asked: &Admission) -> AdmitAnswer {
                 let journal = &mut inner.journal;
                 let counted = journal.counted.entry(key.user.clone()).or_default();
                 *counted.entry(admission.window).or_default() += 1;
-                let held = Held { key: key.clone(), admission: admission.clone() };
+                let held =
+                    Held { key: key.clone(), admission: admission.clone(), payer: before.customer.clone() };
                 if journal.held.insert(asked.id.clone(), held).is_some() {
                     inner.violations.push(format!("I3: {} was admitted twice", asked.id));
                 }
@@ -179,14 +180,14 @@ fn released(world: &World, key: &MeterKey, release: &Release) {
     if closed {
         world.saw("a hold ended after its period was closed");
     }
-    if release.returns_slot || world.bug == Some(Bug::VoidKeepsSlot) && is_void(world, key, &release.id) {
+    if is_void(world, key, &release.id) {
         world.with(|inner| {
             let counted = inner.journal.counted.entry(key.user.clone()).or_default();
             if let Some(count) = counted.get_mut(&release.hold.window) {
                 *count = count.saturating_sub(1);
             }
             if closed {
-                inner.journal.late_voids.insert(key.user.clone());
+                inner.journal.late_voids.insert((key.user.clone(), release.hold.window));
             }
         });
     }
@@ -262,11 +263,11 @@ pub(crate) fn seal(world: &World, key: &MeterKey, seal: &Seal) -> Changed {
     }
     if changed == Changed::Yes {
         let period = tamper(world, key, |meter| meter.period).unwrap();
-        let ReportRow { identifier, customer, timestamp, .. } = seal.row;
+        let ReportRow { identifier, customer, timestamp, tokens, .. } = seal.row;
         if !period.contains(timestamp) {
             world.violated(format!("I7: {identifier} lies outside of its period"));
         }
-        let row = Row { key: key.clone(), period, customer };
+        let row = Row { key: key.clone(), customer, tokens, timestamp };
         if world.with(|inner| inner.journal.rows.insert(identifier.clone(), row)).is_some() {
             world.violated(format!("I2: two rows are called {identifier}"));
         }

@@ -1,6 +1,6 @@
 //! What the simulation itself writes down of every effect on the store, to hold the store's contents against.
 
-use domain::{Account, Admission, CustomerId, HoldId, Meter, Period, Receipt, UserId, Window};
+use domain::{Account, Admission, CustomerId, HoldId, Meter, Receipt, Timestamp, Tokens, UserId, Window};
 use ledger::MeterKey;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -10,8 +10,8 @@ pub(crate) struct Journal {
     pub(crate) held: BTreeMap<HoldId, Held>,
     /// Requests that the rate windows have to count: those admitted, less those given back.
     pub(crate) counted: BTreeMap<UserId, BTreeMap<Window, u32>>,
-    /// Users of whom a slot was given back to a meter that had closed: their windows may count more.
-    pub(crate) late_voids: BTreeSet<UserId>,
+    /// Windows of which a slot was given back to a meter that had closed: they may count more.
+    pub(crate) late_voids: BTreeSet<(UserId, Window)>,
     /// A user's account and meter after every change.
     pub(crate) history: BTreeMap<UserId, Vec<Snapshot>>,
     /// The receipt of each hold that was put first.
@@ -29,6 +29,8 @@ pub(crate) struct Held {
     pub(crate) key: MeterKey,
     /// As it was stored.
     pub(crate) admission: Admission,
+    /// Who paid for the meter then.
+    pub(crate) payer: Option<CustomerId>,
 }
 
 #[derive(Clone, Debug)]
@@ -40,8 +42,9 @@ pub(crate) struct Snapshot {
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) key: MeterKey,
-    pub(crate) period: Period,
     pub(crate) customer: CustomerId,
+    pub(crate) tokens: Tokens,
+    pub(crate) timestamp: Timestamp,
 }
 
 /// An entry of an index that lags: what it shows, and what it will show from when on, in milliseconds.

@@ -4,6 +4,7 @@ use crate::simulation::{Bug, Mishap, Outcome, run};
 use std::{
     collections::BTreeMap,
     ops::Range,
+    panic::catch_unwind,
     sync::{
         Mutex,
         atomic::{AtomicU64, Ordering},
@@ -70,8 +71,14 @@ pub(crate) fn many(seeds: Range<u64>, bug: Option<Bug>, enough: impl Fn(&Sum) ->
                     if seed >= seeds.end || enough(&sum.lock().unwrap()) {
                         return;
                     }
-                    let outcome = run(seed, bug, false);
-                    sum.lock().unwrap().add(seed, outcome);
+                    match catch_unwind(|| run(seed, bug, false)) {
+                        Ok(outcome) => sum.lock().unwrap().add(seed, outcome),
+                        Err(_) => {
+                            let mut sum = sum.lock().unwrap();
+                            sum.seeds += 1;
+                            sum.violated.insert(seed, "it panicked".into());
+                        }
+                    }
                 }
             });
         }

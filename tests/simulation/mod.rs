@@ -25,7 +25,10 @@ mod world;
 pub(crate) use bugs::Bug;
 pub(crate) use scenario::Mishap;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher},
+};
 use world::World;
 
 /// The most violations of one history that are told.
@@ -57,6 +60,13 @@ impl Outcome {
     }
 }
 
+/// A hash of what is left of a history.
+fn hash(world: &World) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    format!("{:?}", world.store.kept()).hash(&mut hasher);
+    hasher.finish()
+}
+
 /// Runs one seed, with a deliberate bug if there is to be one.
 pub(crate) fn run(seed: u64, bug: Option<Bug>, traced: bool) -> Outcome {
     let runtime =
@@ -68,13 +78,14 @@ pub(crate) fn run(seed: u64, bug: Option<Bug>, traced: bool) -> Outcome {
         let requests = actors::drive(&world).await;
         actors::come_to_rest(&world).await;
         checks::at_rest(&world, &requests);
+        let left = hash(&world);
         world.with(|inner| Outcome {
             steps: inner.steps,
             seen: std::mem::take(&mut inner.seen),
             crashes: std::mem::take(&mut inner.crashes),
             violations: std::mem::take(&mut inner.violations),
             trace: inner.trace.take().unwrap_or_default(),
-            digest: inner.digest,
+            digest: inner.digest ^ left,
         })
     })
 }

@@ -21,6 +21,9 @@ use tokio::time::sleep;
 /// Longer than the function waits for a provider that has fallen silent, in milliseconds.
 const SILENCE_MS: u64 = 40_000;
 
+/// Between two pieces of a slow answer, in milliseconds: a long one does not end before the function has to cut it.
+const SLOW_MS: u64 = 6_000;
+
 /// Calls by request.
 #[derive(Debug, Default)]
 pub(crate) struct Calls(BTreeMap<u64, Call>);
@@ -42,6 +45,8 @@ pub(crate) struct Call {
     pub(crate) text: String,
     /// The answer was read to where it says why it ends: all of its text has come then.
     pub(crate) complete: bool,
+    /// The provider's count has come.
+    pub(crate) counted: bool,
 }
 
 impl Call {
@@ -66,6 +71,8 @@ struct Answer {
     process: Arc<Process>,
     request: u64,
     pieces: VecDeque<Piece>,
+    /// Before each piece, in milliseconds.
+    pause_ms: u64,
 }
 
 /// The provider as a process reaches it.
@@ -102,7 +109,8 @@ async fn answer(world: Arc<World>, process: Arc<Process>, body: Vec<u8>) -> Resp
         return http::Response::builder().status(status).body(Body::from(body)).unwrap().into();
     }
     let pieces = spoil(&world, pieces);
-    let answer = Answer { world, process, request, pieces };
+    let pause_ms = if world.happens(Mishap::ProviderSlow) { SLOW_MS } else { 0 };
+    let answer = Answer { world, process, request, pieces, pause_ms };
     let body = Body::wrap_stream(stream::unfold(answer, next));
     let head = http::Response::builder().header("content-type", "text/event-stream");
     head.body(body).unwrap().into()
@@ -120,11 +128,11 @@ fn check(world: &World, request: u64, cap: u64, body: &Value) {
         world.violated("F5: a stream was asked for without its usage".into());
     }
     let kept = world.store.kept();
-    let hold = kept.meters.iter().find_map(|(key, meter)| {
-        meter.holds.iter().find(|(id, _)| request_of(id) == request).map(|(id, hold)| (key, id, hold))
-    });
-    let confirmed = hold.is_some_and(|(key, id, hold)| {
-        !kept.receipts.contains_key(&(key.clone(), id.clone())) && hold.tokens.get() >= cap
+    let confirmed = kept.meters.iter().any(|(key, meter)| {
+        meter.holds.iter().any(|(id, hold)| {
+            let void = kept.receipts.contains_key(&(key.clone(), id.clone()));
+            request_of(id) == request && hold.tokens.get() >= cap && !void
+        })
     });
     drop(kept);
     if !confirmed {
@@ -168,6 +176,7 @@ fn spoil(world: &World, mut script: VecDeque<Piece>) -> VecDeque<Piece> {
 
 async fn next(mut answer: Answer) -> Option<(io::Result<String>, Answer)> {
     let piece = answer.pieces.pop_front()?;
+    sleep(Duration::from_millis(answer.pause_ms)).await;
     if matches!(answer.world.step(&answer.process, "read the answer").await, Step::DiesAfter) {
         pending::<()>().await;
     }
@@ -187,7 +196,11 @@ async fn next(mut answer: Answer) -> Option<(io::Result<String>, Answer)> {
             json!({"choices": [{"index": 0, "delta": {}, "finish_reason": why}], "usage": null})
         }
         Piece::Usage => {
-            let call = answer.world.with(|inner| inner.calls.0[&request].clone());
+            let call = answer.world.with(|inner| {
+                let call = inner.calls.0.get_mut(&request).unwrap();
+                call.counted = true;
+                call.clone()
+            });
             let cached = call.prompt / 3;
             json!({"choices": [], "usage": {"prompt_tokens": call.prompt,
                 "completion_tokens": call.written + call.hidden,

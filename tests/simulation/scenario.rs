@@ -28,6 +28,7 @@ pub(crate) enum Mishap {
     ProviderErrs,
     ProviderHidesUsage,
     ProviderStalls,
+    ProviderSlow,
     ClientLeaves,
     ClientStalls,
     StripeBusy,
@@ -42,7 +43,7 @@ pub(crate) enum Mishap {
 }
 
 impl Mishap {
-    pub(crate) const ALL: [Self; 25] = [
+    pub(crate) const ALL: [Self; 26] = [
         Self::StoreLostBefore,
         Self::StoreLostAfter,
         Self::StoreLate,
@@ -57,6 +58,7 @@ impl Mishap {
         Self::ProviderErrs,
         Self::ProviderHidesUsage,
         Self::ProviderStalls,
+        Self::ProviderSlow,
         Self::ClientLeaves,
         Self::ClientStalls,
         Self::StripeBusy,
@@ -86,6 +88,7 @@ impl Mishap {
             Self::ProviderErrs => "provider: error in the stream",
             Self::ProviderHidesUsage => "provider: no usage",
             Self::ProviderStalls => "provider: falls silent",
+            Self::ProviderSlow => "provider: slow",
             Self::ClientLeaves => "client: leaves",
             Self::ClientStalls => "client: reads slowly",
             Self::StripeBusy => "stripe: 409 or 429",

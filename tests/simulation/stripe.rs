@@ -55,7 +55,7 @@ pub(crate) struct Books {
     /// When an identifier was taken last.
     taken_at_ms: BTreeMap<String, u64>,
     /// Identifiers that are refused for good.
-    refused: BTreeSet<String>,
+    pub(crate) refused: BTreeSet<String>,
     /// Customers of whom a call is under way.
     busy: BTreeSet<String>,
     keys: BTreeSet<String>,

@@ -18,8 +18,11 @@ use std::{sync::Arc, time::Duration};
 const DECISIONS_MAX: u32 = 12;
 /// How many expired holds one admission sweeps before it decides again. The rest is the hourly run's.
 const SWEPT_BY_ADMIT_MAX: usize = 8;
-/// How often one settling write is tried, beyond the store's own retries.
-const SETTLE_TRIES_MAX: u32 = 10;
+/// How often one settling write is tried, beyond the store's own retries: for minutes, which are longer than any function has.
+/// What was served is not given up before its function's time runs out; the pump says when.
+const SETTLE_TRIES_MAX: u32 = 200;
+/// How often one write of a sweep, or of taking back an admission, is tried: somebody is waiting, or a later run does it.
+const SWEEP_TRIES_MAX: u32 = 6;
 /// How often a reporter's write is decided anew when somebody else changed what it read.
 const REPORT_TRIES_MAX: u32 = 4;
 /// The pause before the second try, in milliseconds; it doubles with each further one.
@@ -370,16 +373,18 @@ impl<S: Store> Ledger<S> {
 
     async fn put_and_release(&self, receipt: Receipt, hold: &Hold) -> Result<Receipt, SettleError> {
         let lost = |receipt: &Receipt, source| SettleError { receipt: Box::new(receipt.clone()), source };
-        let standing =
-            insistently(|| self.store.put_receipt(&receipt)).await.map_err(|e| lost(&receipt, e))?;
+        let standing = insistently(SETTLE_TRIES_MAX, || self.store.put_receipt(&receipt))
+            .await
+            .map_err(|e| lost(&receipt, e))?;
         if standing.outcome != receipt.outcome {
             tracing::warn!(user = %receipt.user, id = %receipt.id, tokens = receipt.charged.get(),
                 "the hold had been released before: the receipt that was first stands");
         }
         let release = standing.release(hold);
         // `No` means that the hold is gone: whoever released it moved the meter by this same receipt.
-        let _: Changed =
-            insistently(|| self.store.release(&release)).await.map_err(|e| lost(&standing, e))?;
+        let _: Changed = insistently(SETTLE_TRIES_MAX, || self.store.release(&release))
+            .await
+            .map_err(|e| lost(&standing, e))?;
         Ok(standing)
     }
 
@@ -388,9 +393,9 @@ impl<S: Store> Ledger<S> {
     async fn void_admission(&self, admission: &Admission, now: Timestamp) -> Result<(), Unavailable> {
         let (user, id) = (admission.user.clone(), admission.id.clone());
         let receipt = Receipt::void(user, admission.period_start, id, now);
-        let standing = insistently(|| self.store.put_receipt(&receipt)).await?;
+        let standing = insistently(SWEEP_TRIES_MAX, || self.store.put_receipt(&receipt)).await?;
         let release = standing.release(&admission.hold);
-        let _: Changed = insistently(|| self.store.release(&release)).await?;
+        let _: Changed = insistently(SWEEP_TRIES_MAX, || self.store.release(&release)).await?;
         Ok(())
     }
 
@@ -498,9 +503,9 @@ impl<S: Store> Ledger<S> {
         now: Timestamp,
     ) -> Result<Changed, StoreError> {
         let receipt = Receipt::swept(key.user.clone(), key.period_start, (id, hold), now);
-        let standing = insistently(|| self.store.put_receipt(&receipt)).await?;
+        let standing = insistently(SWEEP_TRIES_MAX, || self.store.put_receipt(&receipt)).await?;
         let release = standing.release(hold);
-        insistently(|| self.store.release(&release)).await
+        insistently(SWEEP_TRIES_MAX, || self.store.release(&release)).await
     }
 
     /// The row to report, and the meter as it was read with it: the pending one, or one just sealed from everything
@@ -581,14 +586,14 @@ fn is_reduced(admission: &Admission, demand: &Demand) -> bool {
 }
 
 /// Tries a write that is harmless to repeat until the store takes it, a bounded number of times.
-async fn insistently<T, F>(write: impl Fn() -> F) -> Result<T, StoreError>
+async fn insistently<T, F>(tries_max: u32, write: impl Fn() -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {
     let mut tried = 0;
     loop {
         match write().await {
-            Err(error) if tried + 1 < SETTLE_TRIES_MAX && error.fault != Fault::Corrupt => {
+            Err(error) if tried + 1 < tries_max && error.fault != Fault::Corrupt => {
                 tracing::warn!(%error, tried, "a settling write failed; trying again");
                 pause(tried).await;
                 tried += 1;
