@@ -3,11 +3,17 @@
 #[cfg(test)]
 mod billing;
 #[cfg(test)]
+mod books;
+#[cfg(test)]
 mod cap;
+#[cfg(test)]
+mod kills;
 #[cfg(test)]
 mod readme;
 #[cfg(test)]
 mod refusals;
+#[cfg(test)]
+mod store;
 #[cfg(test)]
 mod streaming;
 #[cfg(test)]
