@@ -7,7 +7,11 @@ mod books;
 #[cfg(test)]
 mod cap;
 #[cfg(test)]
+mod hot;
+#[cfg(test)]
 mod kills;
+#[cfg(test)]
+mod outage;
 #[cfg(test)]
 mod readme;
 #[cfg(test)]
