@@ -83,6 +83,12 @@ impl Client {
         }
     }
 
+    /// Another user's, over the same connections.
+    pub(crate) fn beside(&self, cloud: &Cloud, name: &str) -> Self {
+        let (token, user) = (cloud.token(name, TOKEN_LIFETIME_S).unwrap(), clerk::user_id(name).unwrap());
+        Self { http: self.http.clone(), url: self.url.clone(), token, user }
+    }
+
     pub(crate) fn post(&self) -> RequestBuilder {
         self.http.post(format!("{}/v1/generate", self.url))
     }
