@@ -69,11 +69,10 @@ impl Books {
         self.reports.iter().any(|report| names.iter().all(|name| report[name] == row[name]))
     }
 
-    /// When the last open hold expires, in milliseconds since 1970, and how many there are.
-    pub(crate) fn holds(&self) -> (usize, Option<u64>) {
-        let holds = self.meters.iter().flat_map(|meter| meter["holds"].as_object().unwrap().values());
-        let expiries: Vec<u64> = holds.map(|hold| number(hold, "expires_ms")).collect();
-        (expiries.len(), expiries.into_iter().max())
+    /// The open holds: when each expires, in milliseconds since 1970.
+    pub(crate) fn holds(&self) -> BTreeMap<String, u64> {
+        let holds = self.meters.iter().flat_map(|meter| meter["holds"].as_object().unwrap());
+        holds.map(|(id, hold)| (id.clone(), number(hold, "expires_ms"))).collect()
     }
 
     /// Receipts, totals and report rows agree, whatever is still open; answers what is settled by user.

@@ -6,7 +6,8 @@ mod billing;
 mod books;
 #[cfg(test)]
 mod cap;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod days;
 #[cfg(test)]
 mod hot;

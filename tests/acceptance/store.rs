@@ -109,19 +109,39 @@ impl Store {
         self.desk.counts.lock().unwrap().clone()
     }
 
-    /// Catches the next request of this operation that names this user's items, or after `skipped` of them. Ends when it is
-    /// caught. It is never answered; it ends with its sender.
+    /// Catches the next request of this operation that names this user's items, or the one after `skipped` of them. It is never
+    /// answered, nor is any repeat of it until the snare is dropped; it ends with its sender.
     pub(crate) fn catch(
         &self,
         operation: &'static str,
         user: &str,
         skipped: u32,
         caught: Caught,
-    ) -> oneshot::Receiver<()> {
+    ) -> Snare<'_> {
         let (tell, heard) = oneshot::channel();
-        let trap = Trap { operation, key: format!("\"U#{user}\""), skipped, caught, tell };
-        assert!(self.desk.trap.lock().unwrap().replace(trap).is_none(), "a trap is still set");
-        heard
+        let trap = Trap { operation, key: format!("\"U#{user}\""), skipped, caught, tell: Some(tell) };
+        assert!(self.desk.trap.lock().unwrap().replace(trap).is_none(), "another snare is set");
+        Snare { desk: &self.desk, heard }
+    }
+}
+
+/// A snare that is set.
+#[must_use = "dropped, it catches nothing"]
+pub(crate) struct Snare<'a> {
+    desk: &'a Desk,
+    heard: oneshot::Receiver<()>,
+}
+
+impl Snare<'_> {
+    /// Ends when something is caught.
+    pub(crate) async fn sprung(&mut self) {
+        soon(&mut self.heard).await.unwrap();
+    }
+}
+
+impl Drop for Snare<'_> {
+    fn drop(&mut self) {
+        *self.desk.trap.lock().unwrap() = None;
     }
 }
 
@@ -145,7 +165,8 @@ struct Trap {
     key: String,
     skipped: u32,
     caught: Caught,
-    tell: oneshot::Sender<()>,
+    /// Taken by the first that is caught.
+    tell: Option<oneshot::Sender<()>>,
 }
 
 async fn accept(listener: TcpListener, desk: Arc<Desk>, stop: CancellationToken, tasks: TaskTracker) {
@@ -171,30 +192,28 @@ impl Desk {
         let target = head.headers["x-amz-target"].to_str().unwrap();
         let operation = target.rsplit('.').next().unwrap();
         *self.counts.lock().unwrap().entry(operation.to_owned()).or_default() += 1;
-        let trap = self.sprung(operation, &body);
-        match trap {
-            Some(Trap { caught: Caught::Undone, tell, .. }) => {
-                tell.send(()).ok();
-                pending().await
-            }
-            Some(Trap { caught: Caught::Unanswered, tell, .. }) => {
+        let Some((caught, tell)) = self.caught(operation, &body) else {
+            return self.pass_on(head.headers, body).await;
+        };
+        if let Some(tell) = tell {
+            if caught == Caught::Unanswered {
                 self.pass_on(head.headers, body).await?;
-                tell.send(()).ok();
-                pending().await
             }
-            None => self.pass_on(head.headers, body).await,
+            tell.send(()).ok();
         }
+        pending().await
     }
 
-    fn sprung(&self, operation: &str, body: &[u8]) -> Option<Trap> {
+    /// Where this request is caught, if it is, and whom to tell if it is the first.
+    fn caught(&self, operation: &str, body: &[u8]) -> Option<(Caught, Option<oneshot::Sender<()>>)> {
         let body = std::str::from_utf8(body).unwrap();
         let mut trap = self.trap.lock().unwrap();
-        let meant = trap.as_mut().filter(|trap| trap.operation == operation && body.contains(&trap.key))?;
-        if let Some(left) = meant.skipped.checked_sub(1) {
-            meant.skipped = left;
+        let trap = trap.as_mut().filter(|trap| trap.operation == operation && body.contains(&trap.key))?;
+        if let Some(left) = trap.skipped.checked_sub(1) {
+            trap.skipped = left;
             return None;
         }
-        trap.take()
+        Some((trap.caught, trap.tell.take()))
     }
 
     async fn pass_on(&self, mut headers: HeaderMap, body: Bytes) -> reqwest::Result<Response<Full<Bytes>>> {
