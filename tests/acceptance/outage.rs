@@ -14,52 +14,56 @@ use crate::{
 use futures_util::future::join_all;
 use local::{cloud::Cloud, openai::Outcome};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
+};
 use tokio::task::JoinSet;
 
-/// Answers of streams that end while the store is away, so long that their functions give up.
+/// Tokens of the answers that end while the store is away.
 const ENDS_WITHOUT_STORE: u64 = 5;
-/// Of those that end while it is away, just before it comes back.
-const ENDS_BEFORE_RETURN: u64 = 20;
-/// Of those that go on through all of it.
+/// Tokens of those that go on through all of it.
 const ENDS_AFTER_RETURN: u64 = 200;
 /// Answers that the load has to have seen before the store goes away.
 const WARM: u64 = 30;
 
-/// What became of a user's requests.
-#[derive(Debug, Default)]
-struct Told {
+/// The request and what it was charged, if its client was told.
+fn charge(events: &[Value]) -> Option<(String, u64)> {
+    let metadata = &events.last().unwrap()["messageMetadata"];
+    Some((metadata["receipt"].as_str()?.to_owned(), metadata["charged"].as_u64()?))
+}
+
+/// What those who keep asking are at.
+#[derive(Default)]
+struct Load {
+    /// Requests that have not been answered a word yet.
+    waiting: AtomicU64,
     /// Answers that began.
-    begun: u64,
-    /// Charges by request.
-    charges: BTreeMap<String, u64>,
+    begun: AtomicU64,
+    /// Nobody asks any more.
+    over: AtomicBool,
 }
 
-impl Told {
-    fn heard(&mut self, events: &[Value]) {
-        self.begun += 1;
-        let metadata = &events.last().unwrap()["messageMetadata"];
-        if let (Some(id), Some(charged)) = (metadata["receipt"].as_str(), metadata["charged"].as_u64()) {
-            self.charges.insert(id.to_owned(), charged);
+impl Load {
+    /// One request after the other, until one is refused or the load is over. The charges that were told.
+    async fn ask(self: Arc<Self>, client: Client) -> BTreeMap<String, u64> {
+        let mut charges = BTreeMap::new();
+        while !self.over.load(SeqCst) {
+            self.waiting.fetch_add(1, SeqCst);
+            let answer = client.generate("[[tokens=3]] A kettle.").await;
+            let refused = answer.status() != 200;
+            self.begun.fetch_add(u64::from(!refused), SeqCst);
+            self.waiting.fetch_sub(1, SeqCst);
+            if refused {
+                problem(answer, 503, "store_unavailable").await;
+                break;
+            }
+            charges.extend(charge(&Events::of(answer).rest().await));
         }
-    }
-
-    fn plus(mut self, other: Self) -> Self {
-        self.charges.extend(other.charges);
-        Self { begun: self.begun + other.begun, charges: self.charges }
-    }
-}
-
-/// One request after the other, until the store is missed.
-async fn load(client: Client) -> Told {
-    let mut told = Told::default();
-    loop {
-        let answer = client.generate("[[tokens=3]] A kettle.").await;
-        if answer.status() != 200 {
-            problem(answer, 503, "store_unavailable").await;
-            return told;
-        }
-        told.heard(&Events::of(answer).rest().await);
+        charges
     }
 }
 
@@ -108,66 +112,53 @@ async fn i2_i4_i6_f14_the_store_is_stopped_and_started_under_load() {
         customers.insert(client.user.clone(), subscribe(&cloud, &client.user).await);
     }
 
-    // Six streams run into the outage, two of each kind, and everybody goes on asking.
-    let kinds = [ENDS_WITHOUT_STORE, ENDS_BEFORE_RETURN, ENDS_AFTER_RETURN];
-    let mut streams: BTreeMap<u64, Vec<Events>> = BTreeMap::new();
+    // Six streams run into the outage, three of each kind, and everybody goes on asking.
+    let mut streams = Vec::new();
     let mut lasting = Vec::new();
-    for (client, tokens) in clients.iter().zip(kinds.iter().cycle()) {
+    for (client, tokens) in clients.iter().zip([ENDS_WITHOUT_STORE, ENDS_AFTER_RETURN].iter().cycle()) {
         let asked = client.generate(&format!("[[tokens={tokens} gate]] A kettle.")).await;
         let mut events = Events::of(asked);
         let id = started(&mut events).await;
         if *tokens == ENDS_AFTER_RETURN {
             lasting.push(id);
         }
-        streams.entry(*tokens).or_default().push(events);
+        streams.push(events);
     }
-    let mut told = Told { begun: clients.len() as u64, ..Told::default() };
-    let mut asking: JoinSet<Told> = clients.iter().cloned().map(load).collect();
+    let load = Arc::new(Load::default());
+    let mut asking: JoinSet<_> = clients.iter().cloned().map(|client| load.clone().ask(client)).collect();
     provider.until(|counters| counters.requests >= WARM).await;
     store.stop().await;
 
-    // Whoever asks is refused; what ends is settled by nobody.
-    let end = async |streams: Vec<Events>| join_all(streams.into_iter().map(Events::rest)).await;
-    let given_up = async {
-        let_end(&cloud, ENDS_WITHOUT_STORE).await;
-        end(streams.remove(&ENDS_WITHOUT_STORE).unwrap()).await
-    };
-    let refused = async {
-        let mut all = Told::default();
-        while let Some(one) = asking.join_next().await {
-            all = all.plus(one.unwrap());
-        }
-        all
-    };
-    let (given_up, refused) = tokio::join!(given_up, refused);
-    told = told.plus(refused);
-    for events in given_up {
-        assert_eq!(
-            events.last().unwrap()["messageMetadata"]["charged"],
-            Value::Null,
-            "who could have stored it?"
-        );
-    }
-    let calls = provider.counters().requests;
-    assert_eq!(calls, told.begun, "a call for each answer that began, and none for anybody who was refused");
+    // What was under way is answered or refused; whoever asks from now on is refused. What ends meanwhile is settled when the
+    // store is back, or swept where its function gave up before.
+    until(|| (load.waiting.load(SeqCst) == 0).then_some(())).await;
+    load.over.store(true, SeqCst);
+    let called = || (provider.counters().requests, clients.len() as u64 + load.begun.load(SeqCst));
+    let (calls, begun) = called();
+    assert_eq!(calls, begun, "a call for each answer that began, and none for anybody who was refused");
+    let_end(&cloud, ENDS_WITHOUT_STORE).await;
     let stranger = Client::new(&cloud, "stranger");
-    for client in [&stranger, &clients[0]] {
+    join_all(clients.iter().chain([&stranger]).map(async |client| {
         problem(client.generate("[[tokens=3]] A kettle.").await, 503, "store_unavailable").await;
-    }
+        problem(client.ask_usage().await, 503, "store_unavailable").await;
+    }))
+    .await;
     assert_eq!(provider.counters().requests, calls, "somebody generated without the store");
 
-    let_end(&cloud, ENDS_BEFORE_RETURN).await;
     store.start();
     let_end(&cloud, ENDS_AFTER_RETURN).await;
-    for (_, streams) in streams {
-        for events in end(streams).await {
-            assert_eq!(events.last().unwrap()["type"], "finish");
-            told.heard(&events);
-            told.begun -= 1;
-        }
+    let mut charges = BTreeMap::new();
+    for events in join_all(streams.into_iter().map(Events::rest)).await {
+        assert_eq!(events.last().unwrap()["type"], "finish");
+        charges.extend(charge(&events));
     }
+    while let Some(told) = asking.join_next().await {
+        charges.extend(told.unwrap());
+    }
+    let (calls, begun) = called();
+    assert_eq!(calls, begun);
     for client in clients.iter().chain([&stranger]) {
-        told.heard(&Events::of(client.generate("[[tokens=3]] A kettle.").await).rest().await);
+        charges.extend(charge(&Events::of(client.generate("[[tokens=3]] A kettle.").await).rest().await));
     }
     let open = Books::read(&cloud);
     open.agree();
@@ -184,10 +175,8 @@ async fn i2_i4_i6_f14_the_store_is_stopped_and_started_under_load() {
     assert_eq!((&run["swept"], &run["failed"]), (&open.holds().len().into(), &0.into()), "{run}");
     let books = Books::read(&cloud);
     books.balance(&cloud, &customers);
-    for (id, charged) in &told.charges {
+    for (id, charged) in &charges {
         assert_eq!(books.receipt(id).unwrap()["charged"], *charged, "told one thing, charged another");
     }
-    assert!(books.receipts().iter().any(|receipt| receipt["outcome"] == "swept"), "nothing was under way");
-    assert_eq!(provider.counters().requests, told.begun);
     cloud.shutdown().await;
 }

@@ -108,9 +108,13 @@ impl Client {
         soon(asked.send()).await.unwrap()
     }
 
+    pub(crate) async fn ask_usage(&self) -> Response {
+        let asked = self.http.get(format!("{}/v1/usage", self.url)).bearer_auth(&self.token);
+        soon(asked.send()).await.unwrap()
+    }
+
     pub(crate) async fn usage(&self) -> Value {
-        let answer =
-            self.http.get(format!("{}/v1/usage", self.url)).bearer_auth(&self.token).send().await.unwrap();
+        let answer = self.ask_usage().await;
         assert_eq!(answer.status(), 200);
         answer.json().await.unwrap()
     }
