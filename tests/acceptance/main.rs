@@ -3,11 +3,24 @@
 #[cfg(test)]
 mod billing;
 #[cfg(test)]
+mod books;
+#[cfg(test)]
 mod cap;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod days;
+#[cfg(test)]
+mod hot;
+#[cfg(test)]
+mod kills;
+#[cfg(test)]
+mod outage;
 #[cfg(test)]
 mod readme;
 #[cfg(test)]
 mod refusals;
+#[cfg(test)]
+mod store;
 #[cfg(test)]
 mod streaming;
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A stream that streams, lasts, is counted whoever listens, and never ends as if it were whole when it is not.
 
-use crate::support::{Client, Events, cloud, items, meter, number, soon};
+use crate::support::{Client, Events, cloud, items, meter, number, soon, until};
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,17 +84,4 @@ async fn f08_a_killed_function_leaves_a_hold_and_no_receipt() {
     let events = Events::of(client.generate("[[tokens=3]] A kettle.").await).rest().await;
     assert_eq!(events.last().unwrap()["type"], "finish");
     cloud.shutdown().await;
-}
-
-/// Looks until there is something to see.
-async fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
-    let looking = async {
-        loop {
-            if let Some(seen) = look() {
-                return seen;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    soon(looking).await
 }

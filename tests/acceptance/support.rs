@@ -15,6 +15,8 @@ use tokio::sync::OnceCell;
 const LIMIT: Duration = Duration::from_mins(2);
 /// How long a minted token is good, in seconds.
 const TOKEN_LIFETIME_S: u64 = 600;
+/// How often a condition is looked at that nothing announces.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 async fn built() -> Binaries {
     static BUILT: OnceCell<BTreeMap<String, PathBuf>> = OnceCell::const_new();
@@ -44,6 +46,24 @@ pub(crate) async fn soon<F: Future>(wait: F) -> F::Output {
     tokio::time::timeout(LIMIT, wait).await.expect("it takes too long")
 }
 
+/// Looks until there is something to see.
+pub(crate) async fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let looking = async {
+        loop {
+            if let Some(seen) = look() {
+                return seen;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    soon(looking).await
+}
+
+/// Runs the reporter once, as its schedule does. Its answer.
+pub(crate) async fn report(cloud: &Cloud) -> Value {
+    soon(cloud.run_reporter()).await.unwrap().payload
+}
+
 /// One test user's way to the API.
 #[derive(Clone)]
 pub(crate) struct Client {
@@ -61,6 +81,12 @@ impl Client {
             token: cloud.token(name, TOKEN_LIFETIME_S).unwrap(),
             user: clerk::user_id(name).unwrap(),
         }
+    }
+
+    /// Another user's, over the same connections.
+    pub(crate) fn beside(&self, cloud: &Cloud, name: &str) -> Self {
+        let (token, user) = (cloud.token(name, TOKEN_LIFETIME_S).unwrap(), clerk::user_id(name).unwrap());
+        Self { http: self.http.clone(), url: self.url.clone(), token, user }
     }
 
     pub(crate) fn post(&self) -> RequestBuilder {
@@ -82,9 +108,13 @@ impl Client {
         soon(asked.send()).await.unwrap()
     }
 
+    pub(crate) async fn ask_usage(&self) -> Response {
+        let asked = self.http.get(format!("{}/v1/usage", self.url)).bearer_auth(&self.token);
+        soon(asked.send()).await.unwrap()
+    }
+
     pub(crate) async fn usage(&self) -> Value {
-        let answer =
-            self.http.get(format!("{}/v1/usage", self.url)).bearer_auth(&self.token).send().await.unwrap();
+        let answer = self.ask_usage().await;
         assert_eq!(answer.status(), 200);
         answer.json().await.unwrap()
     }
@@ -172,6 +202,23 @@ pub(crate) fn one_plan(cap: u64, requests: u64, concurrent: u64) -> tempfile::Na
          requests_per_window = {requests}\nwindow_seconds = 86400\nconcurrent_requests = {concurrent}\n"
     );
     std::fs::write(file.path(), book).unwrap();
+    file
+}
+
+/// A free and a Pro plan that refuse nobody but for `concurrent` requests at once. The rate window is ten years long, so that
+/// no test meets its end.
+pub(crate) fn wide_plans(concurrent: u64) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let plan = |id: &str, price: &str| {
+        format!(
+            "[[plan]]\nid = \"{id}\"\nincluded_tokens = 50_000_000\ncap_tokens = 50_000_000\n\
+             requests_per_window = 100_000\nwindow_seconds = 315_360_000\nconcurrent_requests = {concurrent}\n{price}\n"
+        )
+    };
+    let free = plan("free", "price_cents_per_month = 0");
+    let price = "price_cents_per_month = 2_000\noverage_nano_usd_per_million_tokens = 2_000_000_000\n\
+                 base_lookup_key = \"base\"\nmetered_lookup_key = \"metered\"";
+    std::fs::write(file.path(), format!("version = 1\n{free}{}", plan("pro", price))).unwrap();
     file
 }
 

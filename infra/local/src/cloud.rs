@@ -15,7 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     binaries::{BuildError, Cargo, Targets},
     clerk,
-    clock::{now_ms, request_id},
+    clock::{CloudClock, request_id},
     dynamo::{Dynamo, DynamoError, DynamoOptions, SWEEP_EVERY, TableDefinition},
     events,
     gateway::{Gateway, GatewayOptions, Route, RouteTable},
@@ -82,6 +82,8 @@ pub struct Options {
     pub overrides: BTreeMap<String, String>,
     /// Variables that every function gets, whatever else was said: for tests, e.g. a proxy before the database.
     pub extra: BTreeMap<String, String>,
+    /// The clock that functions are told the time by; for tests that move it, and their own clocks with it.
+    pub clock: CloudClock,
     /// Where the functions' output goes.
     pub logs: LogSink,
     /// The functions' binaries.
@@ -122,6 +124,7 @@ impl Default for Options {
             report_every: None,
             overrides: BTreeMap::new(),
             extra: BTreeMap::new(),
+            clock: CloudClock::default(),
             logs: LogSink::discard(),
             binaries: Binaries::Build(Cargo::of_this_build()),
             openai: openai::Options::default(),
@@ -175,6 +178,7 @@ pub struct Cloud {
     parts: Parts,
     catalog: Option<Catalog>,
     stripe_key: String,
+    clock: CloudClock,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -231,10 +235,10 @@ impl Cloud {
         }
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         if let Some(every) = options.report_every {
-            tasks.spawn(report(runtime.invoker(), every, stop.clone()));
+            tasks.spawn(report(runtime.invoker(), every, options.clock.clone(), stop.clone()));
         }
         let stripe_key = options.stripe.api_key.clone();
-        Ok(Self { gateway, runtime, parts, catalog, stripe_key, stop, tasks })
+        Ok(Self { gateway, runtime, parts, catalog, stripe_key, clock: options.clock, stop, tasks })
     }
 
     /// The API's base URL, without a slash at its end.
@@ -286,7 +290,7 @@ impl Cloud {
     /// `None` with the real Clerk, or for a name that is none.
     pub fn token(&self, name: &str, lifetime_s: u64) -> Option<String> {
         let clerk = self.parts.clerk.as_ref()?;
-        let now_s = u64::try_from(now_ms() / 1000).ok()?;
+        let now_s = u64::try_from(self.clock.now_ms() / 1000).ok()?;
         Some(clerk.mint_with(clerk::Claims::new(clerk::user_id(name)?, now_s).lifetime_s(lifetime_s)))
     }
 
@@ -295,7 +299,7 @@ impl Cloud {
     /// # Errors
     /// See [`InvokeError`].
     pub async fn run_reporter(&self) -> Result<Invocation, InvokeError> {
-        self.runtime.invoke("reporter", &scheduled_event(now_ms())).await
+        self.runtime.invoke("reporter", &scheduled_event(self.clock.now_ms())).await
     }
 
     /// Stops everything and waits until every process and connection is gone.
@@ -407,6 +411,7 @@ fn specs(
             pool_max: options.pool_max,
             queue_wait_max: options.queue_wait_max,
             memory_mb,
+            clock: options.clock.clone(),
         })
     };
     let one = NonZeroU32::MIN;
@@ -448,9 +453,9 @@ pub fn scheduled_event(now_ms: i64) -> Value {
     })
 }
 
-async fn report(invoker: Invoker, every: Duration, stop: CancellationToken) {
+async fn report(invoker: Invoker, every: Duration, clock: CloudClock, stop: CancellationToken) {
     while stop.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
-        match invoker.call("reporter", &scheduled_event(now_ms())).await {
+        match invoker.call("reporter", &scheduled_event(clock.now_ms())).await {
             Ok(_) | Err(InvokeError::Stopping) => {}
             Err(error) => tracing::warn!(%error, "a scheduled run of the reporter failed"),
         }

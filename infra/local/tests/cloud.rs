@@ -58,6 +58,7 @@ fn spec(name: &str, mode: &str) -> FunctionSpec {
         pool_max: NonZeroU32::new(4).unwrap(),
         queue_wait_max: PATIENCE,
         memory_mb: 128,
+        clock: local::clock::CloudClock::default(),
     }
 }
 

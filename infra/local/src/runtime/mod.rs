@@ -21,7 +21,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::logs::LogSink;
+use crate::{clock::CloudClock, logs::LogSink};
 use pool::Pool;
 use watchdog::Watchdog;
 
@@ -59,6 +59,8 @@ pub struct FunctionSpec {
     pub queue_wait_max: Duration,
     /// What the function is told about its memory, in MB. Not enforced.
     pub memory_mb: u32,
+    /// The clock that deadlines are told by. They are kept by the monotonic one.
+    pub clock: CloudClock,
 }
 
 /// Why an invocation gave no response.

@@ -25,10 +25,7 @@ use super::{
     process::{Started, kill_group, supervise},
     watchdog::Watchdog,
 };
-use crate::{
-    clock::{now_ms, request_id},
-    logs::LogSink,
-};
+use crate::{clock::request_id, logs::LogSink};
 
 /// Names a process within its pool; never reused, unlike a process id.
 pub(super) type ProcessKey = u64;
@@ -365,7 +362,7 @@ impl Pool {
             let event = Event {
                 request_id: job.request_id.clone(),
                 payload: job.payload.clone(),
-                deadline_ms: now_ms().saturating_add(timeout_ms),
+                deadline_ms: self.spec.clock.now_ms().saturating_add(timeout_ms),
             };
             if poll.give.send(event).is_err() {
                 continue;
