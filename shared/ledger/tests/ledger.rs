@@ -2,8 +2,11 @@
 
 #[cfg(test)]
 mod suite {
+    pub(crate) mod between;
     pub(crate) mod contract;
     pub(crate) mod faults;
+    pub(crate) mod limits;
     pub(crate) mod model;
     pub(crate) mod support;
+    pub(crate) mod wire;
 }
