@@ -5,6 +5,7 @@ mod suite {
     pub(crate) mod between;
     pub(crate) mod contract;
     pub(crate) mod faults;
+    pub(crate) mod largest;
     pub(crate) mod limits;
     pub(crate) mod model;
     pub(crate) mod support;

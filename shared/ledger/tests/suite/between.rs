@@ -5,13 +5,12 @@
 
 use super::{
     support::{HOLD_MS, T0, demand, new_id, plans, price, subscribe, t, used, user},
-    wire::{Call, Fate, OPERATIONS, Sent, TABLE, Throttle, Wire},
+    wire::{Call, Fate, OPERATIONS, Sent, TABLE, Throttle, Wire, on_a_wire},
 };
 use domain::{Outcome, Receipt, RowFate, UserId};
 use ledger::{AdmitError, Changed, DynamoStore, Fault, Ledger, MeterKey, Store};
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, time::Duration};
-use tokio::runtime::Builder;
 
 /// How often the SDK tries what is harmless to repeat.
 const SDK_TRIES: usize = 3;
@@ -37,21 +36,6 @@ const UNKNOWN: [Fate; 9] = [
     Fate::FailedAfter,
     Fate::Unavailable,
 ];
-
-/// Runs one test over a wire of its own, under a clock that only waiting moves.
-fn on_a_wire<F>(test: impl FnOnce(Wire, DynamoStore) -> F)
-where
-    F: Future<Output = ()>,
-{
-    let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    fastrand::seed(1);
-    runtime.block_on(async {
-        let wire = Wire::new();
-        let store = wire.store(user().as_str()).await;
-        test(wire.clone(), store).await;
-        assert_eq!(wire.violations(), [""; 0]);
-    });
-}
 
 async fn wait(ms: u64) {
     tokio::time::sleep(Duration::from_millis(ms)).await;

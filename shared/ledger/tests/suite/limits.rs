@@ -8,7 +8,7 @@ use serde_json::Value;
 const KB: usize = 1_024;
 
 /// Bytes of an item, names included.
-const ITEM_BYTES_MAX: usize = 400 * KB;
+pub(crate) const ITEM_BYTES_MAX: usize = 400 * KB;
 /// Bytes of one expression.
 const EXPRESSION_BYTES_MAX: usize = 4 * KB;
 /// Operators and functions in one update expression; held here against every expression.
@@ -38,7 +38,7 @@ const TOKEN_BYTES_MAX: usize = 36;
 
 /// Bytes of an item that we allow ourselves, a tenth of DynamoDB's: each write of it costs a unit a KB, and one item
 /// takes about 1,000 units a second.
-const OUR_ITEM_BYTES_MAX: usize = ITEM_BYTES_MAX / 10;
+pub(crate) const OUR_ITEM_BYTES_MAX: usize = ITEM_BYTES_MAX / 10;
 
 /// What is wrong with a request by the limits above.
 pub(crate) fn check(operation: &str, body: &Value) -> Vec<String> {

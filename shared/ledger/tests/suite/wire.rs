@@ -30,6 +30,7 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
+use tokio::runtime::Builder;
 
 /// The table's name in every test.
 pub(crate) const TABLE: &str = "ledger";
@@ -323,6 +324,21 @@ impl Wire {
             }
         }
     }
+}
+
+/// Runs one test over a wire of its own, under a clock that only waiting moves.
+pub(crate) fn on_a_wire<F>(test: impl FnOnce(Wire, DynamoStore) -> F)
+where
+    F: Future<Output = ()>,
+{
+    let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    fastrand::seed(1);
+    runtime.block_on(async {
+        let wire = Wire::new();
+        let store = wire.store(super::support::user().as_str()).await;
+        test(wire.clone(), store).await;
+        assert_eq!(wire.violations(), [""; 0]);
+    });
 }
 
 impl HttpConnector for Wire {
