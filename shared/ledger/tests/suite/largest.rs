@@ -3,7 +3,7 @@
 
 use super::{
     limits::{ITEM_BYTES_MAX, OUR_ITEM_BYTES_MAX, check, item_bytes},
-    support::{HOLD_MS, T0, demand, new_id, plans, price, t, used, user},
+    support::{HOLD_MS, T0, demand, new_id, plans, price, used, user},
     wire::{Call, TABLE, Wire, on_a_wire},
 };
 use domain::{

@@ -30,7 +30,7 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 
 /// The table's name in every test.
 pub(crate) const TABLE: &str = "ledger";
@@ -85,18 +85,23 @@ pub(crate) enum Throttle {
 }
 
 impl Fate {
-    /// Whether the request may take effect.
-    pub(crate) fn reaches_server(self) -> bool {
-        matches!(
-            self,
-            Self::Pass
-                | Self::CutAfter
-                | Self::CutAnswer
-                | Self::SlowAnswer
-                | Self::Late(_)
-                | Self::FailedAfter
-                | Self::Stale
-        )
+    /// Its kind, whatever its numbers.
+    pub(crate) fn kind(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::CutBefore => "cut before",
+            Self::CutAfter => "cut after",
+            Self::CutAnswer => "cut answer",
+            Self::Silence => "silence",
+            Self::SlowAnswer => "slow answer",
+            Self::Late(_) => "late",
+            Self::Throttled(_) => "throttled",
+            Self::Conflict => "conflict",
+            Self::Failed => "failed",
+            Self::FailedAfter => "failed after",
+            Self::Unavailable => "unavailable",
+            Self::Stale => "stale",
+        }
     }
 }
 
@@ -118,6 +123,13 @@ impl Call {
     /// Whether it reads the dirty index.
     pub(crate) fn is_index_read(&self) -> bool {
         self.body.get("IndexName").is_some()
+    }
+
+    /// Which page of the index it reads.
+    fn page(&self) -> String {
+        let of = |path: &str| self.body.pointer(path).and_then(Value::as_str).unwrap_or_default();
+        let (shard, user) = (of("/ExpressionAttributeValues/:shard/S"), of("/ExclusiveStartKey/pk/S"));
+        format!("{shard} {user} {}", of("/ExclusiveStartKey/sk/S"))
     }
 
     /// The sort key that it writes: what tells a receipt from a report.
@@ -173,7 +185,7 @@ struct Inner {
     watch: Mutex<Watch>,
     log: Mutex<Vec<Sent>>,
     violations: Mutex<Vec<String>>,
-    /// The last answer of each index read, by its body: what a lagging index still says.
+    /// The last answer of each index read, by its page: what a lagging index still says.
     index: Mutex<HashMap<String, String>>,
 }
 
@@ -268,7 +280,7 @@ impl Wire {
         let found = (self.0.watch.lock().unwrap())(&self.0.dynamo, call, status);
         self.0.violations.lock().unwrap().extend(found);
         if call.is_index_read() {
-            self.0.index.lock().unwrap().insert(call.body.to_string(), body.clone());
+            self.0.index.lock().unwrap().insert(call.page(), body.clone());
         }
         (status, body)
     }
@@ -319,11 +331,17 @@ impl Wire {
             }
             Fate::Unavailable => Ok(answer(failed(503, "ServiceUnavailable"))),
             Fate::Stale => {
-                let before = self.0.index.lock().unwrap().get(&call.body.to_string()).cloned();
+                let before = self.0.index.lock().unwrap().get(&call.page()).cloned();
                 Ok(answer((200, before.unwrap_or_else(|| json!({ "Count": 0, "Items": [] }).to_string()))))
             }
         }
     }
+}
+
+/// One thread under a clock that only waiting moves; the SDK's chance is the seed's.
+pub(crate) fn runtime(seed: u64) -> Runtime {
+    fastrand::seed(seed);
+    Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
 }
 
 /// Runs one test over a wire of its own, under a clock that only waiting moves.
@@ -331,9 +349,7 @@ pub(crate) fn on_a_wire<F>(test: impl FnOnce(Wire, DynamoStore) -> F)
 where
     F: Future<Output = ()>,
 {
-    let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    fastrand::seed(1);
-    runtime.block_on(async {
+    runtime(1).block_on(async {
         let wire = Wire::new();
         let store = wire.store(super::support::user().as_str()).await;
         test(wire.clone(), store).await;
