@@ -14,7 +14,7 @@ use std::{cell::Cell, collections::BTreeMap};
 /// Sequences of operations in one test, each up to 60 long.
 const CASES: u32 = 64;
 /// The same where DynamoDB Local is asked besides, which takes longer.
-const CASES_OF_SECOND_OPINION: u32 = 32;
+const CASES_OF_SECOND_OPINION: u32 = 20;
 
 /// One operation. Numbers choose among what is there, modulo its count.
 #[derive(Clone, Debug)]
