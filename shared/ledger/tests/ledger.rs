@@ -8,6 +8,7 @@ mod suite {
     pub(crate) mod largest;
     pub(crate) mod limits;
     pub(crate) mod model;
+    pub(crate) mod sockets;
     pub(crate) mod storm;
     pub(crate) mod support;
     pub(crate) mod together;

@@ -172,7 +172,8 @@ async fn everything<S: Store>(store: &S, fullest: impl FnOnce()) {
     }
     let over = store.admit(&admission(HOLDS_MAX, 0..0)).await.unwrap();
     assert!(matches!(over, AdmitAnswer::Stale(Some(_))), "a hold above HOLDS_MAX");
-    let seal = Seal { sealed_before: Tokens::ZERO, sealed_after: Tokens::MAX, row: row() };
+    let charged = Meter { settled: Tokens::MAX, ..meter() };
+    let seal = Seal { row: row(), ..domain::seal(&charged, Timestamp::MAX).unwrap() };
     assert_eq!(store.seal(&key, &seal).await.unwrap(), Changed::Yes);
     assert_eq!(store.note_attempt(&key, 0, Timestamp::MAX).await.unwrap(), Changed::Yes);
     fullest();
