@@ -10,7 +10,7 @@ use super::{
 use domain::{Outcome, Receipt, RowFate, UserId};
 use ledger::{AdmitError, Changed, DynamoStore, Fault, Ledger, MeterKey, Store};
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, slice::from_ref, time::Duration};
 
 /// How often the SDK tries what is harmless to repeat.
 const SDK_TRIES: usize = 3;
@@ -464,13 +464,13 @@ fn f24_an_index_that_lags_delays_a_report_and_neither_loses_nor_doubles_it() {
         wire.decide(|call| (if call.is_index_read() { Fate::Stale } else { Fate::Pass }, 0));
         assert_eq!(all(&ledger).await, []);
         wire.calm();
-        assert_eq!(all(&ledger).await, [key.clone()]);
+        assert_eq!(all(&ledger).await, from_ref(&key));
         report(&ledger, &key, &mut sent).await;
         // Still in the index though it is clean: a second run finds nothing to do.
         wire.decide(|call| (if call.is_index_read() { Fate::Stale } else { Fate::Pass }, 0));
         let before = store.meter(&key).await.unwrap().unwrap();
         assert!(!before.dirty);
-        assert_eq!(all(&ledger).await, [key.clone()]);
+        assert_eq!(all(&ledger).await, from_ref(&key));
         report(&ledger, &key, &mut sent).await;
         assert_eq!(store.meter(&key).await.unwrap().unwrap(), before);
         assert_eq!((sent.len(), before.sealed), (1, t(450)));

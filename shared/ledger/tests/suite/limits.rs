@@ -8,7 +8,7 @@ use serde_json::Value;
 const KB: usize = 1_024;
 
 /// Bytes of an item, names included.
-pub(crate) const ITEM_BYTES_MAX: usize = 400 * KB;
+const ITEM_BYTES_MAX: usize = 400 * KB;
 /// Bytes of one expression.
 const EXPRESSION_BYTES_MAX: usize = 4 * KB;
 /// Operators and functions in one update expression; held here against every expression.

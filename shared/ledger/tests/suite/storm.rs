@@ -44,7 +44,7 @@ const SKEW_MS_MAX: u64 = 2_000;
 /// Lines of the trace that a failure prints.
 const TRACE_LINES: usize = 60;
 
-/// SplitMix64 (Steele, Lea, Flood 2014): the seed's chance.
+/// `SplitMix64` (Steele, Lea, Flood 2014): the seed's chance.
 #[derive(Clone)]
 pub(crate) struct Chance(u64);
 
@@ -179,8 +179,8 @@ impl Storm {
                         Err(lost) => End::Lost(id, lost.receipt),
                     },
                     _ => {
-                        let used = usage(chance.below(u64::from(asked) * 5 / 4));
-                        match ledger.settle(hold, used, &price(), now()).await {
+                        let consumed = usage(chance.below(u64::from(asked) * 5 / 4));
+                        match ledger.settle(hold, consumed, &price(), now()).await {
                             Ok(receipt) => End::Settled(id, Box::new(receipt)),
                             Err(lost) => End::Lost(id, lost.receipt),
                         }
@@ -268,7 +268,7 @@ impl Storm {
     }
 
     /// What Stripe's webhooks and the users themselves change.
-    async fn changes(self: Arc<Self>, mut chance: Chance) {
+    async fn webhooks(self: Arc<Self>, mut chance: Chance) {
         for _ in 0..CHANGES {
             wait(chance.below(30_000)).await;
             let (ledger, now) = self.instance(&mut chance);
@@ -277,7 +277,7 @@ impl Storm {
             let cap = t(u32::try_from(chance.below(3_000)).unwrap());
             // A subscription's period may end in the middle of all this.
             let anchor = Timestamp::from_s(at.s() - 30 * 86_400 + chance.below(120));
-            let change = move |account: &Account| {
+            let anew = move |account: &Account| {
                 let mut new = account.clone();
                 match kind {
                     0 => new.spend_cap = Some(cap),
@@ -296,7 +296,7 @@ impl Storm {
                 }
                 (new != *account).then_some(new)
             };
-            let changed = ledger.change_account(&user(chance.below(USERS)), at, change).await;
+            let changed = ledger.change_account(&user(chance.below(USERS)), at, anew).await;
             self.count(if changed.is_ok() { "changed" } else { "change failed" });
         }
     }
@@ -312,7 +312,7 @@ impl Storm {
         for _ in 0..REPORTERS {
             start(Box::pin(self.clone().reporter(chance.split())));
         }
-        start(Box::pin(self.clone().changes(chance.split())));
+        start(Box::pin(self.clone().webhooks(chance.split())));
         for task in tasks {
             task.await.unwrap();
         }
@@ -538,11 +538,11 @@ fn check_request(table: &Table, number: u64, ids: &[HoldId], end: &End) {
     };
     for id in ids.iter().filter(|id| Some(*id) != admitted) {
         let found = outcome(id);
-        let may = match (found.as_deref(), end) {
-            (None | Some("void"), _) => true,
-            // Nobody could undo it, and its hold expired.
-            (Some("swept"), End::Unavailable) => true,
-            _ => false,
+        // Swept: nobody could undo it, and its hold expired.
+        let may = match found.as_deref() {
+            None | Some("void") => true,
+            Some("swept") => matches!(end, End::Unavailable),
+            Some(_) => false,
         };
         assert!(may, "I4: request {number} came to {end:?}, and its attempt {id} is {found:?}");
     }
@@ -600,21 +600,21 @@ fn run(seed: u64) -> (BTreeMap<&'static str, u64>, Vec<String>) {
         assert_eq!(storm.wire.violations(), [""; 0]);
 
         let table = Table::read(storm.wire.dynamo());
-        let seen = storm.seen.lock().unwrap();
-        table.meters.iter().for_each(|meter| check_quiet(&table, &seen, meter));
-        for (number, end) in &seen.ends {
-            check_request(&table, *number, seen.attempts.get(number).map_or(&[], Vec::as_slice), end);
+        let noted = storm.seen.lock().unwrap();
+        table.meters.iter().for_each(|meter| check_quiet(&table, &noted, meter));
+        for (number, end) in &noted.ends {
+            check_request(&table, *number, noted.attempts.get(number).map_or(&[], Vec::as_slice), end);
         }
-        assert_eq!(u64::try_from(seen.ends.len()).unwrap(), CUSTOMERS * REQUESTS_EACH);
+        assert_eq!(u64::try_from(noted.ends.len()).unwrap(), CUSTOMERS * REQUESTS_EACH);
         let log = storm.wire.log();
         let admissions: Vec<&str> = log.iter().filter_map(|sent| sent.call.admits()).collect();
         let distinct: BTreeSet<&&str> = admissions.iter().collect();
         assert_eq!(admissions.len(), distinct.len(), "I3: an admission was sent twice under one id");
-        let mut counts = seen.counts.clone();
+        let mut counts = noted.counts.clone();
         for sent in &log {
             *counts.entry(sent.fate.kind()).or_default() += 1;
         }
-        drop(seen);
+        drop(noted);
         let trace = trace(&storm.wire);
         drop(named);
         (counts, trace)

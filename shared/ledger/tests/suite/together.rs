@@ -25,7 +25,7 @@ use tokio::sync::{Mutex, MutexGuard};
 /// Runs, each with users of its own.
 const SEEDS: u64 = 6;
 const FIRST_SEED: u64 = 20_261_124;
-const INSTANCES: usize = 4;
+const INSTANCES: u64 = 4;
 const CUSTOMERS: u64 = 6;
 const REQUESTS_EACH: u64 = 12;
 
@@ -121,7 +121,7 @@ struct Run {
 
 impl Run {
     fn ledger(&self, chance: &mut Chance) -> &Ledger<Together> {
-        &self.ledgers[usize::try_from(chance.below(INSTANCES as u64)).unwrap()]
+        &self.ledgers[usize::try_from(chance.below(INSTANCES)).unwrap()]
     }
 
     /// Time goes on whenever anybody looks at the clock, and clocks differ by up to two seconds.
@@ -149,8 +149,8 @@ impl Run {
                         0 => drop(hold),
                         1 => ledger.void(hold, now).await.unwrap(),
                         _ => {
-                            let used = used(u32::try_from(chance.below(200)).unwrap());
-                            drop(ledger.settle(hold, used, &price(), now).await.unwrap());
+                            let consumed = used(u32::try_from(chance.below(200)).unwrap());
+                            drop(ledger.settle(hold, consumed, &price(), now).await.unwrap());
                         }
                     }
                 }

@@ -237,7 +237,7 @@ impl Wire {
 
     /// The next requests that `of` picks have these fates; all others pass.
     pub(crate) fn script(&self, of: impl Fn(&Call) -> bool + Send + 'static, fates: &[Fate]) {
-        let mut fates = fates.to_vec().into_iter();
+        let mut fates = Vec::from(fates).into_iter();
         self.decide(move |call| {
             let fate = if of(call) { fates.next() } else { None };
             (fate.unwrap_or(Fate::Pass), 0)
