@@ -46,7 +46,7 @@ inside() {
     echo "DynamoDB Local answers after $SECONDS s"
     INKMETER_DYNAMODB_LOCAL_URL=http://127.0.0.1:$port \
         timeout "$test_seconds" "$tests" \
-        suite::contract suite::largest suite::model suite::together --nocapture || status=$?
+        suite::contract suite::largest suite::model suite::stand_ins suite::together --nocapture || status=$?
     kill "$server"
     wait "$server" 2>/dev/null || true
     return "$status"

@@ -9,6 +9,7 @@ mod suite {
     pub(crate) mod limits;
     pub(crate) mod model;
     pub(crate) mod sockets;
+    pub(crate) mod stand_ins;
     pub(crate) mod storm;
     pub(crate) mod support;
     pub(crate) mod together;

@@ -4,8 +4,8 @@
 //! transaction, one page of the index, one write of a protocol that makes several.
 
 use super::{
-    support::{HOLD_MS, T0, demand, new_id, plans, price, subscribe, t, used, user},
-    wire::{Call, Fate, OPERATIONS, Sent, TABLE, Throttle, Wire, on_a_wire},
+    support::{HOLD_MS, T0, TABLE, demand, new_id, plans, price, subscribe, t, used, user},
+    wire::{Call, Fate, OPERATIONS, Sent, Throttle, Wire, on_a_wire},
 };
 use domain::{Outcome, Receipt, RowFate, UserId};
 use ledger::{AdmitError, Changed, DynamoStore, Fault, Ledger, MeterKey, Store};

@@ -3,8 +3,8 @@
 
 use super::{
     limits::{OUR_ITEM_BYTES_MAX, check, item_bytes},
-    support::{HOLD_MS, T0, demand, new_id, plans, price, stores, used, user, world},
-    wire::{Call, TABLE, Wire, on_a_wire},
+    support::{HOLD_MS, T0, TABLE, demand, new_id, plans, price, stores, used, user, world},
+    wire::{Call, Wire, on_a_wire},
 };
 use domain::{
     Account, AccountChange, Admission, Classes, CustomerId, Facts, HOLDS_MAX, Hold, HoldId, HoldSize, Meter,

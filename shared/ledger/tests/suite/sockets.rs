@@ -2,8 +2,8 @@
 //! and sends again what a connection that had just closed did not take.
 
 use super::{
-    support::{HOLD_MS, T0, demand, new_id, plans, price, t, used, user, world},
-    wire::{Call, TABLE},
+    support::{HOLD_MS, T0, TABLE, demand, new_id, plans, price, t, used, user, world},
+    wire::Call,
 };
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_dynamodb::config::Credentials;

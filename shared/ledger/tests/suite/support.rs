@@ -27,7 +27,7 @@ pub(crate) const HOLD_MS: u64 = 360_000;
 
 /// The endpoint of AWS's own DynamoDB Local, if there is one: `infra/check/dynamodb_local.sh` starts it.
 const SECOND_OPINION: &str = "INKMETER_DYNAMODB_LOCAL_URL";
-const TABLE: &str = "ledger";
+pub(crate) const TABLE: &str = "ledger";
 
 /// One runtime and one embedded DynamoDB for the whole binary; every test takes users of its own.
 pub(crate) struct World {
@@ -94,6 +94,13 @@ async fn create_table(endpoint: &str, table: &TableDefinition) -> DynamoStore {
     };
     client(endpoint).create_table().table_name(TABLE).customize().mutate_request(said).send().await.unwrap();
     dynamo_store(endpoint)
+}
+
+/// The two stand-ins for DynamoDB, each by its name, for what the ledger itself never sends.
+pub(crate) fn clients() -> Vec<(&'static str, Client)> {
+    let mut clients = vec![("embedded", client(&world().dynamo.endpoint()))];
+    clients.extend(second_opinion().map(|endpoint| ("DynamoDB Local", client(&endpoint))));
+    clients
 }
 
 /// The stores to hold against each other, each by its name: memory, embedded, and AWS's own where it is there.

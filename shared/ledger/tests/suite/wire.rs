@@ -4,7 +4,10 @@
 //! Owns the fate of each request, the log of what was sent, and the checks that every request has to pass. Reaches the
 //! engine without a socket, so that a paused clock makes a run as exact as its seed.
 
-use super::limits;
+use super::{
+    limits,
+    support::{TABLE, user},
+};
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_dynamodb::config::Credentials;
 use aws_smithy_runtime_api::{
@@ -32,8 +35,6 @@ use std::{
 };
 use tokio::runtime::{Builder, Runtime};
 
-/// The table's name in every test.
-pub(crate) const TABLE: &str = "ledger";
 /// The operations that the ledger sends. There is no batch among them: what comes nearest is the paging of the dirty
 /// index, a transaction, and a protocol that writes several times.
 pub(crate) const OPERATIONS: [&str; 5] = ["GetItem", "PutItem", "Query", "TransactWriteItems", "UpdateItem"];
@@ -351,7 +352,7 @@ where
 {
     runtime(1).block_on(async {
         let wire = Wire::new();
-        let store = wire.store(super::support::user().as_str()).await;
+        let store = wire.store(user().as_str()).await;
         test(wire.clone(), store).await;
         assert_eq!(wire.violations(), [""; 0]);
     });
