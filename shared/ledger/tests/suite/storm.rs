@@ -275,8 +275,8 @@ impl Storm {
             let at = now();
             let kind = chance.below(4);
             let cap = t(u32::try_from(chance.below(3_000)).unwrap());
-            // A subscription's period may end in the middle of all this.
-            let anchor = Timestamp::from_s(at.s() - 30 * 86_400 + chance.below(120));
+            // October has 31 days: a subscription's period may end in the middle of all this.
+            let anchor = Timestamp::from_s(at.s() - 31 * 86_400 + chance.below(120));
             let anew = move |account: &Account| {
                 let mut new = account.clone();
                 match kind {
@@ -611,6 +611,10 @@ fn run(seed: u64) -> (BTreeMap<&'static str, u64>, Vec<String>) {
         let distinct: BTreeSet<&&str> = admissions.iter().collect();
         assert_eq!(admissions.len(), distinct.len(), "I3: an admission was sent twice under one id");
         let mut counts = noted.counts.clone();
+        let closed = table.meters.iter().filter(|meter| meter["closed"] == true).count();
+        if closed > 0 {
+            counts.insert("period ended", u64::try_from(closed).unwrap());
+        }
         for sent in &log {
             *counts.entry(sent.fate.kind()).or_default() += 1;
         }
@@ -662,6 +666,7 @@ fn i1_i2_i3_hold_through_random_faults_between_many_instances_and_the_server() {
         "changed",
         "change failed",
         "report cut short",
+        "period ended",
     ] {
         assert!(alone.is_some() || total.contains_key(what), "{what} never came up: {total:?}");
     }
