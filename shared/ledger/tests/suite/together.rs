@@ -185,43 +185,47 @@ impl Run {
         for _ in 0..REQUESTS_EACH {
             let user = &self.users[usize::try_from(chance.below(2)).unwrap()];
             let (ledger, now) = (self.ledger(&mut chance), self.now(&mut chance));
-            let cap = t(u32::try_from(chance.below(5_000)).unwrap());
-            match chance.below(4) {
-                kind @ (0 | 1) => {
-                    // October has 31 days: a subscription's period ends in the middle of all this.
-                    let anchor = Timestamp::from_s(now.s() - 31 * 86_400 + chance.below(200));
-                    let anew = move |account: &Account| {
-                        let mut new = Account { spend_cap: Some(cap), ..account.clone() };
-                        if kind == 0 {
-                            let (payer, subscription) = customer();
-                            (new.customer, new.subscription) = (Some(payer), Some(subscription));
-                            (new.plan, new.anchor) = (PlanId::parse("pro").unwrap(), anchor);
-                        }
-                        Some(new)
-                    };
-                    match ledger.change_account(user, now, anew).await {
-                        Ok(_) => {}
-                        Err(ChangeError::Unavailable(Unavailable(error))) => self.gave_up(error.fault),
-                        Err(other) => panic!("{other:?}"),
-                    }
-                }
-                _ => {
-                    let Some(loaded) = self.together.load(user).await.unwrap() else { continue };
-                    let key = MeterKey::of(&loaded.meter);
-                    ledger.sweep(&key, now).await.unwrap();
-                    let sealed = ledger.seal(&key, now).await.unwrap_or_else(|error| {
-                        self.gave_up(error.fault);
-                        None
-                    });
-                    if let Some((_, row)) = sealed {
-                        ledger.attempt(&key, &row, now).await.unwrap();
-                        let fate = if chance.one(4) { RowFate::Parked } else { RowFate::Accepted };
-                        ledger.finish(&key, &row, fate, now).await.unwrap();
-                    }
-                    ledger.clear(&key).await.unwrap();
-                }
+            if chance.one(2) {
+                self.change(ledger, user, now, &mut chance).await;
+            } else if let Some(loaded) = self.together.load(user).await.unwrap() {
+                let fate = if chance.one(4) { RowFate::Parked } else { RowFate::Accepted };
+                self.report(ledger, &MeterKey::of(&loaded.meter), fate, now).await;
             }
         }
+    }
+
+    async fn change(&self, ledger: &Ledger<Together>, user: &UserId, now: Timestamp, chance: &mut Chance) {
+        let cap = t(u32::try_from(chance.below(5_000)).unwrap());
+        let subscribes = chance.one(2);
+        // October has 31 days: a subscription's period ends in the middle of all this.
+        let anchor = Timestamp::from_s(now.s() - 31 * 86_400 + chance.below(200));
+        let anew = move |account: &Account| {
+            let mut new = Account { spend_cap: Some(cap), ..account.clone() };
+            if subscribes {
+                let (payer, subscription) = customer();
+                (new.customer, new.subscription) = (Some(payer), Some(subscription));
+                (new.plan, new.anchor) = (PlanId::parse("pro").unwrap(), anchor);
+            }
+            Some(new)
+        };
+        match ledger.change_account(user, now, anew).await {
+            Ok(_) => {}
+            Err(ChangeError::Unavailable(Unavailable(error))) => self.gave_up(error.fault),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    async fn report(&self, ledger: &Ledger<Together>, key: &MeterKey, fate: RowFate, now: Timestamp) {
+        ledger.sweep(key, now).await.unwrap();
+        let sealed = ledger.seal(key, now).await.unwrap_or_else(|error| {
+            self.gave_up(error.fault);
+            None
+        });
+        if let Some((_, row)) = sealed {
+            ledger.attempt(key, &row, now).await.unwrap();
+            ledger.finish(key, &row, fate, now).await.unwrap();
+        }
+        ledger.clear(key).await.unwrap();
     }
 }
 
