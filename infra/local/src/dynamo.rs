@@ -96,7 +96,8 @@ impl TableDefinition {
         Ok(Self { properties, ttl_attribute })
     }
 
-    fn create_request(&self, name: &str) -> Result<CreateTableRequest, DynamoError> {
+    /// The `CreateTable` request of this table, as DynamoDB reads it.
+    pub fn create_request(&self, name: &str) -> Value {
         let mut request = Map::new();
         // What only AWS has (recovery, protection, encryption, tags) is not a table's shape.
         for part in ["AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode"] {
@@ -105,7 +106,7 @@ impl TableDefinition {
             }
         }
         request.insert("TableName".to_owned(), Value::from(name));
-        serde_json::from_value(Value::Object(request)).map_err(|error| DynamoError::Engine(error.to_string()))
+        Value::Object(request)
     }
 }
 
@@ -154,7 +155,10 @@ impl Dynamo {
             Some(data) => Database::new(&data.join(FILE_NAME).to_string_lossy())?,
         };
         if database.get_table_metadata(&options.table_name)?.is_none() {
-            database.create_table(options.table.create_request(&options.table_name)?)?;
+            let request: CreateTableRequest =
+                serde_json::from_value(options.table.create_request(&options.table_name))
+                    .map_err(|error| DynamoError::Engine(error.to_string()))?;
+            database.create_table(request)?;
             if let Some(attribute_name) = options.table.ttl_attribute.clone() {
                 database.update_time_to_live(UpdateTimeToLiveRequest {
                     table_name: options.table_name.clone(),

@@ -12,7 +12,7 @@ use crate::{
         StoreError,
     },
 };
-use aws_config::{BehaviorVersion, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_config::{BehaviorVersion, ConfigLoader, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_dynamodb::{
     Client,
     error::{ProvideErrorMetadata, SdkError},
@@ -64,13 +64,18 @@ impl DynamoStore {
                 aws_smithy_http_client::tls::rustls_provider::CryptoMode::Ring,
             ))
             .build_https();
+        Self::configured(aws_config::defaults(BehaviorVersion::latest()).http_client(http), settings).await
+    }
+
+    /// A store over a client that `loader` describes, but for how long it waits and how often it tries: that is decided
+    /// here, so that whoever brings a connection of another kind still sends what a function would.
+    pub async fn configured(loader: ConfigLoader, settings: DynamoSettings) -> Self {
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(Duration::from_millis(CONNECT_MS_MAX))
             .operation_attempt_timeout(Duration::from_millis(ATTEMPT_MS_MAX))
             .operation_timeout(Duration::from_millis(OPERATION_MS_MAX))
             .build();
-        let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(http)
+        let mut loader = loader
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS_MAX))
             .timeout_config(timeouts);
         if let Some(endpoint) = settings.endpoint {

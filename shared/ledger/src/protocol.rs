@@ -18,6 +18,9 @@ use std::{sync::Arc, time::Duration};
 const DECISIONS_MAX: u32 = 12;
 /// How many expired holds one admission sweeps before it decides again. The rest is the hourly run's.
 const SWEPT_BY_ADMIT_MAX: usize = 8;
+/// How many rate windows that are too old to matter one admission removes. There is seldom more than one, but every
+/// instance that remembers a user may leave one behind, and an expression has 4 KB.
+const FORGOTTEN_BY_ADMIT_MAX: usize = 16;
 /// How often one settling write is tried, beyond the store's own retries: for minutes, which are longer than any function has.
 /// What was served is not given up before its function's time runs out; the pump says when.
 const SETTLE_TRIES_MAX: u32 = 200;
@@ -271,9 +274,11 @@ impl<S: Store> Ledger<S> {
     async fn write(
         &self,
         account: Account,
-        admission: Admission,
+        mut admission: Admission,
         ask: &Ask<'_>,
     ) -> Result<Round, Unavailable> {
+        // What stays is removed by later ones: each adds one window at most.
+        admission.forget.truncate(FORGOTTEN_BY_ADMIT_MAX);
         match self.store.admit(&admission).await {
             Ok(AdmitAnswer::Admitted(meter)) => {
                 let loaded = Loaded { account, meter: *meter };

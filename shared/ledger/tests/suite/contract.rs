@@ -1,7 +1,7 @@
 //! What every store must do, said once.
 
 use super::support::{
-    AnyStore, HOLD_MS, T0, demand, dynamo_store, new_id, on_both, plans, price, subscribe, t, used, user,
+    AnyStore, HOLD_MS, T0, demand, dynamo_store, new_id, on_each, plans, price, subscribe, t, used, user,
     world,
 };
 use domain::{Outcome, Receipt, Refusal, RowFate, Tokens, UserId};
@@ -30,7 +30,7 @@ async fn key_of(store: &AnyStore, user: &UserId) -> MeterKey {
 
 #[test]
 fn a_request_is_held_then_settled_to_what_it_used() {
-    on_both(async |store| {
+    on_each(async |store| {
         let (ledger, user) = (ledger(store.clone()), user());
         let hold = admit(&ledger, &user, 400).await.unwrap();
         let while_open = ledger.standing(&user, T0).await.unwrap().meter;
@@ -45,7 +45,7 @@ fn a_request_is_held_then_settled_to_what_it_used() {
 
 #[test]
 fn f01_first_seen_users_are_limited_from_their_first_request() {
-    on_both(async |store| {
+    on_each(async |store| {
         let (ledger, user) = (ledger(store), user());
         let Refusal::Quota { left, needed, .. } = refusal(admit(&ledger, &user, 1_001).await) else {
             panic!("another refusal");
@@ -56,7 +56,7 @@ fn f01_first_seen_users_are_limited_from_their_first_request() {
 
 #[test]
 fn f01_two_hundred_at_once_get_exactly_what_the_cap_fits() {
-    on_both(async |store| {
+    on_each(async |store| {
         // Each its own ledger: as many function instances, none with anything in its cache.
         let user = user();
         let tasks: Vec<_> = (0..200)
@@ -82,7 +82,7 @@ fn f01_two_hundred_at_once_get_exactly_what_the_cap_fits() {
 
 #[test]
 fn f02_two_instances_share_one_limit() {
-    on_both(async |store| {
+    on_each(async |store| {
         let (one, other, user) = (ledger(store.clone()), ledger(store), user());
         let first = admit(&one, &user, 300).await.unwrap();
         let second = admit(&other, &user, 300).await.unwrap();
@@ -105,7 +105,7 @@ async fn ledger_settle<S: Store>(ledger: &Ledger<S>, hold: OpenHold, tokens: u32
 
 #[test]
 fn f03_an_abandoned_hold_is_given_back_by_the_next_request_that_needs_it() {
-    on_both(async |store| {
+    on_each(async |store| {
         let (ledger, user) = (ledger(store.clone()), user());
         drop(admit(&ledger, &user, 900).await.unwrap());
         assert!(matches!(refusal(admit(&ledger, &user, 900).await), Refusal::QuotaHeld { .. }));
@@ -119,7 +119,7 @@ fn f03_an_abandoned_hold_is_given_back_by_the_next_request_that_needs_it() {
 
 #[test]
 fn i3_a_late_settle_after_the_sweep_charges_nothing() {
-    on_both(async |store| {
+    on_each(async |store| {
         let (ledger, user) = (ledger(store.clone()), user());
         let hold = admit(&ledger, &user, 500).await.unwrap();
         let later = T0.plus_ms(HOLD_MS);
@@ -133,7 +133,7 @@ fn i3_a_late_settle_after_the_sweep_charges_nothing() {
 
 #[test]
 fn i3_a_receipt_without_its_move_is_finished_by_the_sweeper() {
-    on_both(async |store| {
+    on_each(async |store| {
         let (ledger, user) = (ledger(store.clone()), user());
         let hold = admit(&ledger, &user, 500).await.unwrap();
         let key = key_of(&store, &user).await;
@@ -152,7 +152,7 @@ fn i3_a_receipt_without_its_move_is_finished_by_the_sweeper() {
 
 #[test]
 fn i4_a_void_gives_back_tokens_and_rate_slot() {
-    on_both(async |store| {
+    on_each(async |store| {
         let (ledger, user) = (ledger(store.clone()), user());
         let kept = admit(&ledger, &user, 100).await.unwrap();
         let before = store.load(&user).await.unwrap().unwrap().meter;
@@ -165,7 +165,7 @@ fn i4_a_void_gives_back_tokens_and_rate_slot() {
 
 #[test]
 fn i5_a_full_rate_window_names_the_instant_at_which_the_request_passes() {
-    on_both(async |store| {
+    on_each(async |store| {
         let (ledger, user) = (ledger(store), user());
         for _ in 0..20 {
             let hold = admit(&ledger, &user, 10).await.unwrap();
@@ -196,7 +196,7 @@ impl<S: Store> VoidRateKept for Ledger<S> {
 
 #[test]
 fn i7_usage_stays_in_the_period_of_its_admission_and_the_window_is_carried_over() {
-    on_both(async |store| {
+    on_each(async |store| {
         let (ledger, user) = (ledger(store.clone()), user());
         subscribe(&ledger, &user, T0).await;
         let old = admit(&ledger, &user, 300).await.unwrap();
@@ -223,7 +223,7 @@ fn i7_usage_stays_in_the_period_of_its_admission_and_the_window_is_carried_over(
 
 #[test]
 fn a_lagging_clock_goes_on_in_the_new_period() {
-    on_both(async |store| {
+    on_each(async |store| {
         let (ahead, behind, user) = (ledger(store.clone()), ledger(store), user());
         subscribe(&ahead, &user, T0).await;
         let first = admit(&ahead, &user, 10).await.unwrap();
@@ -240,7 +240,7 @@ fn a_lagging_clock_goes_on_in_the_new_period() {
 
 #[test]
 fn f02_a_window_that_filled_meanwhile_refuses_an_instance_that_remembers_it_empty() {
-    on_both(async |store| {
+    on_each(async |store| {
         let (warm, busy, user) = (ledger(store.clone()), ledger(store), user());
         let hold = admit(&warm, &user, 10).await.unwrap();
         warm.void_rate_kept(hold).await;
@@ -254,7 +254,7 @@ fn f02_a_window_that_filled_meanwhile_refuses_an_instance_that_remembers_it_empt
 
 #[test]
 fn i1_a_lagging_clock_counts_in_the_newest_window_and_never_in_a_finished_one() {
-    on_both(async |store| {
+    on_each(async |store| {
         let (behind, ahead, user) = (ledger(store.clone()), ledger(store.clone()), user());
         let first = admit(&behind, &user, 10).await.unwrap();
         let next = T0.plus_ms(60_000);
@@ -271,7 +271,7 @@ fn i1_a_lagging_clock_counts_in_the_newest_window_and_never_in_a_finished_one() 
 
 #[test]
 fn f16_a_change_of_the_account_reaches_an_instance_that_remembers_the_old_one() {
-    on_both(async |store| {
+    on_each(async |store| {
         let (warm, webhook, user) = (ledger(store.clone()), ledger(store), user());
         let hold = admit(&warm, &user, 100).await.unwrap();
         warm.void(hold, T0).await.unwrap();
@@ -296,7 +296,7 @@ fn f16_a_change_of_the_account_reaches_an_instance_that_remembers_the_old_one() 
 
 #[test]
 fn f23_f24_what_is_settled_is_found_sealed_once_and_cleared() {
-    on_both(async |store| {
+    on_each(async |store| {
         let (ledger, user) = (ledger(store.clone()), user());
         subscribe(&ledger, &user, T0).await;
         let hold = admit(&ledger, &user, 500).await.unwrap();
@@ -328,7 +328,7 @@ fn f23_f24_what_is_settled_is_found_sealed_once_and_cleared() {
 
 #[test]
 fn a_free_user_is_metered_and_never_reported() {
-    on_both(async |store| {
+    on_each(async |store| {
         let (ledger, user) = (ledger(store.clone()), user());
         let hold = admit(&ledger, &user, 100).await.unwrap();
         ledger_settle(&ledger, hold, 100).await;
@@ -356,7 +356,7 @@ async fn dirty<S: Store>(ledger: &Ledger<S>) -> BTreeSet<MeterKey> {
 
 #[test]
 fn the_dirty_index_is_read_to_its_end_page_by_page() {
-    on_both(async |store| {
+    on_each(async |store| {
         let ledger = ledger(store);
         let mut expected = BTreeSet::new();
         // More users than a page of any one shard holds would be slow; a page of one shard is enough to turn.

@@ -1,6 +1,11 @@
 //! Stores, plans and requests for the tests.
 
-use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_dynamodb::{
+    Client,
+    config::{BehaviorVersion, Credentials, Region},
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_types::body::SdkBody;
 use domain::{
     Classes, CustomerId, Demand, HoldId, ModelId, ModelPrice, Plan, PlanId, Plans, RateLimit, SubscriptionId,
     Timestamp, Tokens, Usage, UserId,
@@ -20,36 +25,50 @@ use tokio::runtime::Runtime;
 pub(crate) const T0: Timestamp = Timestamp::from_s(1_795_518_000);
 pub(crate) const HOLD_MS: u64 = 360_000;
 
+/// The endpoint of AWS's own DynamoDB Local, if there is one: `infra/check/dynamodb_local.sh` starts it.
+const SECOND_OPINION: &str = "INKMETER_DYNAMODB_LOCAL_URL";
+pub(crate) const TABLE: &str = "ledger";
+
 /// One runtime and one embedded DynamoDB for the whole binary; every test takes users of its own.
 pub(crate) struct World {
     pub(crate) runtime: Runtime,
     pub(crate) dynamo: Dynamo,
     pub(crate) store: DynamoStore,
+    /// AWS's own, asked besides.
+    pub(crate) second_opinion: Option<DynamoStore>,
 }
 
 pub(crate) fn world() -> &'static World {
     static WORLD: OnceLock<World> = OnceLock::new();
     WORLD.get_or_init(|| {
         let runtime = Runtime::new().unwrap();
-        let (dynamo, store) = runtime.block_on(async {
+        let (dynamo, store, second_opinion) = runtime.block_on(async {
             let table =
                 TableDefinition::from_template(include_str!("../../../../infra/template.yaml")).unwrap();
+            let second_opinion = match second_opinion() {
+                Some(endpoint) => Some(create_table(&endpoint, &table).await),
+                None => None,
+            };
             let dynamo = Dynamo::start(&DynamoOptions {
                 data: None,
-                table_name: "ledger".to_owned(),
+                table_name: TABLE.to_owned(),
                 table,
                 sweep_every: local::dynamo::SWEEP_EVERY,
             })
             .unwrap();
             let store = dynamo_store(&dynamo.endpoint());
-            (dynamo, store)
+            (dynamo, store, second_opinion)
         });
-        World { runtime, dynamo, store }
+        World { runtime, dynamo, store, second_opinion }
     })
 }
 
-/// A store with credentials that any local endpoint takes.
-pub(crate) fn dynamo_store(endpoint: &str) -> DynamoStore {
+#[expect(clippy::disallowed_methods, reason = "where a test server is, is for the tests alone")]
+fn second_opinion() -> Option<String> {
+    std::env::var(SECOND_OPINION).ok()
+}
+
+fn client(endpoint: &str) -> Client {
     let config = aws_sdk_dynamodb::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new("us-east-1"))
@@ -57,17 +76,53 @@ pub(crate) fn dynamo_store(endpoint: &str) -> DynamoStore {
         .http_client(aws_smithy_http_client::Builder::new().build_http())
         .endpoint_url(endpoint)
         .build();
-    DynamoStore::new(aws_sdk_dynamodb::Client::from_conf(config), "ledger".to_owned())
+    Client::from_conf(config)
 }
 
-/// Runs one test on both stores.
-pub(crate) fn on_both<F>(test: impl Fn(AnyStore) -> F)
+/// A store with credentials that any local endpoint takes.
+pub(crate) fn dynamo_store(endpoint: &str) -> DynamoStore {
+    DynamoStore::new(client(endpoint), TABLE.to_owned())
+}
+
+/// Creates the template's table, in the template's own words.
+async fn create_table(endpoint: &str, table: &TableDefinition) -> DynamoStore {
+    let body = table.create_request(TABLE).to_string();
+    let length = body.len().to_string();
+    let said = move |request: &mut HttpRequest| {
+        *request.body_mut() = SdkBody::from(body.clone());
+        request.headers_mut().insert("content-length", length.clone());
+    };
+    client(endpoint).create_table().table_name(TABLE).customize().mutate_request(said).send().await.unwrap();
+    dynamo_store(endpoint)
+}
+
+/// The two stand-ins for DynamoDB, each by its name, for what the ledger itself never sends.
+pub(crate) fn clients() -> Vec<(&'static str, Client)> {
+    let mut clients = vec![("embedded", client(&world().dynamo.endpoint()))];
+    clients.extend(second_opinion().map(|endpoint| ("DynamoDB Local", client(&endpoint))));
+    clients
+}
+
+/// The stores to hold against each other, each by its name: memory, embedded, and AWS's own where it is there.
+pub(crate) fn stores() -> Vec<(&'static str, AnyStore)> {
+    let world = world();
+    let mut stores = vec![
+        ("memory", AnyStore::Memory(MemoryStore::new())),
+        ("embedded", AnyStore::Dynamo(world.store.clone())),
+    ];
+    stores
+        .extend(world.second_opinion.iter().map(|store| ("DynamoDB Local", AnyStore::Dynamo(store.clone()))));
+    stores
+}
+
+/// Runs one test on every store.
+pub(crate) fn on_each<F>(test: impl Fn(AnyStore) -> F)
 where
     F: Future<Output = ()>,
 {
-    let world = world();
-    world.runtime.block_on(test(AnyStore::Memory(MemoryStore::new())));
-    world.runtime.block_on(test(AnyStore::Dynamo(world.store.clone())));
+    for (_, store) in stores() {
+        world().runtime.block_on(test(store));
+    }
 }
 
 pub(crate) fn user() -> UserId {
@@ -159,7 +214,7 @@ macro_rules! any_store {
     };
 }
 
-/// Either store.
+/// Any store.
 #[derive(Clone)]
 pub(crate) enum AnyStore {
     Memory(MemoryStore),
