@@ -4,9 +4,9 @@ use crate::support::{
     HOLD_MS, WINDOW_MS, decide, exactly, first_seen, id, plan, price, start, tokens, used, user,
 };
 use domain::{
-    Account, AccountChange, Admission, CustomerId, IDENTIFIER_FORGOTTEN_MS, Meter, NextStep, Opening, Period,
-    Placement, Plan, PlanId, Receipt, Refusal, ReportRow, RowFate, Seal, SubscriptionId, Timestamp, Tokens,
-    Verdict, next_step, place, reconcile, seal,
+    Account, AccountChange, Admission, CapKind, CustomerId, IDENTIFIER_FORGOTTEN_MS, Meter, NextStep,
+    Opening, Period, Placement, Plan, PlanId, Receipt, Refusal, ReportRow, RowFate, Seal, SubscriptionId,
+    Timestamp, Tokens, Verdict, cap_in_force, next_step, place, reconcile, seal,
 };
 
 const DAY_MS: u64 = 86_400_000;
@@ -177,6 +177,18 @@ fn f11_a_subscription_older_than_its_users_first_meter_pays_for_it_to_the_end_of
     assert_eq!(place(&change.after, &meter, last), Placement::Current);
     let next = opening(&change.after, &meter, whole.period.end());
     assert_eq!(next.meter.period.start(), whole.period.end());
+}
+
+#[test]
+fn f11_a_user_first_heard_of_long_after_subscribing_begins_in_the_subscriptions_period_of_that_day() {
+    let (account, _) = first_seen(start());
+    let now = start().plus_ms(100 * DAY_MS);
+    let opened = Opening::first(account, now).unwrap();
+    let period = Period::monthly(start(), now).unwrap();
+    assert!(start() < period.start());
+    assert_eq!((opened.meter.period, opened.account.current), (period, period.start()));
+    assert_eq!((opened.account.anchor, &opened.predecessor), (start(), &None));
+    assert_eq!(place(&opened.account, &opened.meter, now), Placement::Current);
 }
 
 #[test]
@@ -374,6 +386,22 @@ fn i1_an_admission_decided_under_an_older_account_is_refused_by_the_meter() {
     assert!(meter.apply_account(&change) && !meter.apply_account(&change));
     assert!(!meter.apply_admission(&decided));
     assert!(decide((&change.after, &meter), &plan, 1, exactly(500), start()).is_err());
+}
+
+#[test]
+fn i1_the_lower_of_the_two_caps_is_in_force_and_of_equal_ones_the_plans() {
+    #[track_caller]
+    fn check(own: Option<u32>, cap: u32, kind: CapKind) {
+        let (account, _) = first_seen(start());
+        let account = Account { spend_cap: own.map(tokens), ..account };
+        assert_eq!(cap_in_force(&account, &plan("free", 1_000, 10, 8)), (tokens(cap), kind));
+    }
+    check(None, 1_000, CapKind::Plan);
+    check(Some(0), 0, CapKind::SpendCap);
+    check(Some(999), 999, CapKind::SpendCap);
+    // What a user could lift no longer helps: a refusal that named the spend cap would send them the wrong way.
+    check(Some(1_000), 1_000, CapKind::Plan);
+    check(Some(1_001), 1_000, CapKind::Plan);
 }
 
 #[test]
