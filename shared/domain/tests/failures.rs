@@ -88,6 +88,10 @@ fn f09_a_row_is_sealed_once_under_one_identifier_however_often_it_is_asked_for()
     assert!(settle(&mut meter, &admission, 70, start()));
     let [mine, yours] = [seal(&meter, start()), seal(&meter, start().plus_ms(1))].map(Option::unwrap);
     assert_eq!(mine.row.identifier, yours.row.identifier);
+    // Each figure that it was decided on is enough to make it stale.
+    assert!(!meter.apply_seal(&Seal { sealed_before: tokens(1), ..mine.clone() }));
+    let later = ReportRow { seq: 1, ..mine.row.clone() };
+    assert!(!meter.apply_seal(&Seal { row: later, ..mine.clone() }));
     assert!(meter.apply_seal(&mine) && !meter.apply_seal(&yours) && !meter.apply_seal(&mine));
     assert_eq!(seal(&meter, start()), None);
     // Not even a seal that has the right figures pushes a row aside that is on its way.
@@ -116,6 +120,8 @@ fn f09_a_row_is_sent_again_only_while_its_identifier_is_remembered() {
     assert!(meter.apply_attempt(0, start()) && !meter.apply_attempt(0, start().plus_ms(DAY_MS)));
     assert_eq!(next(&meter, IDENTIFIER_FORGOTTEN_MS), NextStep::Send);
     assert_eq!(next(&meter, IDENTIFIER_FORGOTTEN_MS + 1), NextStep::Reconcile);
+    // Stripe forgets an identifier after 24 hours; the gap is for a send that is still under way.
+    assert_eq!(IDENTIFIER_FORGOTTEN_MS, DAY_MS - 4 * 3_600_000);
     // Any count but the two that the row explains is somebody else's doing: a person has to look.
     let row = meter.pending.as_ref().unwrap();
     let verdicts = [0, 1, 69, 70, 71].map(|counted| reconcile(&meter, row, tokens(counted)));
