@@ -190,6 +190,13 @@ mod tests {
     }
 
     #[test]
+    fn a_period_holds_its_first_instant_and_not_its_end() {
+        let period = Period::new(Timestamp::from_s(100), Timestamp::from_s(200)).unwrap();
+        let held = [99_999, 100_000, 199_999, 200_000].map(|ms| period.contains(Timestamp::from_ms(ms)));
+        assert_eq!(held, [false, true, true, false]);
+    }
+
+    #[test]
     fn seconds_to_wait_are_rounded_up_and_never_negative() {
         let ms = Timestamp::from_ms;
         let waits = [5_000, 5_001, 6_000, 4_999].map(|until| ms(until).s_after(ms(5_000)));

@@ -364,6 +364,24 @@ fn f24_a_meter_is_dirty_from_its_first_admission_until_all_of_it_is_reported() {
 }
 
 #[test]
+fn i2_a_row_is_parked_only_where_stripe_refused_it_for_good_and_a_void_request_is_not_counted() {
+    let (account, mut meter) = subscribed(start());
+    let plan = plan("pro", 1_000, 10, 8);
+    for (seq, fate, parked) in [(0, RowFate::Accepted, 0), (1, RowFate::Parked, 70)] {
+        let admission = ask(&account, &plan, &mut meter, seq, 100, start()).unwrap();
+        assert_eq!(meter.held(), tokens(100));
+        assert!(settle(&mut meter, &admission, 70, start()));
+        let sealed = seal(&meter, start()).unwrap();
+        assert!(meter.apply_seal(&sealed) && meter.apply_drop(u64::from(seq), fate));
+        assert_eq!((meter.parked, meter.sealed, meter.held()), (tokens(parked), meter.settled, tokens(0)));
+    }
+    let admission = ask(&account, &plan, &mut meter, 2, 100, start()).unwrap();
+    let void = Receipt::void(user(), meter.period.start(), admission.id, start());
+    assert!(meter.apply_release(&void.release(&admission.hold)));
+    assert_eq!((meter.totals.requests, meter.settled), (2, tokens(140)));
+}
+
+#[test]
 fn f25_what_a_request_may_take_is_reserved_before_the_next_is_decided() {
     let plan = plan("free", 150, 10, 8);
     let (account, mut meter) = first_seen(start());
