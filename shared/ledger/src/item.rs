@@ -654,14 +654,14 @@ mod tests {
         check_damage(&write_receipt(&settled(Usage::Exact(classes()))), &[], read_receipt);
         check_damage(&write_receipt(&receipt(Outcome::Void)), &[], read_receipt);
         let hold = Hold { tokens: t(40), cost_most: money(9), window: Window::from_index(7), expires_at: AT };
-        let held =
+        let read_alone =
             |hold: &Item| read_holds(&HashMap::from([("h1".to_owned(), AttributeValue::M(hold.clone()))]));
         let AttributeValue::M(hold) = write_hold(&hold) else { panic!("a hold is a map") };
-        assert!(held(&hold).is_ok());
+        assert!(read_alone(&hold).is_ok());
         for name in hold.keys() {
             let mut damaged = hold.clone();
             damaged.remove(name);
-            assert!(held(&damaged).is_err(), "a hold was read without its {name}");
+            assert!(read_alone(&damaged).is_err(), "a hold was read without its {name}");
         }
         let unread = write_report(&key(), &row(), RowFate::Parked, AT);
         check_damage(&unread, &[attr::PK, attr::SK, attr::AT, attr::FATE, attr::TIMESTAMP], read_row);
