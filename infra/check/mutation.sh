@@ -9,8 +9,8 @@
 # alone, which need no table and seconds instead of minutes. It must then be listed in docs/MUTATION.md with the reason;
 # one that is listed and no longer survives fails the run as well.
 #
-# Needs cargo-mutants (cargo install cargo-mutants --locked). Works on a copy of the tree, in CARGO_TARGET_DIR if that
-# is set. Random cases come from one seed, so that the score is the same every time; PROPTEST_RNG_SEED=n tries others.
+# Needs cargo-mutants (cargo install cargo-mutants --locked). Works on a copy of the tree. Random cases come from one
+# seed, so that the score is the same every time; PROPTEST_RNG_SEED=n tries others.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -26,6 +26,9 @@ scratch=$(mktemp -d "${TMPDIR:-/tmp}/inkmeter-mutation.XXXXXX")
 trap 'rm -rf -- "$scratch"' EXIT
 
 export CARGO_TERM_COLOR=never
+# A target of its own: to cargo, two copies of one tree that share a target are one tree, and a build of the other in the
+# middle of a run would have its tests judge the wrong code.
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$scratch}/mutation"
 export PROPTEST_RNG_SEED="${PROPTEST_RNG_SEED:-20261124}"
 # What a deliberate defect fails on is neither kept nor made smaller.
 export PROPTEST_DISABLE_FAILURE_PERSISTENCE=1
@@ -71,7 +74,7 @@ part() {
 [ $# -gt 0 ] || set -- domain ledger
 for crate in "$@"; do
     case $crate in
-    # Optimised, its random histories take a tenth of the time; the ledger's dependencies would take longer to build than
+    # Optimised, its random histories take a tenth of the time. The ledger's dependencies would take longer to build than
     # that saves.
     domain) CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_DEV_DEBUG=0 part domain --tests 'shared/domain/src/**' ;;
     ledger) part ledger --lib shared/ledger/src/expression.rs shared/ledger/src/item.rs ;;
