@@ -55,6 +55,11 @@ fn a_window_is_its_index_and_the_first_one_is_its_own_predecessor() {
     assert_eq!(Window::from_index(7).start(limit).ms(), 7 * WINDOW_MS);
 }
 
+#[test]
+fn i5_a_cost_of_the_whole_limit_passes_at_once_and_one_above_it_never() {
+    assert_eq!([3, 4].map(|cost| rate(3, WINDOW_MS).earliest(start(), 0, 0, cost)), [Some(start()), None]);
+}
+
 proptest! {
     #![proptest_config(cases(1_000))]
 
