@@ -146,6 +146,41 @@ mod tests {
     }
 
     #[test]
+    fn an_amount_at_the_end_of_its_range_stays_there() {
+        let one = Tokens::from_u32(1);
+        assert_eq!(Tokens::MAX.saturating_add(one), Tokens::MAX);
+        assert_eq!([Tokens::MAX, one].into_iter().sum::<Tokens>(), Tokens::MAX);
+        assert_eq!(Tokens::ZERO.saturating_sub(one), Tokens::ZERO);
+        let below = Tokens::new(Tokens::MAX.get() - 1).unwrap();
+        assert_eq!(below.checked_add(one), Some(Tokens::MAX));
+        assert_eq!(NanoUsd::new(NanoUsd::MAX.get()), Ok(NanoUsd::MAX));
+        assert!(NanoUsd::new(NanoUsd::MAX.get() + 1).is_err());
+        let nano = NanoUsd::new(1).unwrap();
+        assert_eq!(NanoUsd::MAX.saturating_add(nano), NanoUsd::MAX);
+        let dearest = NonZeroU64::new(u64::MAX).unwrap();
+        assert_eq!(
+            NanoUsd::of(Tokens::MAX, dearest),
+            NanoUsd::MAX,
+            "a price beyond the range became a small one"
+        );
+    }
+
+    #[test]
+    fn a_length_is_as_many_tokens_and_a_third_of_it_is_rounded_up() {
+        let three = NonZeroU64::new(3).unwrap();
+        let thirds = [0, 1, 3, 4].map(|bytes| Tokens::from_len(bytes).div_ceil(three).get());
+        assert_eq!(thirds, [0, 1, 1, 2]);
+        assert_eq!(Tokens::from_len(usize::MAX), Tokens::MAX);
+    }
+
+    #[test]
+    fn a_refused_amount_is_named_with_its_limit() {
+        let told = Tokens::new(1_000_000_000_000_000).unwrap_err().to_string();
+        assert_eq!(told, "1000000000000000 is more than the largest tokens amount, 999999999999999");
+        assert_eq!(Tokens::from_u32(1_234).to_string(), "1234");
+    }
+
+    #[test]
     fn a_price_rounds_up_to_the_nano_dollar_and_never_to_zero() {
         let two_dollars_a_million = NonZeroU64::new(2_000_000_000).unwrap();
         assert_eq!(NanoUsd::of(Tokens::from_u32(1_000), two_dollars_a_million).get(), 2_000_000);

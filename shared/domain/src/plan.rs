@@ -138,6 +138,17 @@ mod tests {
     }
 
     #[test]
+    fn a_plan_is_found_by_its_id_and_the_first_is_a_new_users() {
+        let mut widest = plan("b");
+        widest.concurrency = NonZeroU16::new(HOLDS_MAX).unwrap();
+        let plans = Plans::new(vec![plan("a"), widest.clone()]).unwrap();
+        assert_eq!(plans.first(), &plan("a"));
+        assert_eq!(plans.get(&widest.id), Some(&widest));
+        assert_eq!(plans.get(&PlanId::parse("c").unwrap()), None);
+        assert_eq!(plans.iter().collect::<Vec<_>>(), [&plan("a"), &widest]);
+    }
+
+    #[test]
     fn f07_usage_that_nobody_pays_for_is_no_plan() {
         let mut free_overage = plan("b");
         free_overage.cap = Tokens::from_u32(101);

@@ -92,7 +92,8 @@ impl Period {
     /// anchor: the same day and second of each month, or the month's last day where it has no such day. Each boundary
     /// is reckoned from the anchor itself, so that 31 January, 28 February is followed by 31 March.
     ///
-    /// None when either lies outside the calendar (after the year 9999).
+    /// None when it would begin before 1970, or a thousand years or more from its anchor. A period that would end after
+    /// [`Timestamp::MAX`] ends there.
     pub fn monthly(anchor: Timestamp, now: Timestamp) -> Option<Self> {
         let anchor_utc = anchor.floor_s().utc()?;
         let now_utc = now.utc()?;
@@ -174,6 +175,45 @@ mod tests {
     #[test]
     fn a_period_before_the_anchor_is_counted_backwards() {
         check("2027-03-15T00:00:00Z", "2027-03-14T23:59:59Z", "2027-02-15T00:00:00Z", "2027-03-15T00:00:00Z");
+    }
+
+    #[test]
+    fn a_period_lies_within_a_thousand_years_of_its_anchor() {
+        let start = |anchor, now| Period::monthly(at(anchor), at(now)).map(Period::start);
+        assert_eq!(start("2970-01-15T00:00:00Z", "1970-01-15T00:00:00Z"), Some(at("1970-01-15T00:00:00Z")));
+        assert_eq!(start("2970-02-15T00:00:00Z", "1970-01-15T00:00:00Z"), None);
+        assert_eq!(start("1970-01-15T00:00:00Z", "2970-01-14T23:59:59Z"), Some(at("2969-12-15T00:00:00Z")));
+        assert_eq!(start("1970-01-15T00:00:00Z", "2970-01-15T00:00:00Z"), None);
+        assert_eq!(start("1970-01-15T00:00:00Z", "1970-01-14T23:59:59Z"), None, "it would begin before 1970");
+        let last = Period::monthly(at("9999-12-15T00:00:00Z"), at("9999-12-16T00:00:00Z")).unwrap();
+        assert_eq!(last.end(), Timestamp::MAX.floor_s());
+    }
+
+    #[test]
+    fn a_period_holds_its_first_instant_and_not_its_end() {
+        let period = Period::new(Timestamp::from_s(100), Timestamp::from_s(200)).unwrap();
+        let held = [99_999, 100_000, 199_999, 200_000].map(|ms| period.contains(Timestamp::from_ms(ms)));
+        assert_eq!(held, [false, true, true, false]);
+    }
+
+    #[test]
+    fn seconds_to_wait_are_rounded_up_and_never_negative() {
+        let ms = Timestamp::from_ms;
+        let waits = [5_000, 5_001, 6_000, 4_999].map(|until| ms(until).s_after(ms(5_000)));
+        assert_eq!(waits, [0, 1, 1, 0]);
+        let since = [5_000, 5_001, 4_999].map(|at| ms(at).ms_since(ms(5_000)));
+        assert_eq!(since, [0, 1, 0]);
+        let whole = ms(5_999);
+        assert_eq!((whole.s(), whole.floor_s(), whole.plus_ms(1)), (5, ms(5_000), ms(6_000)));
+    }
+
+    #[test]
+    fn an_instant_past_the_calendar_is_its_last_one() {
+        let last = Timestamp::MAX;
+        assert_eq!(at("9999-12-31T23:59:59.999Z"), last);
+        assert_eq!([Timestamp::from_ms(u64::MAX), Timestamp::from_s(u64::MAX), last.plus_ms(1)], [last; 3]);
+        let before = Timestamp::from_ms(last.ms() - 1);
+        assert!(before < last && before.plus_ms(1) == last);
     }
 
     #[test]

@@ -159,6 +159,38 @@ mod tests {
     }
 
     #[test]
+    fn sums_of_usage_are_kept_by_class() {
+        let t = Tokens::from_u32;
+        let of = |[input, cached_input, cache_write, output, reasoning]: [u32; 5]| Classes {
+            input: t(input),
+            cached_input: t(cached_input),
+            cache_write: t(cache_write),
+            output: t(output),
+            reasoning: t(reasoning),
+        };
+        let sum = of([1, 2, 3, 4, 5]).saturating_add(&of([10, 20, 30, 40, 50]));
+        assert_eq!(sum, of([11, 22, 33, 44, 55]));
+        assert_eq!((sum.prompt(), sum.completion(), sum.total()), (t(66), t(99), t(165)));
+    }
+
+    #[test]
+    fn a_model_is_found_by_its_name_and_the_list_keeps_its_order() {
+        let terra = ModelPrice { model: ModelId::parse("gpt-6-terra").unwrap(), ..luna() };
+        let prices = ModelPrices::new(vec![luna(), terra.clone()]).unwrap();
+        assert_eq!(prices.get(&terra.model), Some(&terra));
+        assert_eq!(prices.iter().collect::<Vec<_>>(), [&luna(), &terra]);
+    }
+
+    #[test]
+    fn the_most_that_a_hold_can_cost_is_at_the_dearer_input_price() {
+        let t = Tokens::from_u32;
+        // 10 * 125 (first read, written to the cache) + 5 * 500 nano-dollars
+        assert_eq!(luna().cost_most(t(10), t(5)).get(), 1_250 + 2_500);
+        let plain = ModelPrice { cache_write: NonZeroU64::new(1).unwrap(), ..luna() };
+        assert_eq!(plain.cost_most(t(10), t(5)).get(), 1_000 + 2_500);
+    }
+
+    #[test]
     fn f07_an_unknown_model_has_no_price() {
         let prices = ModelPrices::new(vec![luna()]).unwrap();
         assert!(prices.get(&ModelId::parse("gpt-7").unwrap()).is_none());

@@ -12,14 +12,15 @@ pub(crate) const HOLD_MS: u64 = 90_000;
 /// The rate window's length in milliseconds.
 pub(crate) const WINDOW_MS: u64 = 10_000;
 
-/// A configuration that runs `cases` cases and keeps every case that ever failed in a file that is committed.
+/// A configuration that runs `cases` cases and keeps every case that ever failed in a file that is committed, unless
+/// `PROPTEST_DISABLE_FAILURE_PERSISTENCE` is set: what a deliberate defect fails on is nothing to keep.
 pub(crate) fn cases(cases: u32) -> Config {
     let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/domain.txt");
-    Config {
-        cases,
-        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(kept))),
-        ..Config::default()
+    let mut config = Config { cases, ..Config::default() };
+    if config.failure_persistence.is_some() {
+        config.failure_persistence = Some(Box::new(FileFailurePersistence::Direct(kept)));
     }
+    config
 }
 
 pub(crate) fn tokens(value: u32) -> Tokens {

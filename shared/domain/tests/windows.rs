@@ -2,7 +2,7 @@
 //! at once, on facts out of date and by clocks that differ.
 
 use crate::support::{WINDOW_MS, cases, decide, exactly, first_seen, plan, rate, start};
-use domain::{Meter, RateLimit, Timestamp};
+use domain::{Meter, RateLimit, Timestamp, Window};
 use proptest::prelude::*;
 
 /// One question to a window: limit, instant, and what the previous and the current window have counted.
@@ -44,6 +44,20 @@ type Arrival = (u64, u64, usize);
 fn arrivals() -> impl Strategy<Value = Vec<Arrival>> {
     let later = prop_oneof![3 => 0_u64..500, 2 => 500_u64..WINDOW_MS];
     prop::collection::vec((later, 0_u64..2_000, 0_usize..4), 1..40)
+}
+
+#[test]
+fn a_window_is_its_index_and_the_first_one_is_its_own_predecessor() {
+    assert_eq!([0, 1, 7].map(|index| Window::from_index(index).index()), [0, 1, 7]);
+    assert_eq!([0, 1, 7].map(|index| Window::from_index(index).previous().index()), [0, 0, 6]);
+    let limit = rate(3, WINDOW_MS);
+    assert_eq!(limit.window(Timestamp::from_ms(7 * WINDOW_MS - 1)).index(), 6);
+    assert_eq!(Window::from_index(7).start(limit).ms(), 7 * WINDOW_MS);
+}
+
+#[test]
+fn i5_a_cost_of_the_whole_limit_passes_at_once_and_one_above_it_never() {
+    assert_eq!([3, 4].map(|cost| rate(3, WINDOW_MS).earliest(start(), 0, 0, cost)), [Some(start()), None]);
 }
 
 proptest! {

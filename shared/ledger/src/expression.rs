@@ -269,7 +269,245 @@ pub(crate) fn clear() -> Expression {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::{Facts, Hold, HoldId, HoldSize, NanoUsd};
+    use domain::{
+        Account, Classes, CustomerId, Facts, Hold, HoldId, HoldSize, Meter, NanoUsd, Opening, PlanId,
+    };
+
+    /// A value as a person writes it.
+    fn said(value: &AttributeValue) -> String {
+        match value {
+            AttributeValue::N(number) => number.clone(),
+            AttributeValue::S(text) => format!("'{text}'"),
+            AttributeValue::Bool(truth) => truth.to_string(),
+            AttributeValue::M(map) => {
+                let mut entries: Vec<_> =
+                    map.iter().map(|(name, value)| format!("{name}: {}", said(value))).collect();
+                entries.sort();
+                format!("{{{}}}", entries.join(", "))
+            }
+            other => panic!("nothing here is stored as {other:?}"),
+        }
+    }
+
+    /// Every placeholder replaced by what it stands for, the longest first: `#n1` is also how `#n10` begins.
+    fn spelled(e: &Expression, mut sentence: String) -> String {
+        let names = e.names.iter().map(|(alias, name)| (alias, name.clone()));
+        let mut meanings: Vec<_> =
+            names.chain(e.values.iter().map(|(alias, value)| (alias, said(value)))).collect();
+        meanings.sort_by_key(|(alias, _)| std::cmp::Reverse(alias.len()));
+        for (alias, meaning) in meanings {
+            assert!(
+                sentence.contains(alias.as_str()),
+                "DynamoDB rejects {alias}, which nothing uses: {sentence}"
+            );
+            sentence = sentence.replace(alias.as_str(), &meaning);
+        }
+        sentence
+    }
+
+    /// What is written, and on which condition, word by word: a clause that is missing here is a limit that nothing
+    /// enforces where several instances write.
+    #[track_caller]
+    fn check(e: &Expression, update: &[&str], condition: &[&str]) {
+        let expected = format!("{} IF {}", update.join(" "), condition.join(" AND "));
+        assert_eq!(spelled(e, format!("{} IF {}", e.update().unwrap_or_default(), e.condition())), expected);
+    }
+
+    const HOUR: Timestamp = Timestamp::from_s(3_600);
+
+    fn tokens(value: u32) -> Tokens {
+        Tokens::from_u32(value)
+    }
+
+    fn user() -> UserId {
+        UserId::parse("user_1").unwrap()
+    }
+
+    fn customer() -> CustomerId {
+        CustomerId::parse("cus_1").unwrap()
+    }
+
+    fn hold() -> Hold {
+        let (cost_most, window) = (NanoUsd::new(9).unwrap(), Window::from_index(7));
+        Hold { tokens: tokens(40), cost_most, window, expires_at: Timestamp::from_ms(99_000) }
+    }
+
+    fn an_admission(previous: Option<u32>, forget: Vec<Window>) -> Admission {
+        Admission {
+            user: user(),
+            period_start: HOUR,
+            id: HoldId::parse("h1").unwrap(),
+            hold: hold(),
+            size: HoldSize { prompt: tokens(10), output: tokens(30) },
+            window: Window::from_index(7),
+            forget,
+            facts: Facts { rev: 3, previous, current_most: 8, committed_most: tokens(960), holds_most: 9 },
+        }
+    }
+
+    fn a_release(charged: u32, returns_slot: bool, classes: Classes) -> Release {
+        Release {
+            user: user(),
+            period_start: HOUR,
+            id: HoldId::parse("h1").unwrap(),
+            hold: hold(),
+            charged: tokens(charged),
+            absorbed: tokens(2),
+            cost: NanoUsd::new(5).unwrap(),
+            classes,
+            returns_slot,
+        }
+    }
+
+    fn a_row() -> ReportRow {
+        ReportRow {
+            seq: 4,
+            customer: customer(),
+            identifier: "user_1-3600-4".to_owned(),
+            tokens: tokens(30),
+            timestamp: Timestamp::from_s(7_200),
+            first_attempt_at: None,
+        }
+    }
+
+    fn first() -> (Account, Meter) {
+        let account = Account::first_seen(user(), PlanId::parse("free").unwrap(), HOUR);
+        let Opening { account, meter, .. } = Opening::first(account, HOUR).unwrap();
+        (account, meter)
+    }
+
+    #[test]
+    fn i1_an_admission_is_conditional_on_every_fact_that_it_was_decided_on() {
+        let held = "holds.h1 = {cost_nano_usd: 9, expires_ms: 99000, tokens: 40, window: 7}";
+        let counted = "SET rate.7 = if_not_exists(rate.7, 0) + 1,";
+        let set = format!("{counted} {held}, rate_newest = 7, dirty = 'D#02'");
+        let condition = |previous| {
+            [
+                "rev = 3",
+                "closed = false",
+                "rate_newest <= 7",
+                previous,
+                "(attribute_not_exists(rate.7) OR rate.7 <= 8)",
+                "committed <= 960",
+                "size(holds) <= 9",
+                "attribute_not_exists(holds.h1)",
+            ]
+        };
+        let forget = [2, 4].map(Window::from_index).to_vec();
+        let remove = "REMOVE rate.2, rate.4";
+        check(
+            &admission(&an_admission(Some(6), forget)),
+            &[&set, remove, "ADD committed 40"],
+            &condition("rate.6 = 6"),
+        );
+        check(
+            &admission(&an_admission(None, Vec::new())),
+            &[&set, "ADD committed 40"],
+            &condition("attribute_not_exists(rate.6)"),
+        );
+    }
+
+    #[test]
+    fn i3_a_release_is_conditional_on_its_hold_and_moves_the_meter_by_its_receipt() {
+        let classes = Classes { input: tokens(12), reasoning: tokens(20), ..Classes::default() };
+        check(
+            &release(&a_release(30, false, classes), Slot::Kept),
+            &[
+                "REMOVE holds.h1",
+                "ADD settled 30, committed -10, requests 1, absorbed 2, cost_nano_usd 5, input 12, reasoning 20",
+            ],
+            &["attribute_exists(holds.h1)"],
+        );
+        let all = [1, 2, 3, 4, 5].map(tokens);
+        let [input, cached_input, cache_write, output, reasoning] = all;
+        let classes = Classes { input, cached_input, cache_write, output, reasoning };
+        check(
+            &release(&a_release(40, false, classes), Slot::Kept),
+            &[
+                "REMOVE holds.h1",
+                "ADD settled 40, committed 0, requests 1, absorbed 2, cost_nano_usd 5,",
+                "input 1, cached_input 2, cache_write 3, output 4, reasoning 5",
+            ],
+            &["attribute_exists(holds.h1)"],
+        );
+    }
+
+    #[test]
+    fn i4_a_void_gives_its_slot_back_where_there_is_one() {
+        let void = a_release(0, true, Classes::default());
+        let window = Window::from_index(7);
+        let rest =
+            ["REMOVE holds.h1", "ADD settled 0, committed -40, requests 0, absorbed 2, cost_nano_usd 5"];
+        check(
+            &release(&void, Slot::Returned(window)),
+            &["SET rate.7 = rate.7 - 1", rest[0], rest[1]],
+            &["attribute_exists(holds.h1)", "rate.7 > 0"],
+        );
+        check(
+            &release(&void, Slot::Gone(window)),
+            &rest,
+            &["attribute_exists(holds.h1)", "(attribute_not_exists(rate.7) OR rate.7 = 0)"],
+        );
+    }
+
+    #[test]
+    fn a_change_of_the_account_confirms_its_meter_anew_and_has_it_looked_at() {
+        let (account, meter) = first();
+        let change = AccountChange::new(account.clone(), account.clone(), &meter);
+        check(
+            &account_on_meter(&change, &user()),
+            &["SET rev = 2, dirty = 'D#02', period_end_s = 2682000", "REMOVE customer"],
+            &["rev = 1"],
+        );
+        let paid = AccountChange { meter_customer: Some(customer()), ..change };
+        check(
+            &account_on_meter(&paid, &user()),
+            &["SET rev = 2, dirty = 'D#02', period_end_s = 2682000, customer = 'cus_1'"],
+            &["rev = 1"],
+        );
+        check(&account_as_read(5, HOUR), &[""], &["rev = 5", "current_s = 3600"]);
+        let to = Timestamp::from_s(7_200);
+        check(&point_to(5, HOUR, to), &["SET current_s = 7200"], &["rev = 5", "current_s = 3600"]);
+        check(&absent(), &[""], &["attribute_not_exists(pk)"]);
+    }
+
+    #[test]
+    fn f22_a_meter_closes_only_with_the_rate_windows_that_its_successor_took_over() {
+        let (_, mut meter) = first();
+        meter.rate.newest = Window::from_index(7);
+        meter.rate.counts = [(6, 2), (7, 1)].map(|(index, n)| (Window::from_index(index), n)).into();
+        let predecessor = Predecessor { start: HOUR, rate: meter.rate };
+        check(
+            &close(&predecessor),
+            &["SET closed = true"],
+            &["closed = false", "rate_newest = 7", "rate = {6: 2, 7: 1}"],
+        );
+    }
+
+    #[test]
+    fn f23_a_row_is_sealed_noted_and_dropped_only_as_the_row_that_it_is() {
+        let sealed = Seal { sealed_before: tokens(70), sealed_after: tokens(100), row: a_row() };
+        let row = "{customer: 'cus_1', identifier: 'user_1-3600-4', seq: 4, timestamp_s: 7200, tokens: 30}";
+        check(
+            &seal(&sealed),
+            &[&format!("SET sealed = 100, seq = 5, pending = {row}")],
+            &["sealed = 70", "seq = 4", "attribute_not_exists(pending)"],
+        );
+        check(
+            &attempt(4, Timestamp::from_ms(7_200_001)),
+            &["SET pending.first_attempt_ms = 7200001"],
+            &["pending.seq = 4", "attribute_not_exists(pending.first_attempt_ms)"],
+        );
+        check(&drop_row(&a_row(), RowFate::Accepted), &["REMOVE pending"], &["pending.seq = 4"]);
+        let parked = ["REMOVE pending", "ADD parked 30"];
+        check(&drop_row(&a_row(), RowFate::Parked), &parked, &["pending.seq = 4"]);
+    }
+
+    #[test]
+    fn f24_a_meter_is_cleared_only_where_nothing_is_left_to_report() {
+        let reported = "(settled = sealed OR attribute_not_exists(customer))";
+        check(&clear(), &["REMOVE dirty"], &["size(holds) = 0", "attribute_not_exists(pending)", reported]);
+    }
 
     /// DynamoDB's published limits: 4 KB an expression, 300 operators, 255 bytes a placeholder.
     #[test]

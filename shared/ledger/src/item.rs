@@ -463,3 +463,213 @@ pub(crate) fn read_receipt(item: &Item) -> Result<Receipt, StoreError> {
         cost: money(item, attr::COST)?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::{ModelId, Opening};
+
+    const START: Timestamp = Timestamp::from_s(1_795_518_000);
+    const AT: Timestamp = Timestamp::from_ms(1_795_518_001_234);
+
+    fn t(value: u32) -> Tokens {
+        Tokens::from_u32(value)
+    }
+
+    fn money(nano: u64) -> NanoUsd {
+        NanoUsd::new(nano).unwrap()
+    }
+
+    fn user() -> UserId {
+        UserId::parse("user_1").unwrap()
+    }
+
+    fn id() -> HoldId {
+        HoldId::parse("h1").unwrap()
+    }
+
+    fn key() -> MeterKey {
+        MeterKey { user: user(), period_start: START }
+    }
+
+    fn bare() -> Account {
+        Account::first_seen(user(), PlanId::parse("free").unwrap(), START)
+    }
+
+    /// No two fields alike, so that none can be read in place of another.
+    fn full() -> Account {
+        Account {
+            rev: 7,
+            customer: Some(CustomerId::parse("cus_1").unwrap()),
+            subscription: Some(SubscriptionId::parse("sub_1").unwrap()),
+            anchor: Timestamp::from_s(1_795_000_000),
+            spend_cap: Some(t(0)),
+            ..bare()
+        }
+    }
+
+    fn classes() -> Classes {
+        Classes { input: t(1), cached_input: t(2), cache_write: t(3), output: t(4), reasoning: t(5) }
+    }
+
+    fn row() -> ReportRow {
+        ReportRow {
+            seq: 4,
+            customer: CustomerId::parse("cus_1").unwrap(),
+            identifier: "user_1-1795518000-4".to_owned(),
+            tokens: t(30),
+            timestamp: Timestamp::from_s(1_795_518_060),
+            first_attempt_at: None,
+        }
+    }
+
+    fn receipt(outcome: Outcome) -> Receipt {
+        let (charged, absorbed, cost) = (t(40), t(2), money(5));
+        Receipt { user: user(), period_start: START, id: id(), at: AT, outcome, charged, absorbed, cost }
+    }
+
+    fn settled(usage: Usage) -> Receipt {
+        let model = ModelId::parse("gpt-6-luna").unwrap();
+        receipt(Outcome::Settled { usage, model, price_version: 3 })
+    }
+
+    /// A meter in the middle of everything, no two fields alike, and the item that the writes of its life leave.
+    fn a_busy_meter() -> (Meter, Item) {
+        let Opening { meter: new, .. } = Opening::first(full(), START).unwrap();
+        let (cost_most, window) = (money(9), Window::from_index(7));
+        let hold = Hold { tokens: t(40), cost_most, window, expires_at: AT };
+        let counts = BTreeMap::from([(Window::from_index(6), 2), (Window::from_index(7), 1)]);
+        let meter = Meter {
+            settled: t(100),
+            committed: t(140),
+            sealed: t(90),
+            parked: t(20),
+            rate: RateCounts { newest: Window::from_index(7), counts },
+            holds: BTreeMap::from([(id(), hold.clone())]),
+            closed: true,
+            pending: Some(ReportRow { first_attempt_at: Some(AT), ..row() }),
+            seq: 5,
+            dirty: true,
+            totals: Totals { requests: 11, absorbed: t(12), cost: money(13), classes: classes() },
+            ..new.clone()
+        };
+        let mut pending = row_entries(&row());
+        pending.insert(attr::FIRST_ATTEMPT.to_owned(), n(AT.ms()));
+        let mut written = write_new_meter(&new);
+        written.extend(item(classes_entries(&classes()).map(|(name, tokens)| (name, n(tokens.get())))));
+        written.extend(item([
+            (attr::SETTLED, n(100)),
+            (attr::COMMITTED, n(140)),
+            (attr::SEALED, n(90)),
+            (attr::PARKED, n(20)),
+            (attr::RATE, write_rate(&meter.rate)),
+            (attr::NEWEST, n(7)),
+            (attr::HOLDS, AttributeValue::M(HashMap::from([("h1".to_owned(), write_hold(&hold))]))),
+            (attr::CLOSED, AttributeValue::Bool(true)),
+            (attr::PENDING, AttributeValue::M(pending)),
+            (attr::SEQ, n(5)),
+            (attr::DIRTY, shard_key(&user())),
+            (attr::REQUESTS, n(11)),
+            (attr::ABSORBED, n(12)),
+            (attr::COST, n(13)),
+        ]));
+        (meter, written)
+    }
+
+    #[test]
+    fn keys_are_spelled_so_that_an_account_sorts_behind_its_meters_and_meters_by_time() {
+        assert_eq!(pk(&user()), s("U#user_1"));
+        assert_eq!(meter_sk(START), "M#001795518000");
+        assert_eq!(receipt_sk(START, &id()), "R#001795518000#h1");
+        assert_eq!(report_sk(START, 4), "P#001795518000#00000004");
+        assert_eq!((shard(3), shard_key(&user())), (s("D#03"), s("D#02")));
+        let keys = [FIRST_METER, &meter_sk(Timestamp::from_s(1)), &meter_sk(Timestamp::MAX), ACCOUNT];
+        assert!(keys.is_sorted_by(|a, b| a < b), "{keys:?}");
+        assert!(is_account(&write_account(&bare())) && !is_account(&a_busy_meter().1));
+    }
+
+    #[test]
+    fn accounts_and_meters_are_read_as_they_were_written() {
+        for account in [bare(), full()] {
+            assert_eq!(read_account(&write_account(&account)).unwrap(), account);
+            let meter = Opening::first(account, START).unwrap().meter;
+            assert_eq!(read_meter(&write_new_meter(&meter)).unwrap(), meter);
+        }
+        let (meter, written) = a_busy_meter();
+        assert_eq!(read_meter(&written).unwrap(), meter);
+        assert_eq!(read_meter_key(&written).unwrap(), MeterKey::of(&meter));
+    }
+
+    #[test]
+    fn receipts_and_reports_are_read_as_they_were_written() {
+        let ends = [
+            settled(Usage::Exact(classes())),
+            settled(Usage::Estimated(classes())),
+            receipt(Outcome::Swept),
+            receipt(Outcome::Void),
+        ];
+        for receipt in ends {
+            assert_eq!(read_receipt(&write_receipt(&receipt)).unwrap(), receipt);
+        }
+        for fate in [RowFate::Accepted, RowFate::Parked] {
+            let report = write_report(&key(), &row(), fate, AT);
+            assert_eq!(read_fate(&report).unwrap(), fate);
+            assert_eq!(read_row(&report).unwrap(), row());
+            assert_eq!((&report[attr::PK], &report[attr::SK]), (&pk(&user()), &s("P#001795518000#00000004")));
+            assert_eq!(report[attr::AT], n(AT.ms()));
+        }
+    }
+
+    /// Any number is one of these: a counter, or an instant, which ends where time does.
+    const ANY_NUMBER: [&str; 8] = [
+        attr::REV,
+        attr::SEQ,
+        attr::REQUESTS,
+        attr::NEWEST,
+        attr::AT,
+        attr::ANCHOR,
+        attr::CURRENT,
+        attr::PERIOD_END,
+    ];
+
+    /// Each attribute but those of `spared` in turn is lost, or has nonsense in its place.
+    #[track_caller]
+    fn check_damage<T>(whole: &Item, spared: &[&str], read: impl Fn(&Item) -> Result<T, StoreError>) {
+        assert!(read(whole).is_ok());
+        let corrupt = |damaged: &Item| read(damaged).is_err_and(|error| error.fault == Fault::Corrupt);
+        for name in whole.keys().map(String::as_str).filter(|name| !spared.contains(name)) {
+            let mut damaged = whole.clone();
+            damaged.remove(name);
+            assert!(corrupt(&damaged), "read without its {name}");
+            for nonsense in [AttributeValue::Null(true), n(u64::MAX), s("?")] {
+                damaged.insert(name.to_owned(), nonsense.clone());
+                let number = nonsense == n(u64::MAX) && ANY_NUMBER.contains(&name);
+                let fits = number || (nonsense == s("?") && name == attr::IDENTIFIER);
+                assert_eq!(corrupt(&damaged), !fits, "{nonsense:?} as its {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_item_is_corrupt_and_never_a_zero() {
+        // The absence of these says something; the key of an account is not read from it.
+        let (_, meter) = a_busy_meter();
+        check_damage(&meter, &[attr::CUSTOMER, attr::PENDING, attr::DIRTY], read_meter);
+        let may_lack = [attr::CUSTOMER, attr::SUBSCRIPTION, attr::SPEND_CAP, attr::SK];
+        check_damage(&write_account(&full()), &may_lack, read_account);
+        check_damage(&write_receipt(&settled(Usage::Exact(classes()))), &[], read_receipt);
+        check_damage(&write_receipt(&receipt(Outcome::Void)), &[], read_receipt);
+        let hold = Hold { tokens: t(40), cost_most: money(9), window: Window::from_index(7), expires_at: AT };
+        let read_alone =
+            |hold: &Item| read_holds(&HashMap::from([("h1".to_owned(), AttributeValue::M(hold.clone()))]));
+        let AttributeValue::M(hold) = write_hold(&hold) else { panic!("a hold is a map") };
+        assert!(read_alone(&hold).is_ok());
+        for name in hold.keys() {
+            let mut damaged = hold.clone();
+            damaged.remove(name);
+            assert!(read_alone(&damaged).is_err(), "a hold was read without its {name}");
+        }
+        let unread = write_report(&key(), &row(), RowFate::Parked, AT);
+        check_damage(&unread, &[attr::PK, attr::SK, attr::AT, attr::FATE, attr::TIMESTAMP], read_row);
+    }
+}
