@@ -11,7 +11,11 @@
 mod simulation;
 
 use clap::Parser;
-use simulation::{TOLD_MAX, many::many, run};
+use simulation::{
+    BUG_SEEDS_MAX, Bug, TOLD_MAX,
+    many::{caught, many, told},
+    run,
+};
 use std::{num::NonZeroU64, process::ExitCode, time::Instant};
 
 /// Runs seeds of the simulation.
@@ -26,17 +30,34 @@ struct Arguments {
     /// Only this seed, told in words.
     #[arg(long, conflicts_with_all = ["seeds", "from"])]
     seed: Option<u64>,
+    /// The deliberate bugs, and the first seed that catches each.
+    #[arg(long, conflicts_with_all = ["seeds", "from", "seed"])]
+    bugs: bool,
 }
 
 #[expect(clippy::print_stdout, reason = "the command's answer")]
 fn main() -> ExitCode {
-    let Arguments { seeds, from, seed } = Arguments::parse();
+    let Arguments { seeds, from, seed, bugs } = Arguments::parse();
+    if bugs {
+        let missed = Bug::ALL.into_iter().filter(|bug| match caught(*bug, BUG_SEEDS_MAX) {
+            Some((seed, violation)) => {
+                println!("{}", told(*bug, seed, &violation));
+                false
+            }
+            None => {
+                println!("{bug:?}: NOT CAUGHT by {BUG_SEEDS_MAX} seeds");
+                true
+            }
+        });
+        return verdict(missed.count() == 0);
+    }
     if let Some(seed) = seed {
         let outcome = run(seed, None, true);
         println!("{}", outcome.trace.join("\n"));
         for violation in outcome.violations.iter().take(TOLD_MAX) {
             println!("SEED={seed}: {violation}");
         }
+        println!("digest {:016x}", outcome.digest);
         return verdict(outcome.violations.is_empty());
     }
     let begun = Instant::now();
@@ -49,6 +70,9 @@ fn main() -> ExitCode {
     }
     for (seed, violation) in sum.violated.iter().take(TOLD_MAX) {
         println!("SEED={seed}: {violation}");
+    }
+    for mishap in sum.unseen() {
+        println!("       never  {mishap}");
     }
     println!("{}", sum.line());
     println!("in {} s", begun.elapsed().as_secs());

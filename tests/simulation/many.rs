@@ -12,6 +12,9 @@ use std::{
     thread,
 };
 
+/// How much of the violation by which a deliberate bug was caught is told.
+const VIOLATION_CHARS_TOLD: usize = 70;
+
 /// What many histories came to.
 #[derive(Debug, Default)]
 pub(crate) struct Sum {
@@ -56,6 +59,17 @@ impl Sum {
         let named = Mishap::ALL.into_iter().filter(|mishap| *mishap != Mishap::Crash).map(Mishap::name);
         named.filter(|name| !self.seen.contains_key(name)).collect()
     }
+}
+
+/// The first seed that catches a deliberate bug, of so many, and by which violation.
+pub(crate) fn caught(bug: Bug, seeds_max: u64) -> Option<(u64, String)> {
+    many(0..seeds_max, Some(bug), |sum| !sum.violated.is_empty()).violated.into_iter().next()
+}
+
+/// How a deliberate bug was caught, in a line.
+pub(crate) fn told(bug: Bug, seed: u64, violation: &str) -> String {
+    let violation: String = violation.chars().take(VIOLATION_CHARS_TOLD).collect();
+    format!("{bug:?}: caught by seed {seed}: {violation}")
 }
 
 /// Runs these seeds; once `enough` says so of what there is, no further one is begun.

@@ -34,6 +34,9 @@ use world::World;
 /// The most violations of one history that are told.
 pub(crate) const TOLD_MAX: usize = 5;
 
+/// By how many seeds a deliberate bug must be caught.
+pub(crate) const BUG_SEEDS_MAX: u64 = 2_000;
+
 /// What became of a seed.
 #[derive(Debug)]
 pub(crate) struct Outcome {

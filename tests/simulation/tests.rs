@@ -1,18 +1,18 @@
 //! That no seed breaks an invariant, that every deliberate bug is caught, and that the simulation comes to the states that it
 //! is there for. `SEED=n cargo test -p acceptance the_seed -- --nocapture` tells one seed in words.
 
-use super::{Bug, TOLD_MAX, many::many, run};
+use super::{
+    BUG_SEEDS_MAX, Bug, TOLD_MAX,
+    many::{caught, many, told},
+    run,
+};
 use std::io::{self, Write};
 
 /// Seeds of every run of the tests. The command runs more.
 const SEEDS: u64 = 1_000;
-/// By how many seeds a deliberate bug must be caught.
-const BUG_SEEDS_MAX: u64 = 2_000;
 
 /// How many steps before a violation are told.
 const STEPS_TOLD: usize = 40;
-/// How much of the violation by which a deliberate bug was caught is told.
-const VIOLATION_CHARS_TOLD: usize = 70;
 
 /// Effects of the functions on the world. Processes have to die before and after each.
 const EFFECTS: [&str; 18] = [
@@ -125,12 +125,8 @@ fn the_end_of(seed: u64) -> String {
 fn every_deliberate_bug_is_caught() {
     let mut missed = Vec::new();
     for bug in Bug::ALL {
-        let sum = many(0..BUG_SEEDS_MAX, Some(bug), |sum| !sum.violated.is_empty());
-        match sum.violated.iter().next() {
-            Some((seed, violation)) => {
-                let violation: String = violation.chars().take(VIOLATION_CHARS_TOLD).collect();
-                say(&format!("{bug:?}: caught after {} seeds, by seed {seed}: {violation}", sum.seeds));
-            }
+        match caught(bug, BUG_SEEDS_MAX) {
+            Some((seed, violation)) => say(&told(bug, seed, &violation)),
             None => missed.push(bug),
         }
     }

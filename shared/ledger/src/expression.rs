@@ -456,13 +456,13 @@ mod tests {
         let change = AccountChange::new(account.clone(), account.clone(), &meter);
         check(
             &account_on_meter(&change, &user()),
-            &["SET rev = 2, dirty = 'D#02', period_end_s = 2682000", "REMOVE customer"],
+            &["SET rev = 2, dirty = 'D#02', period_end_s = 2682000, mixed = false", "REMOVE customer"],
             &["rev = 1"],
         );
-        let paid = AccountChange { meter_customer: Some(customer()), ..change };
+        let paid = AccountChange { meter_customer: Some(customer()), meter_mixed: true, ..change };
         check(
             &account_on_meter(&paid, &user()),
-            &["SET rev = 2, dirty = 'D#02', period_end_s = 2682000, customer = 'cus_1'"],
+            &["SET rev = 2, dirty = 'D#02', period_end_s = 2682000, mixed = true, customer = 'cus_1'"],
             &["rev = 1"],
         );
         check(&account_as_read(5, HOUR), &[""], &["rev = 5", "current_s = 3600"]);
@@ -486,12 +486,12 @@ mod tests {
 
     #[test]
     fn f23_a_row_is_sealed_noted_and_dropped_only_as_the_row_that_it_is() {
-        let sealed = Seal { sealed_before: tokens(70), sealed_after: tokens(100), row: a_row() };
+        let sealed = Seal { rev: 3, sealed_before: tokens(70), sealed_after: tokens(100), row: a_row() };
         let row = "{customer: 'cus_1', identifier: 'user_1-3600-4', seq: 4, timestamp_s: 7200, tokens: 30}";
         check(
             &seal(&sealed),
             &[&format!("SET sealed = 100, seq = 5, pending = {row}")],
-            &["sealed = 70", "seq = 4", "attribute_not_exists(pending)"],
+            &["rev = 3", "sealed = 70", "seq = 4", "attribute_not_exists(pending)"],
         );
         check(
             &attempt(4, Timestamp::from_ms(7_200_001)),

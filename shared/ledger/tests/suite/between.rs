@@ -8,7 +8,7 @@ use super::{
     wire::{Call, Fate, OPERATIONS, Sent, Throttle, Wire, on_a_wire},
 };
 use domain::{Outcome, Receipt, RowFate, UserId};
-use ledger::{AdmitError, Changed, DynamoStore, Fault, Ledger, MeterKey, Store};
+use ledger::{AdmitError, Attempt, Changed, DynamoStore, Fault, Ledger, MeterKey, Store};
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, slice::from_ref, time::Duration};
 
@@ -436,7 +436,7 @@ async fn report(ledger: &Ledger<DynamoStore>, key: &MeterKey, sent: &mut BTreeSe
         ledger.clear(key).await.ok();
         return;
     };
-    if let Ok(true) = ledger.attempt(key, &row, T0).await {
+    if let Ok(Attempt::First | Attempt::Again) = ledger.attempt(key, &row, T0).await {
         sent.insert((row.identifier.clone(), row.tokens.get()));
         if ledger.finish(key, &row, RowFate::Accepted, T0).await.is_ok() {
             ledger.clear(key).await.ok();

@@ -61,6 +61,7 @@ fn account() -> Account {
 fn meter() -> Meter {
     let account = account();
     Meter {
+        mixed: true,
         user: account.user,
         period: Period::new(start(), Timestamp::MAX).unwrap(),
         rev: account.rev,

@@ -12,7 +12,7 @@ use domain::{
     Account, Classes, CustomerId, HoldId, Outcome, PlanId, Receipt, ReportRow, RowFate, SubscriptionId,
     Timestamp, Usage, UserId,
 };
-use ledger::{AdmitError, DynamoStore, Ledger, MeterKey, SHARDS};
+use ledger::{AdmitError, Attempt, DynamoStore, Ledger, MeterKey, SHARDS};
 use local::dynamo::Dynamo;
 use serde_json::{Value, json};
 use std::{
@@ -239,7 +239,7 @@ impl Storm {
         dies()?;
         if let Some((_, row)) = ledger.seal(key, now()).await.ok()? {
             dies()?;
-            if ledger.attempt(key, &row, now()).await.ok()? {
+            if ledger.attempt(key, &row, now()).await.ok()? != Attempt::Gone {
                 self.send(key, &row);
                 dies()?;
                 let fate = if row.tokens.get() % 7 == 0 { RowFate::Parked } else { RowFate::Accepted };
