@@ -405,7 +405,7 @@ fn receipt_at_rest(world: &World, key: &MeterKey, id: &HoldId, receipt: &Receipt
             world.saw("a request was settled by an estimate");
             // A word has four bytes, which the estimator takes for one token.
             let least = call.written.min(tokens.get());
-            if call.counted || receipt.charged.get() < least {
+            if call.counted && call.complete || receipt.charged.get() < least {
                 world.violated(format!("F5: {id} wrote {} and was estimated: {receipt:?}", call.written));
             }
         }

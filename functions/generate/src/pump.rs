@@ -106,10 +106,10 @@ impl Listener {
 enum End {
     /// As it should.
     Complete(FinishReason, Option<Classes>),
-    /// Before its end, by the provider, with what it may have counted by then.
-    Failed(StreamError, Option<Classes>),
-    /// Before its end, by us, with what the provider may have counted by then.
-    OutOfTime(Option<Classes>),
+    /// Before its end, by the provider.
+    Failed(StreamError),
+    /// Before its end, by us.
+    OutOfTime,
 }
 
 /// Ends holds in the ledger, by the invocation's deadline.
@@ -147,7 +147,7 @@ impl<S: Store> Pump<S> {
         let end = self.pour().await;
         let Self { closing, hold, price, stream, listener } = self;
         let clamped = hold.clamped();
-        let served = stream.estimate();
+        let (served, counted) = (stream.estimate(), stream.counted());
         // Only a closed connection makes a provider stop, and stop charging.
         drop(stream);
         let whole = listener.has_all();
@@ -161,17 +161,17 @@ impl<S: Store> Pump<S> {
                     wire::error("The connection was too slow; part of the answer is missing here.")
                 }
             }
-            End::Failed(error, usage) => {
+            End::Failed(error) => {
                 tracing::warn!(error = chain(&error), user = %hold.user(), id = %hold.id(),
                     output_tokens_served = served.completion().get(), "the provider's answer ended before its end");
-                closing.give_back_or_settle(hold, served, usage, &price).await;
+                closing.give_back_or_settle(hold, served, counted, &price).await;
                 wire::error(
                     "The answer was cut short. You pay for the prompt and for what was written, if anything was.",
                 )
             }
-            End::OutOfTime(usage) => {
+            End::OutOfTime => {
                 tracing::warn!(user = %hold.user(), id = %hold.id(), "the answer took too long and was cut");
-                closing.give_back_or_settle(hold, served, usage, &price).await;
+                closing.give_back_or_settle(hold, served, counted, &price).await;
                 wire::error(
                     "The answer took too long and was cut. You pay for the prompt and for what was written, if anything was.",
                 )
@@ -194,12 +194,12 @@ impl<S: Store> Pump<S> {
                 Ok(Some(Ok(Event::Finish(why)))) => reason = why,
                 Ok(Some(Ok(Event::Usage(classes)))) => usage = Some(classes),
                 Ok(Some(Ok(Event::Done))) => return End::Complete(reason, usage),
-                Ok(Some(Err(error))) => return End::Failed(error, usage),
+                Ok(Some(Err(error))) => return End::Failed(error),
                 // A stream says `Done` or fails before it has nothing more.
-                Ok(None) => return End::Failed(StreamError::Cut, usage),
+                Ok(None) => return End::Failed(StreamError::Cut),
             }
         }
-        End::OutOfTime(usage)
+        End::OutOfTime
     }
 }
 

@@ -202,9 +202,14 @@ impl Answer {
             return Err(StreamError::Cut);
         }
         self.done = true;
-        events.extend(self.usage.filter(|usage| self.credible(usage)).map(Event::Usage));
+        events.extend(self.counted().map(Event::Usage));
         events.push_back(Event::Done);
         Ok(())
+    }
+
+    /// What the provider counted, once the answer has its finish: before that a count is of a part.
+    pub(crate) fn counted(&self) -> Option<Classes> {
+        self.usage.filter(|usage| self.finished && self.credible(usage))
     }
 
     /// Every request has a prompt, and text takes tokens: a count that denies either was never made.

@@ -100,6 +100,11 @@ impl ChatStream {
         }
     }
 
+    /// What the provider counted, if all of the answer has come but for its end.
+    pub fn counted(&self) -> Option<Classes> {
+        self.answer.counted()
+    }
+
     /// Sets how many bytes more are read, for a test that cannot send as many as the bound.
     #[cfg(test)]
     pub(crate) fn bound(&mut self, bytes: usize) {
