@@ -43,6 +43,8 @@ const FUNCTION_MS: u64 = 60_000;
 const REPORTER_MS: u64 = 15 * 60_000;
 /// How long Stripe waits for a webhook's answer, in milliseconds.
 const DELIVERY_MS: u64 = 20_000;
+/// How long after its event a webhook is delivered first, in milliseconds.
+const DELIVERED_AFTER_MS_MAX: u64 = 40_000;
 /// How often a webhook is delivered before this counts as a violation.
 const DELIVERIES_MAX: u32 = 400;
 /// How often the reporter runs once nothing goes wrong any more, hourly: beyond the day that Stripe remembers.
@@ -314,8 +316,10 @@ fn count(world: &World, report: &reporter::report::Report) {
     }
 }
 
-/// A delivery of Stripe's, repeated until it is taken.
+/// A delivery of Stripe's, some time after the event, repeated until it is taken.
 async fn deliver(world: Arc<World>, subscription: String) {
+    let after_ms = world.with(|inner| if inner.calm { 0 } else { inner.dice.below(DELIVERED_AFTER_MS_MAX) });
+    sleep(Duration::from_millis(after_ms)).await;
     let id = SubscriptionId::parse(&subscription).unwrap();
     for tried in 0..DELIVERIES_MAX {
         let process = world.process(format!("webhook-{subscription}-{tried}"));

@@ -185,7 +185,7 @@ impl Scenario {
             (from, from + dice.between(1_000, 40_000))
         });
         let report_every_ms = match kind {
-            Kind::Rush | Kind::Rollover => dice.between(20_000, 3 * MINUTE_MS),
+            Kind::Rush | Kind::Rollover => dice.pick(&[5_000, 20_000, 90_000, 3 * MINUTE_MS]),
             Kind::Outage => dice.between(1, 3) * HOUR_MS,
         };
         let rates = Mishap::ALL
@@ -204,8 +204,8 @@ impl Scenario {
             report_every_ms,
             stripe_down,
             store_down,
-            changes: dice.between(0, 6),
-            reporter_harder: dice.pick(&[1, 1, 4]),
+            changes: dice.between(0, 12),
+            reporter_harder: dice.pick(&[1, 4, 10]),
             index_lag_ms: dice.pick(&[0, 2_000, 5 * MINUTE_MS]),
             summary_lag_ms: dice.pick(&[0, MINUTE_MS, 10 * MINUTE_MS]),
             skew_ms: dice.pick(&[0, 500, 2_000]),

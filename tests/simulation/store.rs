@@ -19,8 +19,8 @@ use tokio::time::sleep;
 
 /// After how long an answer that does not come is given up, in milliseconds.
 const GIVEN_UP_MS: u64 = 1_200;
-/// How much later than that a write may still land, in milliseconds.
-const LATE_MS_MAX: u64 = 20 * 60_000;
+/// How much later than that a write may still land, in milliseconds: shortly, or much later.
+const LATE_MS_MAX: [u64; 3] = [5_000, 20 * 60_000, 100 * 60_000];
 
 #[derive(Clone)]
 pub(crate) struct SimStore {
@@ -72,7 +72,10 @@ impl SimStore {
         } else if writes && world.happens_more(Mishap::StoreConflict, harder) {
             Way::Refused(Fault::Conflict)
         } else if writes && world.happens_more(Mishap::StoreLate, harder) {
-            Way::Late(world.with(|inner| inner.dice.below(LATE_MS_MAX)))
+            Way::Late(world.with(|inner| {
+                let most_ms = inner.dice.pick(&LATE_MS_MAX);
+                inner.dice.below(most_ms)
+            }))
         } else {
             Way::Through
         }

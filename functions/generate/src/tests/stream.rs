@@ -147,6 +147,18 @@ async fn f28_an_error_inside_the_stream_ends_in_an_error() {
 }
 
 #[tokio::test]
+async fn f05_a_count_that_came_before_the_answer_broke_off_is_exact() {
+    let world = World::new().await;
+    world.upstream.write(HEAD).text("Hel").stop().usage(10, 5).event(r#"{"error":{"message":"late"}}"#);
+    let chunks = chunks(world.ask().await.unwrap()).await;
+    assert_eq!(chunks.last().unwrap(), "[DONE]");
+    assert_eq!(types(&chunks)[4], "error");
+    let receipt = receipt(&world).await;
+    assert_eq!(receipt.charged, Tokens::from_u32(15));
+    assert!(matches!(receipt.outcome, Outcome::Settled { usage: Usage::Exact(_), .. }), "{receipt:?}");
+}
+
+#[tokio::test]
 async fn i4_an_error_in_place_of_an_answer_is_a_refusal_and_consumes_nothing() {
     let world = World::new().await;
     world.upstream.write(HEAD).event(r#"{"error":{"message":"no","code":"server_error"}}"#);
