@@ -85,13 +85,13 @@ pub(crate) fn many(seeds: Range<u64>, bug: Option<Bug>, enough: impl Fn(&Sum) ->
                     if seed >= seeds.end || enough(&sum.lock().unwrap()) {
                         return;
                     }
-                    match catch_unwind(|| run(seed, bug, false)) {
-                        Ok(outcome) => sum.lock().unwrap().add(seed, outcome),
-                        Err(_) => {
-                            let mut sum = sum.lock().unwrap();
-                            sum.seeds += 1;
-                            sum.violated.insert(seed, "it panicked".into());
-                        }
+                    let outcome = catch_unwind(|| run(seed, bug, false));
+                    let mut sum = sum.lock().unwrap();
+                    if let Ok(outcome) = outcome {
+                        sum.add(seed, outcome);
+                    } else {
+                        sum.seeds += 1;
+                        sum.violated.insert(seed, "it panicked".into());
                     }
                 }
             });

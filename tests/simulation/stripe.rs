@@ -128,7 +128,8 @@ async fn send(world: &Arc<World>, request: Request) -> Reply {
         return no(429, "lock_timeout");
     }
     let customer = event.customer.clone();
-    let reply = take(world, event, sends).await;
+    world.travel().await;
+    let reply = take(world, event, sends);
     world.with(|inner| inner.stripe.busy.remove(&customer));
     reply
 }
@@ -156,7 +157,7 @@ fn read(world: &World, request: &Request) -> Result<Event, &'static str> {
 }
 
 /// Counts an event, or not, and says so, or not.
-async fn take(world: &Arc<World>, event: Event, sends: u64) -> Reply {
+fn take(world: &Arc<World>, event: Event, sends: u64) -> Reply {
     if sends == 1 && world.happens(Mishap::StripeRefuses) {
         world.with(|inner| inner.stripe.refused.insert(event.identifier.clone()));
     }

@@ -85,8 +85,8 @@ impl AccountChange {
         let cut = Period::new(start, after.anchor.min(meter.period.end()));
         let began_after_the_end =
             after.billed_to().is_none() && before.anchor < after.anchor && after.anchor <= start;
-        let adopter = after.billed_to().filter(|_| adopted.is_some());
-        let payer = adopter.or(meter.customer.as_ref()).filter(|_| !began_after_the_end);
+        let new_payer = after.billed_to().filter(|_| adopted.is_some());
+        let payer = new_payer.or(meter.customer.as_ref()).filter(|_| !began_after_the_end);
         let meter_customer = payer.cloned();
         let meter_period = adopted.or(cut).unwrap_or(meter.period);
         let another_pays = meter.customer.is_some() && meter.customer != meter_customer;
