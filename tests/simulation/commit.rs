@@ -15,7 +15,7 @@ use futures_util::FutureExt;
 use ledger::{AdmitAnswer, Changed, MeterKey, Store};
 
 /// What the memory ledger answers at once.
-fn now<T, E>(answer: impl Future<Output = Result<T, E>>) -> T {
+fn at_once<T, E>(answer: impl Future<Output = Result<T, E>>) -> T {
     answer.now_or_never().unwrap().ok().unwrap()
 }
 
@@ -24,7 +24,7 @@ fn key_of(user: &domain::UserId, period_start: Timestamp) -> MeterKey {
 }
 
 /// After every effect on a meter: index, history, and what must hold of it.
-fn settle_down(world: &World, key: &MeterKey) {
+fn look_at(world: &World, key: &MeterKey) {
     let ms = world.ms();
     let snapshot = {
         let kept = world.store.kept();
@@ -44,23 +44,23 @@ fn settle_down(world: &World, key: &MeterKey) {
     checks::meter_is_sound(world, key);
 }
 
-/// Changes what is kept of a meter, if there is one.
-fn tamper<T>(world: &World, key: &MeterKey, change: impl FnOnce(&mut Meter) -> T) -> Option<T> {
+/// Reads or changes what is kept of a meter, if there is one.
+fn on_meter<T>(world: &World, key: &MeterKey, change: impl FnOnce(&mut Meter) -> T) -> Option<T> {
     world.store.kept().meters.get_mut(key).map(change)
 }
 
 pub(crate) fn admit(world: &World, asked: &Admission) -> AdmitAnswer {
     let key = key_of(&asked.user, asked.period_start);
     let mut admission = asked.clone();
-    let before = tamper(world, &key, |meter| {
+    let before = on_meter(world, &key, |meter| {
         let before = meter.clone();
         loosen(world, meter, &mut admission);
         before
     });
-    let answer = now(world.store.admit(&admission));
+    let answer = at_once(world.store.admit(&admission));
     let admitted = matches!(answer, AdmitAnswer::Admitted(_));
     if let Some(before) = before {
-        tamper(world, &key, |meter| {
+        on_meter(world, &key, |meter| {
             meter.closed = before.closed;
             meter.rate.newest = meter.rate.newest.max(before.rate.newest);
             if world.bug == Some(Bug::AdmissionNotDirty) {
@@ -88,7 +88,7 @@ pub(crate) fn admit(world: &World, asked: &Admission) -> AdmitAnswer {
             world.saw("an admission's facts were stale");
         }
     }
-    settle_down(world, &key);
+    look_at(world, &key);
     answer
 }
 
@@ -118,7 +118,7 @@ pub(crate) fn put_receipt(world: &World, receipt: &Receipt) -> Receipt {
         _ => {}
     }
     let key = key_of(&receipt.user, receipt.period_start);
-    let standing = now(world.store.put_receipt(&receipt));
+    let standing = at_once(world.store.put_receipt(&receipt));
     let replaces = match world.bug {
         Some(Bug::ReceiptWithoutCondition) => true,
         Some(Bug::SweepIgnoresReceipt) => swept,
@@ -131,7 +131,7 @@ pub(crate) fn put_receipt(world: &World, receipt: &Receipt) -> Receipt {
         world.store.kept().receipts.insert((key.clone(), receipt.id.clone()), receipt.clone());
     }
     checks::receipt_stands(world, &key, &receipt.id);
-    settle_down(world, &key);
+    look_at(world, &key);
     if replaces { receipt } else { standing }
 }
 
@@ -158,9 +158,9 @@ pub(crate) fn release(world: &World, release: &Release) -> Changed {
         _ => {}
     }
     let key = key_of(&release.user, release.period_start);
-    let changed = now(world.store.release(&release));
+    let changed = at_once(world.store.release(&release));
     if changed == Changed::No && world.bug == Some(Bug::ReleaseWithoutCondition) {
-        tamper(world, &key, |meter| {
+        on_meter(world, &key, |meter| {
             meter.settled = meter.settled.saturating_add(release.charged);
             meter.committed = meter.committed.saturating_add(release.charged);
         });
@@ -171,12 +171,12 @@ pub(crate) fn release(world: &World, release: &Release) -> Changed {
     } else {
         world.saw("a hold had been released before");
     }
-    settle_down(world, &key);
+    look_at(world, &key);
     changed
 }
 
 fn released(world: &World, key: &MeterKey, release: &Release) {
-    let closed = tamper(world, key, |meter| meter.closed).unwrap_or(false);
+    let closed = on_meter(world, key, |meter| meter.closed).unwrap_or(false);
     if closed {
         world.saw("a hold ended after its period was closed");
     }
@@ -202,21 +202,21 @@ pub(crate) fn open(world: &World, opening: &Opening) -> Changed {
     let mut opening = opening.clone();
     if let Some(predecessor) = &opening.predecessor {
         let old = key_of(&opening.account.user, predecessor.start);
-        let sealed = tamper(world, &old, |meter| meter.sealed).unwrap_or(Tokens::ZERO);
+        let sealed = on_meter(world, &old, |meter| meter.sealed).unwrap_or(Tokens::ZERO);
         match world.bug {
             Some(Bug::FreshWindow) => opening.meter.rate = RateCounts::default(),
             Some(Bug::SealedUnscoped) => opening.meter.sealed = sealed,
             _ => {}
         }
     }
-    let changed = now(world.store.open(&opening));
+    let changed = at_once(world.store.open(&opening));
     if let (Changed::Yes, Some(predecessor)) = (changed, &opening.predecessor) {
         let old = key_of(&opening.account.user, predecessor.start);
-        let open = tamper(world, &old, |meter| !meter.holds.is_empty()).unwrap_or(false);
+        let open = on_meter(world, &old, |meter| !meter.holds.is_empty()).unwrap_or(false);
         world.saw(if open { "a period rolled over with open holds" } else { "a period rolled over" });
-        settle_down(world, &old);
+        look_at(world, &old);
     }
-    settle_down(world, &MeterKey::of(&opening.meter));
+    look_at(world, &MeterKey::of(&opening.meter));
     changed
 }
 
@@ -232,12 +232,12 @@ pub(crate) fn change_account(world: &World, change: &AccountChange) -> Changed {
         *account = domain::Account { rev: change.before.rev, ..change.after.clone() };
         return Changed::Yes;
     }
-    let changed = now(world.store.change_account(change));
+    let changed = at_once(world.store.change_account(change));
     if changed == Changed::Yes {
-        let held = tamper(world, &key, |meter| !meter.holds.is_empty()).unwrap_or(false);
+        let held = on_meter(world, &key, |meter| !meter.holds.is_empty()).unwrap_or(false);
         world.saw(if held { "an account changed under open holds" } else { "an account changed" });
     }
-    settle_down(world, &key);
+    look_at(world, &key);
     changed
 }
 
@@ -247,13 +247,13 @@ pub(crate) fn seal(world: &World, key: &MeterKey, seal: &Seal) -> Changed {
         seal.row.tokens = Tokens::new(seal.row.tokens.get().next_multiple_of(1_000)).unwrap();
     }
     if world.bug == Some(Bug::SealIgnoresAccount) {
-        seal.rev = tamper(world, key, |meter| meter.rev).unwrap();
+        seal.rev = on_meter(world, key, |meter| meter.rev).unwrap();
     }
-    let mut changed = now(world.store.seal(key, &seal));
+    let mut changed = at_once(world.store.seal(key, &seal));
     if changed == Changed::No {
         world.saw("a seal came second");
         if world.bug == Some(Bug::SealWithoutCondition) {
-            tamper(world, key, |meter| {
+            on_meter(world, key, |meter| {
                 meter.sealed = meter.sealed.saturating_add(seal.row.tokens);
                 meter.seq += 1;
                 meter.pending = Some(seal.row.clone());
@@ -262,7 +262,7 @@ pub(crate) fn seal(world: &World, key: &MeterKey, seal: &Seal) -> Changed {
         }
     }
     if changed == Changed::Yes {
-        let period = tamper(world, key, |meter| meter.period).unwrap();
+        let period = on_meter(world, key, |meter| meter.period).unwrap();
         let ReportRow { identifier, customer, timestamp, tokens, .. } = seal.row;
         if !period.contains(timestamp) {
             world.violated(format!("I7: {identifier} lies outside of its period"));
@@ -272,7 +272,7 @@ pub(crate) fn seal(world: &World, key: &MeterKey, seal: &Seal) -> Changed {
             world.violated(format!("I2: two rows are called {identifier}"));
         }
     }
-    settle_down(world, key);
+    look_at(world, key);
     changed
 }
 
@@ -280,7 +280,7 @@ pub(crate) fn note_attempt(world: &World, key: &MeterKey, seq: u64, at: Timestam
     if world.bug == Some(Bug::AttemptNotNoted) {
         return Changed::Yes;
     }
-    now(world.store.note_attempt(key, seq, at))
+    at_once(world.store.note_attempt(key, seq, at))
 }
 
 pub(crate) fn put_report(
@@ -290,31 +290,31 @@ pub(crate) fn put_report(
     fate: RowFate,
     at: Timestamp,
 ) -> RowFate {
-    let standing = now(world.store.put_report(key, row, fate, at));
-    settle_down(world, key);
+    let standing = at_once(world.store.put_report(key, row, fate, at));
+    look_at(world, key);
     standing
 }
 
 pub(crate) fn drop_row(world: &World, key: &MeterKey, row: &ReportRow, fate: RowFate) -> Changed {
-    let mut changed = now(world.store.drop_row(key, row, fate));
+    let mut changed = at_once(world.store.drop_row(key, row, fate));
     if changed == Changed::No {
         world.saw("a row had been dropped before");
         if world.bug == Some(Bug::AnyRowDropped) {
-            tamper(world, key, |meter| meter.pending = None);
+            on_meter(world, key, |meter| meter.pending = None);
             changed = Changed::Yes;
         }
     }
-    settle_down(world, key);
+    look_at(world, key);
     changed
 }
 
 pub(crate) fn clear(world: &World, key: &MeterKey) -> Changed {
-    let changed = now(world.store.clear(key));
+    let changed = at_once(world.store.clear(key));
     if world.bug == Some(Bug::DirtyClearedEarly) {
-        tamper(world, key, |meter| meter.dirty = false);
+        on_meter(world, key, |meter| meter.dirty = false);
     } else if changed == Changed::No {
         world.saw("a meter was not clean when it was to be cleared");
     }
-    settle_down(world, key);
+    look_at(world, key);
     changed
 }

@@ -230,7 +230,7 @@ impl Store for DynamoStore {
         if let Some(meter) = newest.filter(|meter| meter.period.start() == account.current) {
             return Ok(Some(Loaded { account, meter }));
         }
-        // A subscription that was backdated begins a period before the newest one.
+        // The two were read apart: the account before a period began, the newest meter after it.
         let key = MeterKey { user: user.clone(), period_start: account.current };
         let missing = || StoreError::new("load", Fault::Corrupt).because("an account points to no meter");
         let meter = self.meter(&key).await?.ok_or_else(missing)?;

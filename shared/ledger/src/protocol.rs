@@ -590,7 +590,8 @@ fn is_reduced(admission: &Admission, demand: &Demand) -> bool {
     admission.size != full
 }
 
-/// Tries a write that is harmless to repeat until the store takes it, a bounded number of times.
+/// Tries a write that is harmless to repeat until the store takes it, a bounded number of times: fewer where the store says
+/// that it will not take it, none where what it keeps makes no sense.
 async fn insistently<T, F>(tries_max: u32, write: impl Fn() -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
@@ -598,13 +599,21 @@ where
     let mut tried = 0;
     loop {
         match write().await {
-            Err(error) if tried + 1 < tries_max && error.fault != Fault::Corrupt => {
+            Err(error) if tried + 1 < tries_max_of(error.fault, tries_max) => {
                 tracing::warn!(%error, tried, "a settling write failed; trying again");
                 pause(tried).await;
                 tried += 1;
             }
             answer => return answer,
         }
+    }
+}
+
+fn tries_max_of(fault: Fault, tries_max: u32) -> u32 {
+    match fault {
+        Fault::Unanswered | Fault::Throttled | Fault::Conflict | Fault::Contended => tries_max,
+        Fault::Rejected => tries_max.min(SWEEP_TRIES_MAX),
+        Fault::Corrupt => 0,
     }
 }
 

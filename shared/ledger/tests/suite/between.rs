@@ -11,11 +11,14 @@ use domain::{Outcome, Receipt, RowFate, UserId};
 use ledger::{AdmitError, Attempt, Changed, DynamoStore, Fault, Ledger, MeterKey, Store};
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, slice::from_ref, time::Duration};
+use tokio::time::timeout;
 
 /// How often the SDK tries what is harmless to repeat.
 const SDK_TRIES: usize = 3;
 /// How often the ledger tries a settling write, each time as often as the SDK does.
 const SETTLE_TRIES: usize = 6;
+/// How long a function goes on trying to settle, in these tests.
+const FUNCTION: Duration = Duration::from_secs(20);
 /// When a write that is late takes effect: the hold that it adds has long expired.
 const LATE_MS: u64 = HOLD_MS + 60_000;
 
@@ -250,7 +253,7 @@ fn i3_a_settle_is_made_once_through_a_storm_on_both_its_writes() {
 }
 
 #[test]
-fn f08_a_settle_that_nothing_takes_says_so_and_its_late_receipt_is_still_the_truth() {
+fn f08_a_settle_that_ran_out_of_time_is_the_truth_when_its_receipt_lands_late() {
     on_a_wire(async |wire, store| {
         let (ledger, user) = (Ledger::new(store.clone(), plans()), user());
         let hold = ledger.admit(&user, &demand(300), &price(), HOLD_MS, &new_id, T0).await.unwrap();
@@ -258,8 +261,9 @@ fn f08_a_settle_that_nothing_takes_says_so_and_its_late_receipt_is_still_the_tru
         let fates: Vec<Fate> =
             [Fate::Late(100_000)].into_iter().chain([Fate::Silence; SDK_TRIES * SETTLE_TRIES]).collect();
         wire.script(is_receipt, &fates);
-        let lost = ledger.settle(hold, used(200), &price(), T0).await.unwrap_err();
-        assert_eq!((lost.receipt.charged, lost.source.fault), (t(200), Fault::Unanswered));
+        let price = price();
+        let settle = ledger.settle(hold, used(200), &price, T0);
+        assert!(timeout(FUNCTION, settle).await.is_err(), "it was given up");
         wire.calm();
         wait(200_000).await;
         let key = key_of(&store, &user).await;
@@ -275,7 +279,9 @@ fn i3_a_late_receipt_of_a_hold_that_was_swept_meanwhile_changes_nothing() {
         let (ledger, user) = (Ledger::new(store.clone(), plans()), user());
         let hold = ledger.admit(&user, &demand(300), &price(), HOLD_MS, &new_id, T0).await.unwrap();
         wire.script(is_receipt, &[Fate::Late(LATE_MS); SDK_TRIES * SETTLE_TRIES]);
-        ledger.settle(hold, used(200), &price(), T0).await.unwrap_err();
+        let price = price();
+        let settle = ledger.settle(hold, used(200), &price, T0);
+        assert!(timeout(FUNCTION, settle).await.is_err(), "it was given up");
         wire.calm();
         let key = key_of(&store, &user).await;
         assert_eq!(ledger.sweep(&key, T0.plus_ms(HOLD_MS)).await.unwrap(), 1);

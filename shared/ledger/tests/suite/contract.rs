@@ -405,6 +405,7 @@ fn the_prompt_of_a_request_is_nowhere_in_the_table() {
         "rate_newest",
         "holds",
         "closed",
+        "mixed",
         "pending",
         "seq",
         "requests",

@@ -659,7 +659,6 @@ fn i1_i2_i3_hold_through_random_faults_between_many_instances_and_the_server() {
         "settled",
         "voided",
         "abandoned",
-        "lost",
         "refused",
         "not admitted",
         "sent",
