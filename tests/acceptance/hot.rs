@@ -14,6 +14,7 @@ use std::{
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
+use tempfile::NamedTempFile;
 
 const REQUESTS: usize = 500;
 /// Requests of the user who asks for more than he may at the same time.
@@ -115,8 +116,8 @@ fn settled_exactly(cloud: &Cloud, user: &str, requests: usize) -> usize {
     void.len()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn i3_f17_a_hot_user_meets_limits_and_no_error_and_costs_three_writes_a_request() {
+/// A cloud with a plan of [`AT_ONCE`], its store, what comes late there, and a user who has asked once before.
+async fn known(user: &str) -> (Cloud, Store, Late, Client, NamedTempFile) {
     let plans = wide_plans(AT_ONCE as u64);
     let late = Late::default();
     let (cloud, store) = cloud_with_store(|options| {
@@ -124,8 +125,15 @@ async fn i3_f17_a_hot_user_meets_limits_and_no_error_and_costs_three_writes_a_re
         options.logs = late.sink();
     })
     .await;
-    let hot = Client::new(&cloud, "hot");
-    assert_eq!(asked(hot.clone()).await.0, Answer::Whole);
+    let client = Client::new(&cloud, user);
+    assert_eq!(asked(client.clone()).await.0, Answer::Whole);
+    // The plans' file is read whenever a process starts.
+    (cloud, store, late, client, plans)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i3_f17_a_hot_user_meets_limits_and_no_error_and_costs_three_writes_a_request() {
+    let (cloud, store, late, hot, _plans) = known("hot").await;
     let many: Vec<Client> = (0..REQUESTS).map(|n| hot.beside(&cloud, &format!("one-{n}"))).collect();
 
     let (_, of_many) = p99(many.into_iter()).await;
@@ -158,15 +166,7 @@ async fn i3_f17_a_hot_user_meets_limits_and_no_error_and_costs_three_writes_a_re
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i4_f17_a_user_who_asks_for_more_than_the_plan_allows_at_once_is_told_so_and_nothing_else() {
-    let plans = wide_plans(AT_ONCE as u64);
-    let late = Late::default();
-    let (cloud, store) = cloud_with_store(|options| {
-        options.plans = Some(plans.path().to_owned());
-        options.logs = late.sink();
-    })
-    .await;
-    let hot = Client::new(&cloud, "hotter");
-    assert_eq!(asked(hot.clone()).await.0, Answer::Whole);
+    let (cloud, store, late, hot, _plans) = known("hotter").await;
     let asking = stream::iter(std::iter::repeat_n(hot.clone(), TOO_MANY).map(asked))
         .buffer_unordered(TOO_MANY_AT_ONCE);
     let asking = asking.map(|(answer, _)| answer);

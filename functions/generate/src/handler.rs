@@ -114,7 +114,7 @@ impl<S: Store + Clone + 'static> Generate<S> {
         now: Timestamp,
     ) -> Result<Response<AnswerBody>, Problem> {
         let (system, prompt) = (wish.kind.system(), prompts::delimited(wish.prompt.as_str()));
-        let demand = self.demand(wish);
+        let demand = self.demand(wish, &prompt);
         let new_id = &*self.outside.new_id;
         let admitted = self.ledger.admit(user, &demand, &wish.model, deadlines.hold_ms, new_id, now).await;
         let hold = admitted.map_err(|error| not_admitted(&error, user, now))?;
@@ -129,9 +129,10 @@ impl<S: Store + Clone + 'static> Generate<S> {
         Ok(wire::streamed(chunks))
     }
 
-    /// The most that a request can take, and the least that it is worth answering with.
-    pub fn demand(&self, wish: &Wish) -> Demand {
-        let prompt_most = openai::prompt_bound(wish.kind.system(), &prompts::delimited(wish.prompt.as_str()));
+    /// The most that a request can take, and the least that it is worth answering with. `prompt` is the wish's, delimited as
+    /// it will be sent.
+    pub fn demand(&self, wish: &Wish, prompt: &str) -> Demand {
+        let prompt_most = openai::prompt_bound(wish.kind.system(), prompt);
         let output_most = self.front.menu.output_max.min(wish.model.output_max);
         Demand {
             prompt_most,
