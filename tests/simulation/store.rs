@@ -145,11 +145,19 @@ impl Store for SimStore {
             (account, key.and_then(|key| kept.meters.get(&key)).cloned())
         };
         if torn && self.world.with(|inner| inner.dice.in_thousand(500)) {
-            // The other way round: the meter before a change, and the account after it.
-            let loaded_user = user.clone();
-            let loaded =
-                self.call("load", false, move |world| world.store.kept().accounts.get(&loaded_user).cloned());
-            return Ok(loaded.await?.zip(meter).map(|(account, meter)| Loaded { account, meter }));
+            // The other way round: the meter before a change, and the account after it. Where that points to another meter,
+            // the table's store reads it anew.
+            let user = user.clone();
+            let load = move |world: &World| {
+                let kept = world.store.kept();
+                let account = kept.accounts.get(&user)?.clone();
+                let meter = match meter.filter(|meter| meter.period.start() == account.current) {
+                    Some(meter) => meter,
+                    None => kept.meters[&key_of(&user, account.current)].clone(),
+                };
+                Some(Loaded { account, meter })
+            };
+            return Ok(self.call("load", false, load).await?);
         }
         let user = user.clone();
         let load = move |world: &World| match account {
