@@ -7,8 +7,8 @@ use crate::{CustomerId, Meter, Opening, Period, PlanId, SubscriptionId, Timestam
 pub struct Account {
     /// Whose.
     pub user: UserId,
-    /// Counts every change; 0: not stored yet. The current meter carries the same number, so that a decision made from an older account
-    /// is refused by the meter's own condition.
+    /// Counts every change; 0: not stored yet. The current meter carries the same number, so that a decision made from an
+    /// older account is refused by the meter's own condition.
     pub rev: u64,
     /// The plan in force.
     pub plan: PlanId,
