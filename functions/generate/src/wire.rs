@@ -211,6 +211,7 @@ mod tests {
             charged: Tokens::from_u32(39),
             absorbed: Tokens::ZERO,
             cost: NanoUsd::ZERO,
+            failed_calls: 0,
         }
     }
 
