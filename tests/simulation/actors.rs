@@ -15,7 +15,6 @@ use generate::{
     config::{Front, Menu},
     handler::{Generate, Outside},
     parse::{self, Wish},
-    prompts,
     pump::Deadlines,
     wire::AnswerBody,
 };
@@ -194,7 +193,7 @@ async fn request(world: Arc<World>, fleet: Arc<Fleet>, number: u64, user: UserId
     let history = world.with(|inner| inner.journal.history.get(&user).map_or(0, Vec::len));
     // The last state before the request began is the first that it can see.
     let history_from = history.saturating_sub(1);
-    let demand = generate.demand(&wish, &prompts::delimited(wish.prompt.as_str()));
+    let demand = generate.demand(&wish, &wish.question());
     let mut asked = Asked { number, user, demand, now, history_from, tried, store_failures: 0, died: false };
     let deadlines = Deadlines::of(Some(now.plus_ms(FUNCTION_MS)), now).unwrap();
     let drain = Drain::new();

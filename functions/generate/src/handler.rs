@@ -4,9 +4,9 @@
 use crate::{
     config::Front,
     parse::{self, Wish},
-    prompts,
+    prompts::{self, Question},
     pump::{Closing, Deadlines, Pump},
-    wire::{self, AnswerBody},
+    wire::{AnswerBody, Protocol},
 };
 use domain::{Demand, HoldId, Timestamp, Tokens, UserId};
 use edge::{
@@ -113,27 +113,29 @@ impl<S: Store + Clone + 'static> Generate<S> {
         drain: &Drain,
         now: Timestamp,
     ) -> Result<Response<AnswerBody>, Problem> {
-        let (system, prompt) = (wish.kind.system(), prompts::delimited(wish.prompt.as_str()));
-        let demand = self.demand(wish, &prompt);
+        let asked = wish.question();
+        let demand = self.demand(wish, &asked);
+        let model = wish.model.as_ref().unwrap_or(&self.front.menu.default);
         let new_id = &*self.outside.new_id;
-        let admitted = self.ledger.admit(user, &demand, &wish.model, deadlines.hold_ms, new_id, now).await;
+        let admitted = self.ledger.admit(user, &demand, model, deadlines.hold_ms, new_id, now).await;
         let hold = admitted.map_err(|error| not_admitted(&error, user, now))?;
         tracing::info!(%user, id = %hold.id(), kind = wish.kind.as_str(), prompts = prompts::VERSION,
-            model = %wish.model.model, held = hold.size().total().get(), clamped = hold.clamped(), "admitted");
+            model = %model.model, held = hold.size().total().get(), clamped = hold.clamped(), "admitted");
         let question =
-            ChatRequest { model: &wish.model, system, user: &prompt, output_cap: hold.size().output };
+            ChatRequest { model, system: &asked.system, turns: &asked.turns, output_cap: hold.size().output };
         let closing = Closing { ledger: self.ledger.clone(), deadlines, now: Arc::clone(&self.outside.now) };
         let (hold, stream) = self.call(hold, &question, &closing).await?;
-        let (pump, chunks) = Pump::new(closing, hold, wish.model.clone(), stream);
+        let (pump, chunks) = Pump::new(closing, hold, model.clone(), stream);
         drain.spawn(pump.run());
-        Ok(wire::streamed(chunks))
+        Ok(Protocol::UiMessage.streamed(chunks))
     }
 
-    /// The most that a request can take, and the least that it is worth answering with. `prompt` is the wish's, delimited as
-    /// it will be sent.
-    pub fn demand(&self, wish: &Wish, prompt: &str) -> Demand {
-        let prompt_most = openai::prompt_bound(wish.kind.system(), prompt);
-        let output_most = self.front.menu.output_max.min(wish.model.output_max);
+    /// The most that a request can take, and the least that it is worth answering with. `question` is the wish's, as it will
+    /// be sent.
+    pub fn demand(&self, wish: &Wish, question: &Question) -> Demand {
+        let model = wish.model.as_ref().unwrap_or(&self.front.menu.default);
+        let prompt_most = openai::prompt_bound(&question.system, &question.turns);
+        let output_most = self.front.menu.output_max.min(model.output_max);
         Demand {
             prompt_most,
             prompt_least: prompt_most.div_ceil(PROMPT_LEAST_DIVISOR),

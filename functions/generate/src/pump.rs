@@ -4,7 +4,7 @@
 //! that no more is sent: what was asked for is read to its end and paid for. It ends before the function's own deadline, because
 //! Lambda kills what is still running then, and with it the settle.
 
-use crate::wire;
+use crate::wire::{Metadata, Protocol};
 use bytes::Bytes;
 use domain::{Classes, ModelPrice, Receipt, Timestamp, Tokens, Usage};
 use edge::log::chain;
@@ -143,7 +143,7 @@ impl<S: Store> Pump<S> {
 
     /// Runs it to its end: start, text, settle, finish or error, in this order.
     pub(crate) async fn run(mut self) {
-        self.listener.send(wire::start(self.hold.id())).await;
+        self.listener.send(Protocol::UiMessage.start(self.hold.id())).await;
         let end = self.pour().await;
         let Self { closing, hold, price, stream, listener } = self;
         let clamped = hold.clamped();
@@ -156,28 +156,31 @@ impl<S: Store> Pump<S> {
                 let usage = usage.map_or(Usage::Estimated(served), Usage::Exact);
                 let receipt = closing.settle(hold, usage, &price).await;
                 if whole {
-                    wire::finish(reason, &usage, clamped, receipt.as_ref())
+                    let receipt = receipt.map(|receipt| (receipt.id, receipt.charged));
+                    let model = price.model.clone();
+                    let metadata = Metadata { usage, receipt, clamped, model, replayed: false };
+                    Protocol::UiMessage.finish(reason, &metadata)
                 } else {
-                    wire::error("The connection was too slow; part of the answer is missing here.")
+                    cut("The connection was too slow; part of the answer is missing here.")
                 }
             }
             End::Failed(error) => {
                 tracing::warn!(error = chain(&error), user = %hold.user(), id = %hold.id(),
                     output_tokens_served = served.completion().get(), "the provider's answer ended before its end");
                 closing.give_back_or_settle(hold, served, counted, &price).await;
-                wire::error(
+                cut(
                     "The answer was cut short. You pay for the prompt and for what was written, if anything was.",
                 )
             }
             End::OutOfTime => {
                 tracing::warn!(user = %hold.user(), id = %hold.id(), "the answer took too long and was cut");
                 closing.give_back_or_settle(hold, served, counted, &price).await;
-                wire::error(
+                cut(
                     "The answer took too long and was cut. You pay for the prompt and for what was written, if anything was.",
                 )
             }
         };
-        listener.close([chunk, wire::DONE].concat().into());
+        listener.close(chunk);
     }
 
     /// Passes text on until the answer ends. Each turn takes an event, of which a stream has a bounded number, or a
@@ -189,8 +192,12 @@ impl<S: Store> Pump<S> {
         while Instant::now() < cut_by {
             let until = cut_by.min(Instant::now() + keep_alive_after);
             match timeout_at(until, self.stream.next()).await {
-                Err(_) => self.listener.send(wire::KEEP_ALIVE).await,
-                Ok(Some(Ok(Event::Text(text)))) => self.listener.send(wire::delta(&text)).await,
+                Err(_) => {
+                    if let Some(comment) = Protocol::UiMessage.keep_alive() {
+                        self.listener.send(comment).await;
+                    }
+                }
+                Ok(Some(Ok(Event::Text(text)))) => self.listener.send(Protocol::UiMessage.delta(&text)).await,
                 Ok(Some(Ok(Event::Finish(why)))) => reason = why,
                 Ok(Some(Ok(Event::Usage(classes)))) => usage = Some(classes),
                 Ok(Some(Ok(Event::Done))) => return End::Complete(reason, usage),
@@ -201,6 +208,10 @@ impl<S: Store> Pump<S> {
         }
         End::OutOfTime
     }
+}
+
+fn cut(text: &str) -> Bytes {
+    Protocol::UiMessage.cut(text, None)
 }
 
 impl<S: Store> Closing<S> {

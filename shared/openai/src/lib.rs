@@ -15,8 +15,8 @@ mod tests;
 
 pub use chunk::{Event, FinishReason};
 pub use client::Client;
-pub use estimate::{PROMPT_OVERHEAD_TOKENS, estimate, prompt_bound};
+pub use estimate::{estimate, prompt_bound};
 pub use failure::{CallError, Label, ProviderError, StreamError};
-pub use request::ChatRequest;
+pub use request::{ChatRequest, Speaker, Turn};
 pub use settings::{ApiKey, BaseUrl, InvalidApiKey, InvalidBaseUrl, Settings, Timeouts};
 pub use stream::{ChatStream, RESPONSE_BYTES_MAX};
