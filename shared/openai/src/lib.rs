@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod advice;
 mod chunk;
 mod client;
 mod estimate;
@@ -13,6 +14,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use advice::{Advice, RETRY_WAIT_MS_MAX};
 pub use chunk::{Event, FinishReason};
 pub use client::Client;
 pub use estimate::{estimate, prompt_bound};

@@ -221,7 +221,7 @@ async fn a_refusal_keeps_its_status_its_wait_and_its_labels() {
         let shown = format!("{error:?} {error}");
         assert!(!shown.contains("secret"), "{shown}");
         assert!(!error.may_have_cost());
-        let CallError::Status { status: seen, retry_after_ms, error } = error else { panic!("{shown}") };
+        let CallError::Status { status: seen, retry_after_ms, error, .. } = error else { panic!("{shown}") };
         assert_eq!((seen, retry_after_ms), (status, wait));
         assert_eq!(error.code.as_ref().map(crate::Label::as_str), code);
     }
