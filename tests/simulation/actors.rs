@@ -115,6 +115,7 @@ impl Instance {
                 let number = tried.fetch_add(1, Ordering::Relaxed);
                 HoldId::parse(&format!("{request}x{number}")).unwrap()
             }),
+            chance: Arc::new(|_| 0),
         };
         Generate::new(self.ledger.clone(), self.provider.clone(), front().clone(), outside)
     }
@@ -137,7 +138,12 @@ fn front() -> &'static Front {
             authorized_parties: origin.clone(),
         };
         let menu = Menu { prices, default, output_max: Tokens::from_u32(OUTPUT_MAX) };
-        Front { verifier: Verifier::new(settings).unwrap(), cors: Cors::new(&origin).unwrap(), menu }
+        Front {
+            verifier: Verifier::new(settings).unwrap(),
+            cors: Cors::new(&origin).unwrap(),
+            menu,
+            keeps_answers: true,
+        }
     })
 }
 
