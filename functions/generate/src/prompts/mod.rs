@@ -66,10 +66,9 @@ fn system(kind: Kind, options: &Options, is_conversation: bool) -> String {
     if options.audience.is_some() {
         rules.push(texts::readers());
     }
-    rules.push(match is_conversation {
-        true => texts::material_in_conversation(),
-        false => texts::material_alone(kind),
-    });
+    let material =
+        if is_conversation { texts::material_in_conversation() } else { texts::material_alone(kind) };
+    rules.push(material);
     rules.push(texts::form(kind, options.variants));
     rules.join("\n")
 }
