@@ -266,14 +266,14 @@ async fn listen(world: &World, answer: Response<AnswerBody>) -> Got {
 }
 
 fn heard(world: &World, stream: &str, whole: bool) -> Got {
-    let (mut text, mut finish, mut errors) = (String::new(), None, false);
+    let (mut text, mut metadata, mut finish, mut errors) = (String::new(), Value::Null, None, false);
     for chunk in stream.split_terminator("\n\n").filter_map(|event| event.strip_prefix("data: ")) {
         let Ok(chunk) = serde_json::from_str::<Value>(chunk) else { continue };
         match chunk["type"].as_str() {
             Some("text-delta") => text.push_str(chunk["delta"].as_str().unwrap()),
             Some("error") => errors = true,
+            Some("message-metadata") => metadata = chunk["messageMetadata"].clone(),
             Some("finish") => {
-                let metadata = &chunk["messageMetadata"];
                 let receipt = metadata["receipt"].as_str().unwrap_or_default().to_owned();
                 finish = Some(Finish { receipt, charged: metadata["charged"].as_u64() });
             }

@@ -87,7 +87,7 @@ names! {
         Mastodon = "mastodon",
         /// The caption of an Instagram post.
         Instagram = "instagram",
-        /// LinkedIn.
+        /// `LinkedIn`.
         Linkedin = "linkedin",
         /// Facebook.
         Facebook = "facebook",

@@ -41,7 +41,8 @@ struct Start<'a> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Finish {
-    finish_reason: &'static str,
+    #[serde(rename = "finishReason")]
+    reason: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<StepUsage>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -55,11 +56,11 @@ impl Part<'_> {
             Self::StartStep { message_id } => line("f", &Start { message_id }, out),
             Self::Text(text) => line("0", text, out),
             Self::MessageAnnotations(metadata) => line("8", &[metadata], out),
-            Self::FinishStep { reason: finish_reason, usage } => {
-                line("e", &Finish { finish_reason, usage: *usage, is_continued: Some(false) }, out);
+            Self::FinishStep { reason, usage } => {
+                line("e", &Finish { reason, usage: *usage, is_continued: Some(false) }, out);
             }
-            Self::FinishMessage { reason: finish_reason, usage } => {
-                line("d", &Finish { finish_reason, usage: *usage, is_continued: None }, out);
+            Self::FinishMessage { reason, usage } => {
+                line("d", &Finish { reason, usage: *usage, is_continued: None }, out);
             }
             Self::Error(text) => line("3", text, out),
         }

@@ -187,21 +187,27 @@ fn finish_reason(reason: FinishReason) -> &'static str {
 }
 
 fn events(chunks: &[Chunk<'_>]) -> Bytes {
-    let mut text = String::new();
-    chunks.iter().for_each(|chunk| chunk.write(&mut text));
-    Bytes::from(text)
+    Bytes::from(events_text(chunks))
 }
 
+/// Events and the end of their stream.
 fn ended(chunks: &[Chunk<'_>]) -> Bytes {
+    Bytes::from(events_text(chunks) + DONE)
+}
+
+fn events_text(chunks: &[Chunk<'_>]) -> String {
     let mut text = String::new();
-    chunks.iter().for_each(|chunk| chunk.write(&mut text));
-    text.push_str(DONE);
-    Bytes::from(text)
+    for chunk in chunks {
+        chunk.write(&mut text);
+    }
+    text
 }
 
 fn lines(parts: &[Part<'_>]) -> Bytes {
     let mut text = String::new();
-    parts.iter().for_each(|part| part.write(&mut text));
+    for part in parts {
+        part.write(&mut text);
+    }
     Bytes::from(text)
 }
 
