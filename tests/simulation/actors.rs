@@ -13,10 +13,11 @@ use domain::{Account, Demand, HoldId, SubscriptionId, Timestamp, Tokens, UserId}
 use edge::{cors::Cors, drain::Drain, models};
 use generate::{
     config::{Front, Menu},
+    generation,
     handler::{Generate, Outside},
     parse::{self, Wish},
     pump::Deadlines,
-    wire::AnswerBody,
+    wire::{AnswerBody, Protocol},
 };
 use http::{HeaderMap, HeaderValue, Response, header};
 use http_body_util::BodyExt;
@@ -202,9 +203,11 @@ async fn request(world: Arc<World>, fleet: Arc<Fleet>, number: u64, user: UserId
     let demand = generate.demand(&wish, &wish.question());
     let mut asked = Asked { number, user, demand, now, history_from, tried, store_failures: 0, died: false };
     let deadlines = Deadlines::of(Some(now.plus_ms(FUNCTION_MS)), now).unwrap();
+    let user = asked.user.clone();
+    let wanted = generation::Asked { user, wish, protocol: Protocol::UiMessage, repeatable: None };
     let drain = Drain::new();
     let invocation = async {
-        let answer = generate.generate(&asked.user, &wish, deadlines, &drain, now).await;
+        let answer = generate.generate(&wanted, deadlines, &drain, now).await;
         let got = match answer {
             Ok(answer) => listen(&world, answer).await,
             Err(problem) => {
