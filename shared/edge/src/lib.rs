@@ -13,3 +13,4 @@ pub mod problem;
 pub mod request;
 pub mod respond;
 pub mod serve;
+pub mod session;
