@@ -207,8 +207,7 @@ impl Problem {
 
     /// Clerk does not say which keys it signs with.
     pub fn identity_unavailable() -> Self {
-        let detail =
-            "Nothing was used or charged, and you are still signed in. Please try again in a few seconds.";
+        let detail = "Nothing was used or charged. Please try again in a few seconds.";
         Self::new(Code::IdentityUnavailable, detail).retry_after(UNAVAILABLE_RETRY_AFTER_S)
     }
 
