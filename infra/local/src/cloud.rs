@@ -378,7 +378,7 @@ impl Parts {
             events: self.events.base_url(),
             clerk: self.clerk.as_ref().map(|clerk| environment::ClerkIdentity {
                 issuer: clerk.issuer().to_owned(),
-                public_key_pem: clerk.public_key_pem().to_owned(),
+                public_key_pem: clerk.public_key_pem(),
                 authorized_party: clerk.authorized_party().to_owned(),
             }),
         }
