@@ -5,6 +5,10 @@ mod chunk;
 mod client;
 mod estimate;
 mod failure;
+#[cfg(test)]
+mod fuzz;
+#[cfg(test)]
+mod golden;
 mod request;
 mod settings;
 mod sse;
