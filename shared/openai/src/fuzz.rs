@@ -4,11 +4,7 @@
 //! `cargo test` runs some thousand cases, `infra/check/fuzz.sh` as many as it is told. What was found is kept in
 //! `proptest-regressions` and run first.
 
-use crate::{
-    Event, FinishReason, StreamError,
-    chunk::Answer,
-    sse::{EVENT_BYTES_MAX, Parser},
-};
+use crate::{Event, FinishReason, StreamError, incoming::Incoming, sse::EVENT_BYTES_MAX};
 use domain::{Classes, Tokens};
 use proptest::{collection::vec, option, prelude::*, sample::Index};
 use serde_json::{Value, json};
@@ -16,10 +12,16 @@ use std::{collections::VecDeque, fmt::Write as _};
 
 /// Cases of each property, unless `PROPTEST_CASES` says more.
 const CASES: u32 = 1_500;
+/// A property of streams without end gets that part of the cases.
+const FEWER: u32 = 8;
 /// Streams up to this length are read byte by byte as well, in bytes.
 const BYTEWISE_MAX: usize = 16 * 1_024;
-/// A buffer grows by doubling, so of what is kept half may be room.
-const KEPT_BYTES_MAX: usize = 4 * EVENT_BYTES_MAX;
+/// A line and an event.
+const KEPT_BYTES_MAX: usize = 2 * EVENT_BYTES_MAX;
+/// So much of a wave is longer than a line and an event, however little of it is data.
+const ENDLESS_BYTES: usize = 4 * EVENT_BYTES_MAX;
+/// A flood is at most so long, in bytes: longer than anything that may be kept.
+const FLOOD_BYTES_MAX: usize = 3 * EVENT_BYTES_MAX;
 
 /// What came of a stream.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,27 +35,21 @@ pub(crate) struct Outcome {
 
 /// Reads `pieces` as the pieces of a body that then ends, as a client's stream does. Checks what is held meanwhile.
 pub(crate) fn read<'b>(pieces: impl IntoIterator<Item = &'b [u8]>) -> Outcome {
-    let (mut parser, mut answer, mut events) = (Parser::default(), Answer::default(), VecDeque::new());
-    let mut error = None;
+    let (mut body, mut events, mut error) = (Incoming::default(), VecDeque::new(), None);
     for piece in pieces {
-        let (mut chunks, kept) = (Vec::new(), parser.kept());
-        let parsed = parser.push(piece, &mut chunks);
-        let given: usize = chunks.iter().map(|chunk| chunk.data.len()).sum();
-        assert!(given <= kept + piece.len(), "{given} bytes came of {kept} and {}", piece.len());
-        assert!(parser.kept() <= KEPT_BYTES_MAX, "{} bytes are kept", parser.kept());
-        error = chunks.iter().find_map(|chunk| answer.take(chunk, &mut events).err());
-        error = error.or(parsed.err().map(|_| StreamError::TooLong));
-        if error.is_some() {
+        error = body.take(piece, &mut events).err();
+        assert!(body.kept() <= KEPT_BYTES_MAX, "{} bytes are kept", body.kept());
+        if error.is_some() || body.answer.is_done() {
             break;
         }
     }
-    let error = error.or_else(|| answer.end(&mut events).err());
+    let error = error.or_else(|| body.answer.end(&mut events).err());
     Outcome {
         events: events.into(),
         error,
-        output_bytes: answer.output_bytes(),
-        reasoning_bytes: answer.reasoning_bytes(),
-        counted: answer.counted(),
+        output_bytes: body.answer.output_bytes(),
+        reasoning_bytes: body.answer.reasoning_bytes(),
+        counted: body.answer.counted(),
     }
 }
 
@@ -370,8 +366,8 @@ enum Damage {
     Delete(Index, usize),
     Repeat(Index, usize),
     Cut(Index),
-    /// So many kilobytes of one byte, in front of which a line or an event goes on.
-    Flood(Index, u8, usize),
+    /// The same again and again, up to so many bytes.
+    Flood(Index, &'static str, usize),
 }
 
 impl Damage {
@@ -396,8 +392,8 @@ impl Damage {
                 drop(bytes.splice(from..from, copy));
             }
             Self::Cut(index) => bytes.truncate(place(index)),
-            Self::Flood(index, byte, kilobytes) => {
-                let flood = vec![*byte; kilobytes * 1_024];
+            Self::Flood(index, wave, length) => {
+                let flood = wave.bytes().cycle().take(*length);
                 drop(bytes.splice(place(index)..place(index), flood));
             }
         }
@@ -447,9 +443,26 @@ fn token() -> impl Strategy<Value = &'static str> {
     ])
 }
 
+/// What an endless stream is made of; no wave ends an event.
+fn wave() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec![
+        "x",
+        "[",
+        "{\"a\":",
+        "0",
+        " ",
+        "\n",
+        "\r",
+        ":",
+        "data: 0123456789abcdef\n",
+        "\ndata:x",
+        "\u{1f600}",
+        "\\u",
+    ])
+}
+
 fn damage() -> impl Strategy<Value = Damage> {
     let at = any::<Index>;
-    let flood = prop::sample::select(vec![b'x', b'[', b'{', b':', b'0', 0xff, b' ', b'\n', b'\r']);
     prop_oneof![
         40 => (at(), 1_u8..).prop_map(|(at, mask)| Damage::Flip(at, mask)),
         30 => (at(), vec(any::<u8>(), 1..6)).prop_map(|(at, new)| Damage::Insert(at, new)),
@@ -457,7 +470,7 @@ fn damage() -> impl Strategy<Value = Damage> {
         30 => (at(), 1_usize..60).prop_map(|(at, count)| Damage::Delete(at, count)),
         30 => (at(), 1_usize..300).prop_map(|(at, count)| Damage::Repeat(at, count)),
         10 => at().prop_map(Damage::Cut),
-        1 => (at(), flood, 1_usize..600).prop_map(|(at, byte, kilobytes)| Damage::Flood(at, byte, kilobytes)),
+        4 => (at(), wave(), 1..FLOOD_BYTES_MAX).prop_map(|(at, wave, length)| Damage::Flood(at, wave, length)),
     ]
 }
 
@@ -468,6 +481,35 @@ fn cuts() -> impl Strategy<Value = Vec<Index>> {
 fn config() -> ProptestConfig {
     let config = ProptestConfig::default();
     ProptestConfig { cases: config.cases.max(CASES), ..config }
+}
+
+/// Fewer cases, for streams of a megabyte.
+fn few() -> ProptestConfig {
+    let config = ProptestConfig::default();
+    ProptestConfig { cases: config.cases.div_ceil(FEWER), ..config }
+}
+
+/// What was found, said once more in full, because a seed means another case when a generator changes.
+#[test]
+fn f18_f28_what_was_found_stays_mended() {
+    // Bytes without end behind the answer's end, in the same read: the answer was done, and then it was too long.
+    let whole = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+    let outcome = check(format!("{whole}{}", "x".repeat(EVENT_BYTES_MAX + 1)).as_bytes(), &[]);
+    assert_eq!((outcome.events.len(), outcome.error), (2, None));
+}
+
+proptest! {
+    #![proptest_config(few())]
+
+    #[test]
+    fn f18_a_stream_without_end_ends(pieces in vec((text(), style()), 0..4), wave in wave(), size in 1..70_000_usize) {
+        let mut bytes = script(&pieces, false).bytes;
+        bytes.extend(b"data:");
+        bytes.extend(wave.bytes().cycle().take(ENDLESS_BYTES));
+        let outcome = read(bytes.chunks(size));
+        let expected = if wave.trim_end_matches(['\r', '\n']).is_empty() { StreamError::Cut } else { StreamError::TooLong };
+        prop_assert_eq!(outcome.error, Some(expected));
+    }
 }
 
 proptest! {

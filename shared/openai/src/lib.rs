@@ -9,6 +9,7 @@ mod failure;
 mod fuzz;
 #[cfg(test)]
 mod golden;
+mod incoming;
 mod request;
 mod settings;
 mod sse;

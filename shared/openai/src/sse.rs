@@ -62,7 +62,7 @@ impl Parser {
     /// How many bytes the parser holds on to.
     #[cfg(test)]
     pub(crate) fn kept(&self) -> usize {
-        self.line.capacity() + self.event.data.capacity()
+        self.line.len() + self.event.data.len()
     }
 
     fn end_line(&mut self, events: &mut Vec<SseEvent>) -> Result<(), EventTooLong> {
