@@ -69,7 +69,7 @@ impl Client {
         if !is_event_stream(response.headers()) {
             return Err(CallError::NotAStream);
         }
-        let prompt = estimate(request.system, request.user, 0);
+        let prompt = estimate(request.system, request.turns, 0);
         Ok(ChatStream::new(response, timeouts, first_text_by, prompt))
     }
 
