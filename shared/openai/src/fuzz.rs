@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::{collections::VecDeque, fmt::Write as _};
 
 /// Cases of each property, unless `PROPTEST_CASES` says more.
-const CASES: u32 = 1_500;
+const CASES: u32 = 1_000;
 /// A property of streams without end gets that part of the cases.
 const FEWER: u32 = 8;
 /// Streams up to this length are read byte by byte as well, in bytes.
