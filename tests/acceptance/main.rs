@@ -16,6 +16,8 @@ mod kills;
 #[cfg(test)]
 mod outage;
 #[cfg(test)]
+mod provider;
+#[cfg(test)]
 mod readme;
 #[cfg(test)]
 mod refusals;
