@@ -65,14 +65,12 @@ pub async fn authenticate(
     headers: &HeaderMap,
     now: Timestamp,
 ) -> Result<UserId, Problem> {
-    let token = match request::session_token(headers) {
-        Ok(token) => token.ok_or_else(Problem::token_missing)?,
-        Err(AmbiguousToken) => {
-            tracing::info!("more than one session token");
-            // As Clerk calls what is not one token.
-            return Err(Problem::token_refused("token-invalid"));
-        }
-    };
+    let token = request::session_token(headers).map_err(|AmbiguousToken| {
+        tracing::info!("more than one session token");
+        // As Clerk calls what is not one token.
+        Problem::token_refused("token-invalid")
+    })?;
+    let token = token.ok_or_else(Problem::token_missing)?;
     match verifier.verify(token, now).await {
         Ok(session) => Ok(session.user),
         Err(VerifyError::Refused(rejection)) => {
