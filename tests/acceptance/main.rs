@@ -12,6 +12,8 @@ mod days;
 #[cfg(test)]
 mod hot;
 #[cfg(test)]
+mod identity;
+#[cfg(test)]
 mod kills;
 #[cfg(test)]
 mod outage;
