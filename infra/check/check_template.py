@@ -32,6 +32,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 ROUTES = {
     ("/v1/generate", "post"): "Generate",
     ("/v1/generate", "options"): "Generate",
+    ("/v1/generate/{id}/stream", "get"): "Generate",
+    ("/v1/generate/{id}/stream", "options"): "Generate",
+    ("/v1/generate/{id}/stop", "post"): "Generate",
+    ("/v1/generate/{id}/stop", "options"): "Generate",
+    ("/v1/quote", "post"): "Generate",
+    ("/v1/quote", "options"): "Generate",
     ("/v1/usage", "get"): "Account",
     ("/v1/usage", "options"): "Account",
     ("/v1/webhooks/stripe", "post"): "Webhook",
@@ -45,12 +51,20 @@ GATEWAY_TIMEOUT_MS_DEFAULT = 29_000
 GATEWAY_TIMEOUT_MS_MAX = 900_000
 
 EVERY_FUNCTION = {"RUST_LOG", "TABLE_NAME"}
-CLERK = {"CLERK_ISSUER", "CLERK_JWT_KEY", "CLERK_AUTHORIZED_PARTIES"}
+CLERK = {"CLERK_ISSUER", "CLERK_JWT_KEY", "CLERK_JWT_KEY_ID", "CLERK_JWKS_URL", "CLERK_AUTHORIZED_PARTIES"}
 OPENAI = {"OPENAI_BASE_URL", "OPENAI_API_KEY", "OPENAI_MODEL"}
+
+# The variables that come from parameters which may be left empty.
+OPTIONAL = {
+    "OPENAI_API_KEY": "OpenAiApiKey",
+    "CLERK_JWT_KEY": "ClerkJwtKey",
+    "CLERK_JWT_KEY_ID": "ClerkJwtKeyId",
+    "CLERK_JWKS_URL": "ClerkJwksUrl",
+}
 
 # What each function is told, by name of the variable.
 ENVIRONMENT = {
-    "Generate": EVERY_FUNCTION | OPENAI | CLERK,
+    "Generate": EVERY_FUNCTION | OPENAI | CLERK | {"STORE_ANSWERS"},
     "Account": EVERY_FUNCTION | CLERK,
     "Webhook": EVERY_FUNCTION | {"STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET"},
     "Reporter": EVERY_FUNCTION
@@ -74,7 +88,7 @@ LEDGER = {f"dynamodb:{name}" for name in ("ConditionCheckItem", "GetItem", "PutI
 
 # Role -> what it may do: (action, resource). Nothing else.
 GRANTS = {
-    "GenerateRole": [(action, TABLE) for action in LEDGER],
+    "GenerateRole": [(action, TABLE) for action in LEDGER | {"dynamodb:DeleteItem"}],
     "AccountRole": [(action, TABLE) for action in LEDGER],
     "WebhookRole": [(action, TABLE) for action in LEDGER],
     "ReporterRole": [(action, TABLE) for action in LEDGER - {"dynamodb:ConditionCheckItem"}]
@@ -88,12 +102,17 @@ LOGS_POLICY = "arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole"
 # Parameter -> values that its pattern must take, values that it must refuse.
 PEM = "-----BEGIN PUBLIC KEY-----\nMIIB+/aa==\n-----END PUBLIC KEY-----\n"
 PATTERNS = {
-    "OpenAiApiKey": (["sk-abc_1"], ["", "two words"]),
+    "OpenAiApiKey": (["sk-abc_1", ""], ["two words"]),
     "OpenAiBaseUrl": (["https://api.openai.com/v1"], ["https://api.openai.com/v1/", "http://api.openai.com/v1"]),
     "ClerkIssuer": (["https://clerk.example.com"], ["https://clerk.example.com/", "clerk.example.com"]),
     "ClerkJwtKey": (
-        [PEM, PEM.strip(), PEM.replace("\n", "\\n")],
+        [PEM, PEM.strip(), PEM.replace("\n", "\\n"), ""],
         ["MIIB", PEM.replace("PUBLIC", "PRIVATE"), PEM + PEM.replace("PUBLIC", "PRIVATE")],
+    ),
+    "ClerkJwtKeyId": (["ins_1", ""], ["two words"]),
+    "ClerkJwksUrl": (
+        ["https://clerk.example.com/.well-known/jwks.json", ""],
+        ["http://clerk.example.com/jwks.json", "clerk.example.com"],
     ),
     "ClerkAuthorizedParties": (
         ["https://app.example.com", "https://app.example.com,http://localhost:3000"],
@@ -104,6 +123,15 @@ PATTERNS = {
     "StripeMeterEventName": (["inkmeter_tokens"], ["", "two words", "x" * 101]),
     "StripeMeterId": (["mtr_test_1"], ["meter"]),
 }
+
+# Parameters that do not go together, and the rule that refuses them; whatever is not named has its default. The first
+# two are refused by none.
+TOGETHER = [
+    ({"OpenAiApiKey": "sk-1", "ClerkJwtKey": PEM, "ClerkJwtKeyId": "ins_1"}, None),
+    ({"OpenAiBaseUrl": "https://ollama.example.com/v1"}, None),
+    ({}, "ProviderKey"),
+    ({"OpenAiApiKey": "sk-1", "ClerkJwtKeyId": "ins_1"}, "KeyId"),
+]
 
 # The table as shared/ledger uses it.
 TABLE_PROPERTIES = {
@@ -138,7 +166,9 @@ class Inputs:
         self.template = template
         self.samconfig = samconfig
         self.models = models
-        self.resources = translate(template)["Resources"]
+        translated = translate(template)
+        self.resources = translated["Resources"]
+        self.rules = translated.get("Rules", {})
 
     def of_type(self, kind):
         """The resources of one type, by logical id."""
@@ -257,12 +287,12 @@ def check_functions(inputs):
 
 
 def check_secrets(inputs):
-    """A secret is a NoEcho parameter without a default, and reaches a function by reference."""
+    """A secret is a NoEcho parameter without a default but nothing, and reaches a function by reference."""
     for parameter in SECRETS.values():
         definition = inputs.template["Parameters"].get(parameter, {})
         if definition.get("NoEcho") is not True:
             yield f"{parameter}: not NoEcho"
-        if "Default" in definition:
+        if definition.get("Default", "") != "" or ("Default" in definition and parameter not in OPTIONAL.values()):
             yield f"{parameter}: a secret has no default"
     for function in ENVIRONMENT:
         variables = (inputs.property(function, "Environment") or {}).get("Variables", {})
@@ -281,6 +311,50 @@ def check_patterns(inputs):
         for value in wrong:
             if re.fullmatch(pattern, value):
                 yield f"{parameter}: takes {value!r}"
+
+
+def check_optional(inputs):
+    """What may be left out is empty unless given, and what must go with it is asserted before anything is made."""
+    parameters = inputs.template["Parameters"]
+    for variable, parameter in OPTIONAL.items():
+        if parameters.get(parameter, {}).get("Default") != "":
+            yield f"{parameter}: not empty unless given"
+        for function in sorted(f for f, names in ENVIRONMENT.items() if variable in names):
+            found = ((inputs.property(function, "Environment") or {}).get("Variables", {})).get(variable)
+            if found != {"Ref": parameter}:
+                yield f"{function}: {variable} is {found}, not the parameter {parameter}"
+    # YAML reads a bare on as true, which CloudFormation would pass on as "true".
+    store = parameters.get("StoreAnswers", {})
+    if (store.get("AllowedValues"), store.get("Default")) != (["on", "off"], "on"):
+        yield f"StoreAnswers: {store.get('AllowedValues')}, {store.get('Default')} unless chosen"
+    defaults = {name: definition.get("Default") for name, definition in parameters.items()}
+    for given, expected in TOGETHER:
+        refused = [name for name, rule in inputs.rules.items() if not holds(rule, defaults | given)]
+        if refused != ([expected] if expected else []):
+            yield f"{sorted(given)}: refused by {refused}, not by {expected}"
+
+
+def holds(rule, parameters):
+    """Whether a rule of the template's Rules takes these parameters."""
+    if not evaluate(rule.get("RuleCondition", {"Fn::Equals": ["", ""]}), parameters):
+        return True
+    return all(evaluate(assertion["Assert"], parameters) for assertion in rule["Assertions"])
+
+
+def evaluate(expression, parameters):
+    """A condition of Ref, Fn::Equals and Fn::Not, as CloudFormation evaluates it."""
+    if not isinstance(expression, dict):
+        return expression
+    ((function, argument),) = expression.items()
+    match function:
+        case "Ref":
+            return parameters[argument]
+        case "Fn::Equals":
+            left, right = (evaluate(side, parameters) for side in argument)
+            return left == right
+        case "Fn::Not":
+            return not evaluate(argument[0], parameters)
+    raise ValueError(f"{function} is not expected in a rule")
 
 
 def check_permissions(inputs):
@@ -374,6 +448,7 @@ CHECKS = [
     check_functions,
     check_secrets,
     check_patterns,
+    check_optional,
     check_permissions,
     check_schedule,
     check_table,
@@ -442,6 +517,12 @@ MUTATIONS = {
         put(f"{ACCOUNT}/Events/Get/Properties/ResponseTransferMode", "RESPONSE_STREAM"),
         put(f"{ACCOUNT}/Events/Get/Properties/Path", "/v1/use"),
         drop(f"{GENERATE}/Events/Preflight"),
+        drop(f"{GENERATE}/Events/Replay/Properties/ResponseTransferMode"),
+        drop(f"{GENERATE}/Events/Stop/Properties/TimeoutInMillis"),
+        put(f"{GENERATE}/Events/Quote/Properties/TimeoutInMillis", 29_000),
+        put(f"{GENERATE}/Events/Stop/Properties/Method", "GET"),
+        put(f"{GENERATE}/Events/Replay/Properties/Path", "/v1/generate/{id}"),
+        drop(f"{GENERATE}/Events/QuotePreflight"),
         put(f"{API}/Cors", "'https://app.example.com'"),
     ],
     "check_timeouts": [
@@ -473,14 +554,28 @@ MUTATIONS = {
         put(f"{PARAMETERS}/StripeSecretKey/NoEcho", False),
         drop(f"{PARAMETERS}/OpenAiApiKey/NoEcho"),
         put(f"{PARAMETERS}/StripeWebhookSecret/Default", "whsec_0"),
+        put(f"{PARAMETERS}/StripeWebhookSecret/Default", ""),
+        put(f"{PARAMETERS}/OpenAiApiKey/Default", "sk-default"),
         put(f"{GENERATE}/Environment/Variables/OPENAI_API_KEY", "sk-literal"),
     ],
     "check_patterns": [
         put(f"{PARAMETERS}/ClerkAuthorizedParties/AllowedPattern", ".*"),
         drop(f"{PARAMETERS}/StripeSecretKey/AllowedPattern"),
     ],
+    "check_optional": [
+        drop(f"{PARAMETERS}/ClerkJwtKey/Default"),
+        put(f"{ACCOUNT}/Environment/Variables/CLERK_JWKS_URL", {"Ref": "ClerkIssuer"}),
+        put(f"{GENERATE}/Environment/Variables/CLERK_JWT_KEY_ID", {"Ref": "ClerkJwtKey"}),
+        put(f"{PARAMETERS}/StoreAnswers/AllowedValues", [True, False]),
+        put(f"{PARAMETERS}/StoreAnswers/Default", "off"),
+        drop("template/Rules/ProviderKey"),
+        drop("template/Rules/ProviderKey/RuleCondition"),
+        drop("template/Rules/KeyId"),
+    ],
     "check_permissions": [
         put(f"{LEDGER_STATEMENT}/Action", "dynamodb:*"),
+        drop(f"{LEDGER_STATEMENT}/Action/1"),
+        put(f"{ACCOUNT}/Policies/0/Statement/0/Action/0", "dynamodb:DeleteItem"),
         put(f"{LEDGER_STATEMENT}/Resource", "*"),
         put(f"{LEDGER_STATEMENT}/Resource", {"Fn::Sub": "${Table.Arn}*"}),
         put(f"{LEDGER_STATEMENT}/Action", ["dynamodb:GetItem", "dynamodb:Scan"]),
