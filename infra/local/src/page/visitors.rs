@@ -1,0 +1,210 @@
+//! The test users that the page offers, each in a state that is worth seeing. What puts them there is what would do it in
+//! production: Stripe's webhook, and requests of their own.
+//!
+//! Must never write to the table, nor sign anybody in with a real Clerk.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use http::StatusCode;
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+
+use crate::{
+    clerk,
+    clock::CloudClock,
+    cloud::{Catalog, CatalogError, StripeApi},
+    net,
+    stripe::Stripe,
+};
+
+/// How long a token is good, in seconds, as Clerk's are: a page that does not refresh them is found out.
+const TOKEN_LIFETIME_S: u64 = 60;
+/// How often a webhook is sent again that the function did not take.
+const DELIVERIES_MAX: u32 = 20;
+/// More requests than the free plan's window admits.
+const HASTY_REQUESTS_MAX: u32 = 12;
+/// What a person's name, title and state are.
+type Person = (&'static str, &'static str, &'static str);
+const SUBSCRIBER: Person = ("bob", "Bob", "Pro plan: 500,000 tokens included, then billed by use");
+const NEARLY_USED_UP: Person = ("carol", "Carol", "Free plan, nearly used up: the next request is refused");
+const HASTY: Person = ("dave", "Dave", "Free plan, too fast: has just used up this minute's requests");
+const PEOPLE: [Person; 4] =
+    [("alice", "Alice", "Free plan: 20,000 tokens a month"), SUBSCRIBER, NEARLY_USED_UP, HASTY];
+/// What uses a free plan up but for a little: what each request asks the provider's stand-in to count, and the bytes of
+/// its prompt, which bound what it may be charged.
+const USING_UP: [(&str, usize); 3] = [
+    ("prompt=exact:17000 tokens=20", 17_200),
+    ("prompt=exact:500 completion=2000 tokens=20", 10),
+    ("prompt=exact:150 completion=200 tokens=20", 10),
+];
+
+/// Why nobody was signed in.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SignInError {
+    /// The name is none.
+    #[error("a user's name is 1 to 40 of a-z, 0-9, _ and -")]
+    Name,
+    /// The real thing stands where a stand-in would have to be.
+    #[error("{0} cannot be set up without the stand-ins")]
+    NotStandIns(&'static str),
+    /// Stripe's stand-in refused.
+    #[error("Stripe's stand-in refused a customer or a subscription")]
+    Stripe(#[from] CatalogError),
+    /// The webhook function did not take what it was told.
+    #[error("{0} webhooks were never taken; see the webhook function's log")]
+    Webhooks(usize),
+    /// The gateway did not answer.
+    #[error("a request could not be sent")]
+    Request(#[from] reqwest::Error),
+}
+
+impl SignInError {
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::Name => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::NotStandIns(_) => StatusCode::CONFLICT,
+            Self::Stripe(_) | Self::Webhooks(_) | Self::Request(_) => StatusCode::BAD_GATEWAY,
+        }
+    }
+}
+
+/// What setting a user up takes.
+pub(crate) struct Parts {
+    pub(crate) clerk: clerk::Handle,
+    pub(crate) clock: CloudClock,
+    /// The gateway's, which is the page's: `azp` of the tokens.
+    pub(crate) origin: String,
+    /// Absent with the real Stripe.
+    pub(crate) billing: Option<Billing>,
+    /// Whether the provider is the stand-in, which prompts can steer.
+    pub(crate) steerable: bool,
+}
+
+/// Where a subscription is bought.
+pub(crate) struct Billing {
+    pub(crate) stripe: Stripe,
+    pub(crate) key: String,
+    pub(crate) catalog: Catalog,
+}
+
+/// The test users. Clones share what was set up.
+#[derive(Clone)]
+pub(crate) struct Visitors {
+    parts: Arc<Parts>,
+    http: reqwest::Client,
+    /// Who is as described; at most the people above. Its lock makes two pages set one user up once.
+    ready: Arc<Mutex<BTreeSet<&'static str>>>,
+}
+
+impl std::fmt::Debug for Visitors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The rest holds keys.
+        f.debug_struct("Visitors").field("origin", &self.parts.origin).finish_non_exhaustive()
+    }
+}
+
+impl Visitors {
+    /// Nobody is set up before somebody asks for them.
+    ///
+    /// # Errors
+    /// There is no HTTP client.
+    pub(crate) fn new(parts: Parts) -> reqwest::Result<Self> {
+        let ready = Arc::new(Mutex::new(BTreeSet::new()));
+        Ok(Self { parts: Arc::new(parts), http: net::client()?, ready })
+    }
+
+    /// Who is offered.
+    pub(super) fn people() -> Value {
+        let person = |(name, title, about): &Person| json!({ "name": name, "title": title, "about": about });
+        PEOPLE.iter().map(person).collect()
+    }
+
+    /// A short-lived token of a user, of whom one that is offered is as described. Any other name is a free user's.
+    ///
+    /// # Errors
+    /// See [`SignInError`].
+    pub(super) async fn sign_in(&self, name: &str) -> Result<Value, SignInError> {
+        let token = self.token(name)?;
+        if let Some((person, _, _)) = PEOPLE.iter().find(|(person, _, _)| *person == name) {
+            let mut ready = self.ready.lock().await;
+            if !ready.contains(person) {
+                self.prepare(person, &token).await?;
+                ready.insert(person);
+            }
+        }
+        // What was prepared may have taken some of the first one's time.
+        Ok(json!({ "user": name, "token": self.token(name)?, "expiresInS": TOKEN_LIFETIME_S }))
+    }
+
+    fn token(&self, name: &str) -> Result<String, SignInError> {
+        let user = clerk::user_id(name).ok_or(SignInError::Name)?;
+        let now_s = u64::try_from(self.parts.clock.now_ms() / 1_000).unwrap_or_default();
+        let claims = clerk::Claims::new(user, now_s).lifetime_s(TOKEN_LIFETIME_S);
+        Ok(self.parts.clerk.mint_with(claims.claim("azp", self.parts.origin.as_str())))
+    }
+
+    async fn prepare(&self, person: &'static str, token: &str) -> Result<(), SignInError> {
+        match person {
+            name if name == SUBSCRIBER.0 => self.subscribe(name).await,
+            name if name == NEARLY_USED_UP.0 => {
+                for (directive, bytes) in USING_UP {
+                    self.generate(name, token, directive, bytes).await?;
+                }
+                Ok(())
+            }
+            name if name == HASTY.0 => {
+                for _ in 0..HASTY_REQUESTS_MAX {
+                    if self.generate(name, token, "tokens=1", 1).await? == StatusCode::TOO_MANY_REQUESTS {
+                        break;
+                    }
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn subscribe(&self, name: &'static str) -> Result<(), SignInError> {
+        let billing = self.parts.billing.as_ref().ok_or(SignInError::NotStandIns(name))?;
+        let Billing { stripe, key, catalog } = billing;
+        let plan = catalog.plans.values().next().ok_or(SignInError::NotStandIns(name))?;
+        let user = clerk::user_id(name).ok_or(SignInError::Name)?;
+        let api = StripeApi::new(&stripe.base_url(), key)?;
+        let (customer, _) = api.created("v1/customers", &[("metadata[user_id]", &user)]).await?;
+        let subscription = [
+            ("customer", customer.as_str()),
+            ("items[0][price]", &plan.base_price_id),
+            ("items[1][price]", &plan.metered_price_id),
+            ("metadata[user_id]", &user),
+        ];
+        api.created("v1/subscriptions", &subscription).await?;
+        let mut waiting = stripe.undelivered().len();
+        for _ in 0..DELIVERIES_MAX {
+            if waiting == 0 {
+                return Ok(());
+            }
+            waiting = stripe.deliver_pending().await;
+        }
+        Err(SignInError::Webhooks(waiting))
+    }
+
+    /// One request to its end.
+    async fn generate(
+        &self,
+        name: &'static str,
+        token: &str,
+        directive: &str,
+        bytes: usize,
+    ) -> Result<StatusCode, SignInError> {
+        if !self.parts.steerable {
+            return Err(SignInError::NotStandIns(name));
+        }
+        let prompt = format!("[[{directive}]] {}", "x".repeat(bytes));
+        let body = json!({ "prompt": prompt, "type": "rewrite" });
+        let url = format!("{}/v1/generate", self.parts.origin);
+        let answer = self.http.post(url).bearer_auth(token).json(&body).send().await?;
+        let status = answer.status();
+        answer.bytes().await?;
+        Ok(status)
+    }
+}
