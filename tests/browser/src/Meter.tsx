@@ -1,0 +1,59 @@
+import type { Usage } from './api';
+import { count, day } from './format';
+
+interface Props {
+    usage: Usage | undefined;
+    failed: boolean;
+    retry: () => void;
+}
+
+/** What is used of the period, as `GET /v1/usage` tells it. */
+export function Meter({ usage, failed, retry }: Props) {
+    if (!usage) {
+        return (
+            <section className="meter" aria-label="Usage" aria-busy={!failed}>
+                {failed ? (
+                    <p className="meter-line">
+                        <span>Your usage cannot be shown right now.</span>
+                        <button type="button" className="quiet" onClick={retry}>Try again</button>
+                    </p>
+                ) : (
+                    <div className="skeleton meter-skeleton" />
+                )}
+            </section>
+        );
+    }
+    const { settled, held, left, cap, included } = usage.usage;
+    const share = (tokens: number) => `${Math.min(100, (100 * tokens) / Math.max(1, included))}%`;
+    const level = left * 20 < cap ? 'out' : settled * 5 > included * 4 ? 'low' : '';
+    return (
+        <section className={`meter ${level}`} aria-label="Usage">
+            <p className="meter-line">
+                <span>
+                    <span className="plan">{usage.plan}</span>
+                    <strong data-testid="settled" data-tokens={settled}>{count(settled)}</strong> of {count(included)} tokens
+                    {held > 0 && <span className="held-text"> · {count(held)} held</span>}
+                </span>
+                <span className="meter-end">
+                    {usage.overage.tokens > 0
+                        ? `${count(usage.overage.tokens)} beyond the plan · $${usage.overage.costUsd}`
+                        : `${count(left)} left`}
+                    {' · '}resets {day(usage.resetsAt)}
+                </span>
+            </p>
+            <div
+                className="track"
+                role="meter"
+                aria-label="Tokens used"
+                aria-valuemin={0}
+                aria-valuemax={included}
+                aria-valuenow={Math.min(settled, included)}
+                aria-valuetext={`${count(settled)} of ${count(included)} tokens`}
+            >
+                <div className="used" style={{ width: share(settled) }} />
+                <div className="held" style={{ width: share(Math.min(held, Math.max(0, included - settled))) }} />
+            </div>
+            {failed && <p className="meter-note">This may be out of date. <button type="button" className="quiet" onClick={retry}>Refresh</button></p>}
+        </section>
+    );
+}
