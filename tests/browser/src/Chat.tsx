@@ -94,9 +94,20 @@ export function Chat({ session, active, spent }: Props) {
         <div className="chat card">
             <div className="chat-head">
                 <Types choices={choices} choose={choose} />
-                <button type="button" className="quiet" disabled={busy || messages.length === 0} onClick={() => { clearError(); setMessages([]); }}>
-                    New chat
-                </button>
+                {messages.length > 0 && (
+                    <button
+                        type="button"
+                        className="quiet"
+                        disabled={busy}
+                        onClick={() => {
+                            clearError();
+                            setMessages([]);
+                            box.current?.focus();
+                        }}
+                    >
+                        New chat
+                    </button>
+                )}
             </div>
             <div className="talk" role="log" aria-label="Conversation" aria-busy={busy}>
                 {messages.length === 0 && (

@@ -19,6 +19,9 @@ const HINTS: Record<string, string> = {
     social_post: 'What the post should say',
 };
 
+/** As in the style sheet. */
+const NARROW = '(max-width: 900px)';
+
 /** Whether the user pressed Stop: not, waiting for the end, or whether the bill was stopped with it. */
 type Stopping = 'no' | 'asked' | 'stopped' | 'unmetered';
 
@@ -35,6 +38,7 @@ export function Compose({ session, active, spent }: Props) {
     const [runs, setRuns] = useState(0);
     const key = useRef('');
     const box = useRef<HTMLTextAreaElement>(null);
+    const paper = useRef<HTMLElement>(null);
     const command = useCommandKey();
 
     const fetch = useMemo(() => api.authorized(session, setMetadata), [session]);
@@ -56,6 +60,8 @@ export function Compose({ session, active, spent }: Props) {
         key.current = api.newKey();
         setMetadata(undefined);
         setStopping('no');
+        // Where the answer is below the form, it is what one wants to see now.
+        if (matchMedia(NARROW).matches) paper.current?.scrollIntoView();
         await complete(prompt, { body, headers: { 'idempotency-key': key.current } });
         setRuns((runs) => runs + 1);
     };
@@ -122,9 +128,14 @@ export function Compose({ session, active, spent }: Props) {
                 </div>
             </form>
 
-            <section className="card paper" aria-labelledby="result">
+            <section className="card paper" ref={paper} aria-labelledby="result">
                 <div className="paper-head">
                     <h2 id="result">{TYPES.find(([type]) => type === choices.type)?.[1]}</h2>
+                    {isLoading && (
+                        <button type="button" className="quiet narrow" onClick={() => void halt()} disabled={stopping !== 'no'}>
+                            {stopping === 'no' ? 'Stop' : 'Stopping…'}
+                        </button>
+                    )}
                     {completion !== '' && !isLoading && (
                         <div className="tools">
                             <Copy text={completion} />

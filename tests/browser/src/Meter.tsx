@@ -24,6 +24,9 @@ export function Meter({ usage, failed, retry }: Props) {
         );
     }
     const { settled, held, left, cap, included } = usage.usage;
+    const beyond = Math.max(0, settled - included);
+    // What a plan includes is what a person counts with; the cap of one that is billed by use is far above it.
+    const rest = cap > included ? `${count(Math.max(0, included - settled - held))} included left` : `${count(left)} left`;
     const share = (tokens: number) => `${Math.min(100, (100 * tokens) / Math.max(1, included))}%`;
     const level = left * 20 < cap ? 'out' : settled * 5 > included * 4 ? 'low' : '';
     return (
@@ -35,9 +38,7 @@ export function Meter({ usage, failed, retry }: Props) {
                     {held > 0 && <span className="held-text"> · {count(held)} held</span>}
                 </span>
                 <span className="meter-end">
-                    {usage.overage.tokens > 0
-                        ? `${count(usage.overage.tokens)} beyond the plan · $${usage.overage.costUsd}`
-                        : `${count(left)} left`}
+                    {beyond > 0 ? `${count(beyond)} beyond the plan, $${usage.overage.costUsd}` : rest}
                     {' · '}resets {day(usage.resetsAt)}
                 </span>
             </p>
@@ -47,7 +48,7 @@ export function Meter({ usage, failed, retry }: Props) {
                 aria-label="Tokens used"
                 aria-valuemin={0}
                 aria-valuemax={included}
-                aria-valuenow={Math.min(settled, included)}
+                aria-valuenow={settled - beyond}
                 aria-valuetext={`${count(settled)} of ${count(included)} tokens`}
             >
                 <div className="used" style={{ width: share(settled) }} />

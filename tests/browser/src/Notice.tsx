@@ -4,6 +4,8 @@ import { day, duration } from './format';
 
 /** Beyond this a countdown tells nobody anything; seconds. */
 const COUNTDOWN_MAX_S = 3_600;
+/** An instant in a sentence, which a person reads as a day. */
+const INSTANT = /\d{4}-\d\d-\d\dT[\d:.]+Z/g;
 
 interface Props {
     error: Error;
@@ -22,8 +24,7 @@ export function Notice({ error, partial, retry }: Props) {
     return (
         <div className={`notice ${kind}`} role="alert" data-code={problem?.code ?? 'none'}>
             <h3>{problem?.title ?? (partial ? 'The answer broke off' : 'No answer')}</h3>
-            <p>{problem?.detail ?? said(error, partial)}</p>
-            {problem?.status === 402 && problem.resetsAt && <p className="aside">Your tokens come back on {day(problem.resetsAt)}.</p>}
+            <p>{problem ? problem.detail.replace(INSTANT, day) : said(error, partial)}</p>
             {retryable && soon && (
                 <p className="notice-end">
                     <button type="button" disabled={left > 0} onClick={retry}>

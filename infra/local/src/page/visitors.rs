@@ -21,6 +21,8 @@ use crate::{
 const TOKEN_LIFETIME_S: u64 = 60;
 /// How often a webhook is sent again that the function did not take.
 const DELIVERIES_MAX: u32 = 20;
+/// The most users that are set up.
+const READY_MAX: usize = 1_000;
 /// More requests than the free plan's window admits.
 const HASTY_REQUESTS_MAX: u32 = 12;
 /// What a person's name, title and state are.
@@ -34,8 +36,8 @@ const PEOPLE: [Person; 4] =
 /// its prompt, which bound what it may be charged.
 const USING_UP: [(&str, usize); 3] = [
     ("prompt=exact:17000 tokens=20", 17_200),
-    ("prompt=exact:500 completion=2000 tokens=20", 10),
-    ("prompt=exact:150 completion=200 tokens=20", 10),
+    ("prompt=exact:400 completion=1000 tokens=20", 10),
+    ("prompt=exact:450 completion=1000 tokens=20", 10),
 ];
 
 /// Why nobody was signed in.
@@ -44,6 +46,9 @@ pub(crate) enum SignInError {
     /// The name is none.
     #[error("a user's name is 1 to 40 of a-z, 0-9, _ and -")]
     Name,
+    /// More users than anybody looks at.
+    #[error("too many test users; start the local cloud again")]
+    TooMany,
     /// The real thing stands where a stand-in would have to be.
     #[error("{0} cannot be set up without the stand-ins")]
     NotStandIns(&'static str),
@@ -62,7 +67,7 @@ impl SignInError {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Name => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::NotStandIns(_) => StatusCode::CONFLICT,
+            Self::TooMany | Self::NotStandIns(_) => StatusCode::CONFLICT,
             Self::Stripe(_) | Self::Webhooks(_) | Self::Request(_) => StatusCode::BAD_GATEWAY,
         }
     }
@@ -92,8 +97,8 @@ pub(crate) struct Billing {
 pub(crate) struct Visitors {
     parts: Arc<Parts>,
     http: reqwest::Client,
-    /// Who is as described; at most the people above. Its lock makes two pages set one user up once.
-    ready: Arc<Mutex<BTreeSet<&'static str>>>,
+    /// Who is as described. Its lock makes two pages set one user up once.
+    ready: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl std::fmt::Debug for Visitors {
@@ -119,17 +124,22 @@ impl Visitors {
         PEOPLE.iter().map(person).collect()
     }
 
-    /// A short-lived token of a user, of whom one that is offered is as described. Any other name is a free user's.
+    /// A short-lived token of a user, of whom one that is offered is as described; `bob-2` is another one like `bob`. Any
+    /// other name is a free user's.
     ///
     /// # Errors
     /// See [`SignInError`].
     pub(super) async fn sign_in(&self, name: &str) -> Result<Value, SignInError> {
         let token = self.token(name)?;
-        if let Some((person, _, _)) = PEOPLE.iter().find(|(person, _, _)| *person == name) {
+        let role = name.split('-').next().unwrap_or(name);
+        if let Some((person, _, _)) = PEOPLE.iter().find(|(person, _, _)| *person == role) {
             let mut ready = self.ready.lock().await;
-            if !ready.contains(person) {
-                self.prepare(person, &token).await?;
-                ready.insert(person);
+            if !ready.contains(name) {
+                if ready.len() >= READY_MAX {
+                    return Err(SignInError::TooMany);
+                }
+                self.prepare(person, name, &token).await?;
+                ready.insert(name.to_owned());
             }
         }
         // What was prepared may have taken some of the first one's time.
@@ -143,18 +153,18 @@ impl Visitors {
         Ok(self.parts.clerk.mint_with(claims.claim("azp", self.parts.origin.as_str())))
     }
 
-    async fn prepare(&self, person: &'static str, token: &str) -> Result<(), SignInError> {
+    async fn prepare(&self, person: &'static str, name: &str, token: &str) -> Result<(), SignInError> {
         match person {
-            name if name == SUBSCRIBER.0 => self.subscribe(name).await,
-            name if name == NEARLY_USED_UP.0 => {
+            person if person == SUBSCRIBER.0 => self.subscribe(person, name).await,
+            person if person == NEARLY_USED_UP.0 => {
                 for (directive, bytes) in USING_UP {
-                    self.generate(name, token, directive, bytes).await?;
+                    self.generate(person, token, directive, bytes).await?;
                 }
                 Ok(())
             }
-            name if name == HASTY.0 => {
+            person if person == HASTY.0 => {
                 for _ in 0..HASTY_REQUESTS_MAX {
-                    if self.generate(name, token, "tokens=1", 1).await? == StatusCode::TOO_MANY_REQUESTS {
+                    if self.generate(person, token, "tokens=1", 1).await? == StatusCode::TOO_MANY_REQUESTS {
                         break;
                     }
                 }
@@ -164,10 +174,10 @@ impl Visitors {
         }
     }
 
-    async fn subscribe(&self, name: &'static str) -> Result<(), SignInError> {
-        let billing = self.parts.billing.as_ref().ok_or(SignInError::NotStandIns(name))?;
+    async fn subscribe(&self, person: &'static str, name: &str) -> Result<(), SignInError> {
+        let billing = self.parts.billing.as_ref().ok_or(SignInError::NotStandIns(person))?;
         let Billing { stripe, key, catalog } = billing;
-        let plan = catalog.plans.values().next().ok_or(SignInError::NotStandIns(name))?;
+        let plan = catalog.plans.values().next().ok_or(SignInError::NotStandIns(person))?;
         let user = clerk::user_id(name).ok_or(SignInError::Name)?;
         let api = StripeApi::new(&stripe.base_url(), key)?;
         let (customer, _) = api.created("v1/customers", &[("metadata[user_id]", &user)]).await?;
@@ -191,13 +201,13 @@ impl Visitors {
     /// One request to its end.
     async fn generate(
         &self,
-        name: &'static str,
+        person: &'static str,
         token: &str,
         directive: &str,
         bytes: usize,
     ) -> Result<StatusCode, SignInError> {
         if !self.parts.steerable {
-            return Err(SignInError::NotStandIns(name));
+            return Err(SignInError::NotStandIns(person));
         }
         let prompt = format!("[[{directive}]] {}", "x".repeat(bytes));
         let body = json!({ "prompt": prompt, "type": "rewrite" });
