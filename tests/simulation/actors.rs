@@ -13,11 +13,11 @@ use domain::{Account, Demand, HoldId, SubscriptionId, Timestamp, Tokens, UserId}
 use edge::{cors::Cors, drain::Drain, models};
 use generate::{
     config::{Front, Menu},
+    generation,
     handler::{Generate, Outside},
     parse::{self, Wish},
-    prompts,
     pump::Deadlines,
-    wire::AnswerBody,
+    wire::{AnswerBody, Protocol},
 };
 use http::{HeaderMap, HeaderValue, Response, header};
 use http_body_util::BodyExt;
@@ -116,6 +116,7 @@ impl Instance {
                 let number = tried.fetch_add(1, Ordering::Relaxed);
                 HoldId::parse(&format!("{request}x{number}")).unwrap()
             }),
+            chance: Arc::new(|_| 0),
         };
         Generate::new(self.ledger.clone(), self.provider.clone(), front().clone(), outside)
     }
@@ -138,7 +139,12 @@ fn front() -> &'static Front {
             authorized_parties: origin.clone(),
         };
         let menu = Menu { prices, default, output_max: Tokens::from_u32(OUTPUT_MAX) };
-        Front { verifier: Verifier::new(settings).unwrap(), cors: Cors::new(&origin).unwrap(), menu }
+        Front {
+            verifier: Verifier::new(settings).unwrap(),
+            cors: Cors::new(&origin).unwrap(),
+            menu,
+            keeps_answers: true,
+        }
     })
 }
 
@@ -194,12 +200,14 @@ async fn request(world: Arc<World>, fleet: Arc<Fleet>, number: u64, user: UserId
     let history = world.with(|inner| inner.journal.history.get(&user).map_or(0, Vec::len));
     // The last state before the request began is the first that it can see.
     let history_from = history.saturating_sub(1);
-    let demand = generate.demand(&wish, &prompts::delimited(wish.prompt.as_str()));
+    let demand = generate.demand(&wish, &wish.question());
     let mut asked = Asked { number, user, demand, now, history_from, tried, store_failures: 0, died: false };
     let deadlines = Deadlines::of(Some(now.plus_ms(FUNCTION_MS)), now).unwrap();
+    let user = asked.user.clone();
+    let wanted = generation::Asked { user, wish, protocol: Protocol::UiMessage, repeatable: None };
     let drain = Drain::new();
     let invocation = async {
-        let answer = generate.generate(&asked.user, &wish, deadlines, &drain, now).await;
+        let answer = generate.generate(&wanted, deadlines, &drain, now).await;
         let got = match answer {
             Ok(answer) => listen(&world, answer).await,
             Err(problem) => {
@@ -261,14 +269,14 @@ async fn listen(world: &World, answer: Response<AnswerBody>) -> Got {
 }
 
 fn heard(world: &World, stream: &str, whole: bool) -> Got {
-    let (mut text, mut finish, mut errors) = (String::new(), None, false);
+    let (mut text, mut metadata, mut finish, mut errors) = (String::new(), Value::Null, None, false);
     for chunk in stream.split_terminator("\n\n").filter_map(|event| event.strip_prefix("data: ")) {
         let Ok(chunk) = serde_json::from_str::<Value>(chunk) else { continue };
         match chunk["type"].as_str() {
             Some("text-delta") => text.push_str(chunk["delta"].as_str().unwrap()),
             Some("error") => errors = true,
+            Some("message-metadata") => metadata = chunk["messageMetadata"].clone(),
             Some("finish") => {
-                let metadata = &chunk["messageMetadata"];
                 let receipt = metadata["receipt"].as_str().unwrap_or_default().to_owned();
                 finish = Some(Finish { receipt, charged: metadata["charged"].as_u64() });
             }

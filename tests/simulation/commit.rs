@@ -8,14 +8,14 @@ use crate::simulation::{
     world::World,
 };
 use domain::{
-    AccountChange, Admission, HoldId, Meter, Opening, Outcome, RateCounts, Receipt, Release, ReportRow,
-    RowFate, Seal, Timestamp, Tokens,
+    AccountChange, Admission, Claim, HoldId, Meter, Opening, Outcome, RateCounts, Receipt, Release,
+    ReportRow, RowFate, Seal, Timestamp, Tokens,
 };
 use futures_util::FutureExt;
 use ledger::{AdmitAnswer, Changed, MeterKey, Store};
 
 /// What the memory ledger answers at once.
-fn at_once<T, E>(answer: impl Future<Output = Result<T, E>>) -> T {
+pub(crate) fn at_once<T, E>(answer: impl Future<Output = Result<T, E>>) -> T {
     answer.now_or_never().unwrap().ok().unwrap()
 }
 
@@ -317,4 +317,12 @@ pub(crate) fn clear(world: &World, key: &MeterKey) -> Changed {
     }
     look_at(world, key);
     changed
+}
+
+pub(crate) fn put_claim(world: &World, claim: &Claim, now: Timestamp) -> Option<Claim> {
+    at_once(world.store.put_claim(claim, now))
+}
+
+pub(crate) fn change_claim(world: &World, claim: &Claim, owner: &HoldId) -> Changed {
+    at_once(world.store.change_claim(claim, owner))
 }

@@ -2,13 +2,13 @@
 
 use crate::simulation::{
     bugs::Bug,
-    commit,
+    commit::{self, at_once},
     scenario::Mishap,
     world::{Process, Step, World},
 };
 use domain::{
-    AccountChange, Admission, HoldId, Meter, Opening, Receipt, Release, ReportRow, RowFate, Seal, Timestamp,
-    UserId,
+    AccountChange, Admission, Claim, Digest, HoldId, Meter, Opening, Receipt, Release, ReportRow, RowFate,
+    Seal, Timestamp, UserId,
 };
 use futures_util::FutureExt;
 use ledger::{
@@ -218,6 +218,12 @@ impl Store for SimStore {
         Ok(outcome?)
     }
 
+    async fn receipt(&self, key: &MeterKey, id: &HoldId) -> Result<Option<Receipt>, StoreError> {
+        let (key, id) = (key.clone(), id.clone());
+        let read = move |world: &World| at_once(world.store.receipt(&key, &id));
+        Ok(self.call("read receipt", false, read).await?)
+    }
+
     async fn release(&self, release: &Release) -> Result<Changed, StoreError> {
         let release = release.clone();
         Ok(self.call("release", true, move |world| commit::release(world, &release)).await?)
@@ -275,6 +281,42 @@ impl Store for SimStore {
             Page { keys, next: None }
         };
         Ok(self.call("list dirty", false, page).await?)
+    }
+
+    async fn put_claim(&self, claim: &Claim, now: Timestamp) -> Result<Option<Claim>, StoreError> {
+        let claim = claim.clone();
+        let put = move |world: &World| commit::put_claim(world, &claim, now);
+        Ok(self.call("put claim", true, put).await?)
+    }
+
+    async fn change_claim(&self, claim: &Claim, owner: &HoldId) -> Result<Changed, StoreError> {
+        let (claim, owner) = (claim.clone(), owner.clone());
+        let change = move |world: &World| commit::change_claim(world, &claim, &owner);
+        Ok(self.call("change claim", true, change).await?)
+    }
+
+    async fn drop_claim(&self, claim: &Claim) -> Result<Changed, StoreError> {
+        let claim = claim.clone();
+        let drop = move |world: &World| at_once(world.store.drop_claim(&claim));
+        Ok(self.call("drop claim", true, drop).await?)
+    }
+
+    async fn claim(&self, user: &UserId, key: Digest) -> Result<Option<Claim>, StoreError> {
+        let user = user.clone();
+        let read = move |world: &World| at_once(world.store.claim(&user, key));
+        Ok(self.call("read claim", false, read).await?)
+    }
+
+    async fn put_stop(&self, user: &UserId, id: &HoldId, forget_at: Timestamp) -> Result<(), StoreError> {
+        let (user, id) = (user.clone(), id.clone());
+        let put = move |world: &World| at_once(world.store.put_stop(&user, &id, forget_at));
+        Ok(self.call("put stop", true, put).await?)
+    }
+
+    async fn is_stopped(&self, user: &UserId, id: &HoldId) -> Result<bool, StoreError> {
+        let (user, id) = (user.clone(), id.clone());
+        let read = move |world: &World| at_once(world.store.is_stopped(&user, &id));
+        Ok(self.call("read stop", false, read).await?)
     }
 }
 

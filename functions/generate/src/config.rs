@@ -13,11 +13,13 @@ use ledger::DynamoSettings;
 use openai::{ApiKey, BaseUrl, Settings as ProviderSettings, Timeouts};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::str::FromStr;
 
-/// How long the provider may take to its first text, in milliseconds. Reasoning models think that long.
-const FIRST_TOKEN_MS_MAX: u64 = 60_000;
-/// How long it may then be silent, in milliseconds.
-const IDLE_MS_MAX: u64 = 30_000;
+/// How long the provider may take to its first text where the environment does not say, in milliseconds. Reasoning models
+/// think that long.
+const FIRST_TOKEN_MS_DEFAULT: NonZeroU32 = NonZeroU32::MIN.saturating_add(59_999);
+/// How long it may then be silent where the environment does not say, in milliseconds.
+const IDLE_MS_DEFAULT: NonZeroU32 = NonZeroU32::MIN.saturating_add(29_999);
 /// The output cap where the environment names none, in tokens.
 const OUTPUT_TOKENS_DEFAULT: NonZeroU32 = NonZeroU32::MIN.saturating_add(1_023);
 
@@ -30,6 +32,8 @@ pub struct Front {
     pub cors: Cors,
     /// What can be asked for.
     pub menu: Menu,
+    /// Whether answers are kept for the repeats of a request with an idempotency key.
+    pub keeps_answers: bool,
 }
 
 /// The models on offer.
@@ -41,6 +45,18 @@ pub struct Menu {
     pub default: ModelPrice,
     /// The most tokens that an answer may have, whatever its model could.
     pub output_max: Tokens,
+}
+
+impl Menu {
+    /// The models that may answer, in the order of preference: the one that a request names and no other, else the default and
+    /// then the rest of the list.
+    pub(crate) fn candidates<'a>(&'a self, named: Option<&'a ModelPrice>) -> Vec<&'a ModelPrice> {
+        let others = self.prices.iter().filter(|price| price.model != self.default.model);
+        match named {
+            Some(model) => vec![model],
+            None => std::iter::once(&self.default).chain(others).collect(),
+        }
+    }
 }
 
 /// The function's configuration.
@@ -63,7 +79,27 @@ struct Variables {
     cors: Cors,
     model: Option<ModelId>,
     output_max: NonZeroU32,
+    keeps_answers: bool,
     plans_file: Option<PathBuf>,
+}
+
+/// A variable that is `on` or `off`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Switch {
+    On,
+    Off,
+}
+
+impl FromStr for Switch {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "on" => Ok(Self::On),
+            "off" => Ok(Self::Off),
+            _ => Err("it must be `on` or `off`"),
+        }
+    }
 }
 
 impl Config {
@@ -90,7 +126,12 @@ impl Config {
             table: variables.table,
             plans: book.plans().clone(),
             provider: variables.provider,
-            front: Front { verifier: variables.verifier, cors: variables.cors, menu },
+            front: Front {
+                verifier: variables.verifier,
+                cors: variables.cors,
+                menu,
+                keeps_answers: variables.keeps_answers,
+            },
         })
     }
 }
@@ -105,12 +146,22 @@ impl Variables {
         let output_max = env.parsed_or("MAX_OUTPUT_TOKENS", OUTPUT_TOKENS_DEFAULT);
         let plans_file = env.text_if_set("PLANS_FILE").map(PathBuf::from);
         let verifier = verifier(&mut env);
-        let timeouts = Timeouts { first_token_ms: FIRST_TOKEN_MS_MAX, idle_ms: IDLE_MS_MAX };
+        let first_token_ms = env.parsed_or("PROVIDER_FIRST_TOKEN_MS", FIRST_TOKEN_MS_DEFAULT);
+        let idle_ms = env.parsed_or("PROVIDER_IDLE_MS", IDLE_MS_DEFAULT);
+        let keeps_answers = env.parsed_or("STORE_ANSWERS", Switch::On);
         env.finish(|| {
             let (verifier, cors) = verifier?;
             Some(Self {
                 table: DynamoSettings { table: table?, endpoint },
-                provider: ProviderSettings { base_url: base_url?, api_key, timeouts },
+                provider: ProviderSettings {
+                    base_url: base_url?,
+                    api_key,
+                    timeouts: Timeouts {
+                        first_token_ms: u64::from(first_token_ms?.get()),
+                        idle_ms: u64::from(idle_ms?.get()),
+                    },
+                },
+                keeps_answers: keeps_answers? == Switch::On,
                 verifier,
                 cors,
                 model,
@@ -156,6 +207,27 @@ mod tests {
         let config = read(&[]).unwrap();
         assert_eq!(config.front.menu.default.model.as_str(), "gpt-6-luna");
         assert_eq!(config.front.menu.output_max, Tokens::from_u32(1_024));
+        assert!(config.front.keeps_answers);
+        let Timeouts { first_token_ms, idle_ms } = config.provider.timeouts;
+        assert_eq!((first_token_ms, idle_ms), (60_000, 30_000));
+    }
+
+    #[test]
+    fn answers_are_kept_unless_that_is_switched_off() {
+        assert!(!read(&[("STORE_ANSWERS", "off")]).unwrap().front.keeps_answers);
+        let error = read(&[("STORE_ANSWERS", "no")]).err().unwrap().to_string();
+        assert!(error.contains("STORE_ANSWERS"), "{error}");
+    }
+
+    #[test]
+    fn a_request_that_names_no_model_may_be_answered_by_any() {
+        let menu = read(&[("OPENAI_MODEL", "gpt-5.4-nano")]).unwrap().front.menu;
+        let names = |models: Vec<&ModelPrice>| -> Vec<String> {
+            models.iter().map(|price| price.model.to_string()).collect()
+        };
+        assert_eq!(names(menu.candidates(None)), ["gpt-5.4-nano", "gpt-6-luna", "gpt-4o-mini"]);
+        let named = menu.prices.iter().last().unwrap();
+        assert_eq!(names(menu.candidates(Some(named))), ["gpt-4o-mini"]);
     }
 
     #[test]

@@ -1,37 +1,33 @@
-//! One request: authenticate, parse, admit, call, answer. Nothing is retried: a second call to the provider could be paid for
-//! twice.
+//! The requests of this function: which route, by whom, about what. What is generated is generated elsewhere.
 
 use crate::{
+    answer,
     config::Front,
-    parse::{self, Wish},
-    prompts,
-    pump::{Closing, Deadlines, Pump},
-    wire::{self, AnswerBody},
+    generation::{Asked, Repeatable},
+    parse::{self, IdempotencyKey, Wish},
+    prompts::Question,
+    pump::Deadlines,
+    quote::QuoteWire,
+    routes::Route,
+    wire::{AnswerBody, Protocol},
 };
-use domain::{Demand, HoldId, Timestamp, Tokens, UserId};
-use edge::{
-    drain::Drain,
-    log::chain,
-    problem::{Code, Problem, UNAVAILABLE_RETRY_AFTER_S},
-    request,
-};
-use http::{Method, Response};
-use lambda_http::Request;
-use ledger::{AdmitError, Ledger, OpenHold, Store};
-use openai::{CallError, ChatRequest, ChatStream};
+use domain::{Demand, Digest, HoldId, Timestamp, Tokens, UserId};
+use edge::{drain::Drain, ids, log::chain, problem::Problem, request, respond};
+use http::{HeaderValue, Method, Response, StatusCode, header};
+use lambda_http::{Request, RequestExt};
+use ledger::{Ledger, Store, Unavailable};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use tokio::time::timeout_at;
 
-const PATH: &str = "/v1/generate";
-const METHODS: &str = "POST, OPTIONS";
 /// What part of the prompt's bound is held where the whole of it does not fit: a third of its bytes, which is more than text in
 /// any usual language takes.
 const PROMPT_LEAST_DIVISOR: NonZeroU64 = NonZeroU64::MIN.saturating_add(2);
 /// The shortest answer that is worth asking for, in tokens.
 const OUTPUT_TOKENS_MIN: u32 = 64;
-const MS_PER_S: u64 = 1_000;
-const TOO_MANY_REQUESTS: u16 = 429;
+/// The query parameter that names the answer's protocol.
+const PROTOCOL: &str = "protocol";
 
 /// What a request reads from outside while it works: time and chance. Given, so that a simulation can give its own.
 #[derive(Clone)]
@@ -40,22 +36,28 @@ pub struct Outside {
     pub now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     /// An id that no other hold has.
     pub new_id: Arc<dyn Fn() -> HoldId + Send + Sync>,
+    /// A number below its argument, which is positive.
+    pub chance: Arc<dyn Fn(u64) -> u64 + Send + Sync>,
 }
 
 impl Outside {
     /// The machine's clock and its source of randomness.
     pub fn real() -> Self {
-        Self { now: Arc::new(edge::clock::now), new_id: Arc::new(edge::ids::new_hold_id) }
+        Self {
+            now: Arc::new(edge::clock::now),
+            new_id: Arc::new(ids::new_hold_id),
+            chance: Arc::new(ids::chance),
+        }
     }
 }
 
 /// The function. Clones share connections and cache.
 #[derive(Clone)]
 pub struct Generate<S> {
-    ledger: Ledger<S>,
-    provider: openai::Client,
-    front: Arc<Front>,
-    outside: Outside,
+    pub(crate) ledger: Ledger<S>,
+    pub(crate) provider: openai::Client,
+    pub(crate) front: Arc<Front>,
+    pub(crate) outside: Outside,
 }
 
 impl<S: Store + Clone + 'static> Generate<S> {
@@ -67,14 +69,32 @@ impl<S: Store + Clone + 'static> Generate<S> {
     /// Answers one request. What outlives the answer runs on `drain`.
     pub async fn handle(&self, request: Request, drain: &Drain, now: Timestamp) -> Response<AnswerBody> {
         let cors = &self.front.cors;
-        let mut response = match *request.method() {
-            _ if request::path(&request) != PATH => Problem::not_found().into_response(),
-            Method::OPTIONS => return cors.preflight(request.headers(), METHODS),
-            Method::POST => self.post(&request, drain, now).await.unwrap_or_else(Problem::into_response),
-            _ => Problem::method_not_allowed(METHODS).into_response(),
+        let answer = match Route::of(request::path(&request)) {
+            None => Err(Problem::not_found()),
+            Some(route) if *request.method() == Method::OPTIONS => {
+                return cors.preflight(request.headers(), route.methods());
+            }
+            Some(route) => self.route(&route, &request, drain, now).await,
         };
+        let mut response = answer.unwrap_or_else(Problem::into_response);
         cors.apply(request.headers(), response.headers_mut());
         response
+    }
+
+    async fn route(
+        &self,
+        route: &Route,
+        request: &Request,
+        drain: &Drain,
+        now: Timestamp,
+    ) -> Result<Response<AnswerBody>, Problem> {
+        match (route, request.method()) {
+            (Route::Generate, &Method::POST) => self.post(request, drain, now).await,
+            (Route::Quote, &Method::POST) => self.quote(request, now).await,
+            (Route::Stream(id), &Method::GET) => self.stream(request, id, now).await,
+            (Route::Stop(id), &Method::POST) => self.stop(request, id, now).await,
+            _ => Err(Problem::method_not_allowed(route.methods())),
+        }
     }
 
     async fn post(
@@ -84,12 +104,69 @@ impl<S: Store + Clone + 'static> Generate<S> {
         now: Timestamp,
     ) -> Result<Response<AnswerBody>, Problem> {
         let user = self.authenticate(request, now)?;
+        let protocol = protocol(request)?;
+        let key = parse::idempotency_key(request.headers())?;
         let wish = parse::parse(request.headers(), request.body(), &self.front.menu)?;
+        let repeatable =
+            key.map(|key| Repeatable { key: digest(key.as_str().as_bytes()), body: digest(request.body()) });
         let deadlines = Deadlines::of(request::deadline(request), now).ok_or_else(|| {
             tracing::error!("the function's timeout leaves no time to answer and settle");
             Problem::internal()
         })?;
-        self.generate(&user, &wish, deadlines, drain, now).await
+        let asked = Asked { user, wish, protocol, repeatable };
+        self.generate(&asked, deadlines, drain, now).await
+    }
+
+    /// `POST /v1/quote`: what a request would hold and cost, decided and not written.
+    async fn quote(&self, request: &Request, now: Timestamp) -> Result<Response<AnswerBody>, Problem> {
+        let user = self.authenticate(request, now)?;
+        let wish = parse::parse(request.headers(), request.body(), &self.front.menu)?;
+        let question = wish.question();
+        let demand = self.demand(&wish, &question);
+        let quote = self.ledger.quote(&user, &demand, now).await.map_err(unavailable)?;
+        let estimate = openai::estimate(&question.system, &question.turns, 0).prompt();
+        Ok(respond::json(StatusCode::OK, &QuoteWire::new(&quote, &demand, estimate, now)))
+    }
+
+    /// `GET /v1/generate/{id}/stream`: the answer that was given to the request with this key, or 204.
+    async fn stream(
+        &self,
+        request: &Request,
+        id: &str,
+        now: Timestamp,
+    ) -> Result<Response<AnswerBody>, Problem> {
+        let user = self.authenticate(request, now)?;
+        let protocol = protocol(request)?;
+        let ended = match key_digest(id) {
+            Some(key) => self.ledger.ended(&user, key, now).await.map_err(unavailable)?,
+            None => None,
+        };
+        let replayed = ended.and_then(|ended| answer::replay(&ended, protocol));
+        Ok(replayed.unwrap_or_else(|| {
+            let mut nothing = Response::new(AnswerBody::default());
+            *nothing.status_mut() = StatusCode::NO_CONTENT;
+            nothing.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            nothing
+        }))
+    }
+
+    /// `POST /v1/generate/{id}/stop`: the request with this key, or with this message id, is to end.
+    async fn stop(
+        &self,
+        request: &Request,
+        id: &str,
+        now: Timestamp,
+    ) -> Result<Response<AnswerBody>, Problem> {
+        let user = self.authenticate(request, now)?;
+        let claimed = match key_digest(id) {
+            Some(key) => self.ledger.hold_of(&user, key).await.map_err(unavailable)?,
+            None => None,
+        };
+        // An id of another form was never a message's, and a key that nobody has claimed is no request's.
+        let hold = claimed.or_else(|| ids::parse_hold_id(id)).ok_or_else(Problem::not_found)?;
+        self.ledger.stop(&user, &hold, now).await.map_err(unavailable)?;
+        tracing::info!(%user, id = %hold, "stop asked for");
+        Ok(respond::json(StatusCode::ACCEPTED, &json!({ "id": id, "stopping": true })))
     }
 
     fn authenticate(&self, request: &Request, now: Timestamp) -> Result<UserId, Problem> {
@@ -101,39 +178,12 @@ impl<S: Store + Clone + 'static> Generate<S> {
         Ok(session.user)
     }
 
-    /// Generates for a user who is known: holds, calls, and leaves the rest to a pump.
-    ///
-    /// # Errors
-    /// The limit that refused; or that the store or the provider does not answer, with nothing consumed.
-    pub async fn generate(
-        &self,
-        user: &UserId,
-        wish: &Wish,
-        deadlines: Deadlines,
-        drain: &Drain,
-        now: Timestamp,
-    ) -> Result<Response<AnswerBody>, Problem> {
-        let (system, prompt) = (wish.kind.system(), prompts::delimited(wish.prompt.as_str()));
-        let demand = self.demand(wish, &prompt);
-        let new_id = &*self.outside.new_id;
-        let admitted = self.ledger.admit(user, &demand, &wish.model, deadlines.hold_ms, new_id, now).await;
-        let hold = admitted.map_err(|error| not_admitted(&error, user, now))?;
-        tracing::info!(%user, id = %hold.id(), kind = wish.kind.as_str(), prompts = prompts::VERSION,
-            model = %wish.model.model, held = hold.size().total().get(), clamped = hold.clamped(), "admitted");
-        let question =
-            ChatRequest { model: &wish.model, system, user: &prompt, output_cap: hold.size().output };
-        let closing = Closing { ledger: self.ledger.clone(), deadlines, now: Arc::clone(&self.outside.now) };
-        let (hold, stream) = self.call(hold, &question, &closing).await?;
-        let (pump, chunks) = Pump::new(closing, hold, wish.model.clone(), stream);
-        drain.spawn(pump.run());
-        Ok(wire::streamed(chunks))
-    }
-
-    /// The most that a request can take, and the least that it is worth answering with. `prompt` is the wish's, delimited as
-    /// it will be sent.
-    pub fn demand(&self, wish: &Wish, prompt: &str) -> Demand {
-        let prompt_most = openai::prompt_bound(wish.kind.system(), prompt);
-        let output_most = self.front.menu.output_max.min(wish.model.output_max);
+    /// The most that a request can take, and the least that it is worth answering with. `question` is the wish's, as it will
+    /// be sent.
+    pub fn demand(&self, wish: &Wish, question: &Question) -> Demand {
+        let model = wish.model.as_ref().unwrap_or(&self.front.menu.default);
+        let prompt_most = openai::prompt_bound(&question.system, &question.turns);
+        let output_most = self.front.menu.output_max.min(model.output_max);
         Demand {
             prompt_most,
             prompt_least: prompt_most.div_ceil(PROMPT_LEAST_DIVISOR),
@@ -141,50 +191,25 @@ impl<S: Store + Clone + 'static> Generate<S> {
             output_least: output_most.min(Tokens::from_u32(OUTPUT_TOKENS_MIN)),
         }
     }
-
-    /// Calls the provider. Where it does not begin to answer, the hold is void: nothing is charged and the rate slot is
-    /// given back.
-    async fn call(
-        &self,
-        hold: OpenHold,
-        question: &ChatRequest<'_>,
-        closing: &Closing<S>,
-    ) -> Result<(OpenHold, ChatStream), Problem> {
-        let answer = timeout_at(closing.deadlines.cut_by, self.provider.stream(question)).await;
-        let error = match answer.unwrap_or(Err(CallError::Timeout)) {
-            Ok(stream) => return Ok((hold, stream)),
-            Err(error) => error,
-        };
-        tracing::error!(error = chain(&error), may_have_cost = error.may_have_cost(),
-            user = %hold.user(), id = %hold.id(), model = %question.model.model, "the provider did not answer");
-        closing.void(hold).await;
-        Err(provider_unavailable(&error))
-    }
 }
 
-fn not_admitted(error: &AdmitError, user: &UserId, now: Timestamp) -> Problem {
-    match error {
-        AdmitError::Refused(refusal) => {
-            let problem = Problem::refusal(refusal, now);
-            tracing::info!(%user, code = problem.code().as_str(), "not admitted");
-            problem
-        }
-        AdmitError::Unavailable(unavailable) => {
-            tracing::error!(%user, error = chain(unavailable), "not admitted: the ledger does not answer");
-            Problem::store_unavailable()
-        }
-    }
+fn protocol(request: &Request) -> Result<Protocol, Problem> {
+    parse::protocol(
+        request.query_string_parameters_ref().and_then(|query| query.first(PROTOCOL)),
+        request.headers(),
+    )
 }
 
-/// Only a provider that asks for patience is taken at its word on when to come back.
-fn provider_unavailable(error: &CallError) -> Problem {
-    let asked_s = match error {
-        CallError::Status { status: TOO_MANY_REQUESTS, retry_after_ms, .. } => {
-            retry_after_ms.map(|ms| ms.div_ceil(MS_PER_S))
-        }
-        _ => None,
-    };
-    let detail = "The model does not answer right now. Nothing was charged. Please try again.";
-    let retry_after_s = asked_s.unwrap_or(UNAVAILABLE_RETRY_AFTER_S).max(1);
-    Problem::new(Code::ProviderUnavailable, detail).retry_after(retry_after_s)
+fn digest(bytes: &[u8]) -> Digest {
+    Digest::new(Sha256::digest(bytes).into())
+}
+
+/// The digest of an idempotency key; none of what cannot be one.
+fn key_digest(id: &str) -> Option<Digest> {
+    IdempotencyKey::parse(id).ok().map(|key| digest(key.as_str().as_bytes()))
+}
+
+pub(crate) fn unavailable(error: Unavailable) -> Problem {
+    tracing::error!(error = chain(&error), "the ledger does not answer");
+    Problem::store_unavailable()
 }

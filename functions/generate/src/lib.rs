@@ -1,10 +1,16 @@
 #![doc = include_str!("../README.md")]
 
+mod answer;
+mod call;
 pub mod config;
+pub mod generation;
 pub mod handler;
 pub mod parse;
 pub mod prompts;
 pub mod pump;
+mod quote;
+mod routes;
+mod stop;
 #[cfg(test)]
 mod tests;
 pub mod wire;

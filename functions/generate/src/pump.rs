@@ -4,12 +4,17 @@
 //! that no more is sent: what was asked for is read to its end and paid for. It ends before the function's own deadline, because
 //! Lambda kills what is still running then, and with it the settle.
 
-use crate::wire;
+use crate::{
+    answer::{Answer, Ending},
+    call::Started,
+    stop::StopWatch,
+    wire::Protocol,
+};
 use bytes::Bytes;
-use domain::{Classes, ModelPrice, Receipt, Timestamp, Tokens, Usage};
+use domain::{ANSWER_BYTES_MAX, Classes, ModelPrice, Receipt, Timestamp, Tokens, Usage};
 use edge::log::chain;
-use ledger::{Ledger, OpenHold, Store};
-use openai::{ChatStream, Event, FinishReason, StreamError};
+use ledger::{Ledger, OpenClaim, OpenHold, Store};
+use openai::{Event, FinishReason, StreamError};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
@@ -25,6 +30,8 @@ const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(15);
 const SETTLE_MARGIN_MS: u64 = 15_000;
 /// What is kept free after that for saying that it did not work.
 const LAST_WORDS_MS: u64 = 1_000;
+/// How long keeping an answer may delay its settle.
+const KEEP_WAIT: Duration = Duration::from_secs(5);
 /// The least time for an answer that makes it worth asking.
 const ANSWER_MS_MIN: u64 = 1_000;
 /// How much longer than the invocation a hold lives: more than any two clocks differ.
@@ -110,9 +117,23 @@ enum End {
     Failed(StreamError),
     /// Before its end, by us.
     OutOfTime,
+    /// Before its end, by the user.
+    Stopped,
+}
+
+impl End {
+    fn ending(&self) -> Ending {
+        match self {
+            Self::Complete(reason, _) => (*reason).into(),
+            Self::Failed(_) => Ending::Cut,
+            Self::OutOfTime => Ending::OutOfTime,
+            Self::Stopped => Ending::Stopped,
+        }
+    }
 }
 
 /// Ends holds in the ledger, by the invocation's deadline.
+#[derive(Clone)]
 pub(crate) struct Closing<S> {
     pub(crate) ledger: Ledger<S>,
     pub(crate) deadlines: Deadlines,
@@ -120,12 +141,39 @@ pub(crate) struct Closing<S> {
     pub(crate) now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
 }
 
+/// A request whose answer has begun.
+pub(crate) struct Begun {
+    pub(crate) hold: OpenHold,
+    pub(crate) started: Started,
+    pub(crate) watch: StopWatch,
+}
+
+/// What is kept for a repeat.
+pub(crate) struct Keeping {
+    claim: OpenClaim,
+    /// The text so far; none where answers are not kept, or this one is too long to be.
+    text: Option<String>,
+}
+
+impl Keeping {
+    pub(crate) fn new(claim: OpenClaim, keeps_answers: bool) -> Self {
+        Self { claim, text: keeps_answers.then(String::new) }
+    }
+
+    fn push(&mut self, more: &str) {
+        self.text.take_if(|text| text.len() + more.len() > ANSWER_BYTES_MAX);
+        if let Some(text) = &mut self.text {
+            text.push_str(more);
+        }
+    }
+}
+
 /// One answer on its way from the provider to the client and into the ledger.
 pub(crate) struct Pump<S> {
     closing: Closing<S>,
-    hold: OpenHold,
-    price: ModelPrice,
-    stream: ChatStream,
+    begun: Begun,
+    protocol: Protocol,
+    keeping: Option<Keeping>,
     listener: Listener,
 }
 
@@ -133,51 +181,54 @@ impl<S: Store> Pump<S> {
     /// A pump for one answer, and the chunks that it will send. It must be run: dropping it leaves the hold to its expiry.
     pub(crate) fn new(
         closing: Closing<S>,
-        hold: OpenHold,
-        price: ModelPrice,
-        stream: ChatStream,
+        begun: Begun,
+        protocol: Protocol,
+        keeping: Option<Keeping>,
     ) -> (Self, mpsc::Receiver<Bytes>) {
         let (listener, chunks) = Listener::new(closing.deadlines);
-        (Self { closing, hold, price, stream, listener }, chunks)
+        (Self { closing, begun, protocol, keeping, listener }, chunks)
     }
 
-    /// Runs it to its end: start, text, settle, finish or error, in this order.
+    /// Runs it to its end: start, text, keep, settle, finish or error, in this order.
     pub(crate) async fn run(mut self) {
-        self.listener.send(wire::start(self.hold.id())).await;
+        self.listener.send(self.protocol.start(self.begun.hold.id())).await;
         let end = self.pour().await;
-        let Self { closing, hold, price, stream, listener } = self;
-        let clamped = hold.clamped();
+        let Self { closing, begun: Begun { hold, started, watch }, protocol, keeping, listener } = self;
+        let Started { stream, price, .. } = started;
         let (served, counted) = (stream.estimate(), stream.counted());
         // Only a closed connection makes a provider stop, and stop charging.
-        drop(stream);
-        let whole = listener.has_all();
-        let chunk = match end {
-            End::Complete(reason, usage) => {
-                let usage = usage.map_or(Usage::Estimated(served), Usage::Exact);
-                let receipt = closing.settle(hold, usage, &price).await;
-                if whole {
-                    wire::finish(reason, &usage, clamped, receipt.as_ref())
-                } else {
-                    wire::error("The connection was too slow; part of the answer is missing here.")
+        drop((stream, watch));
+        log_end(&end, &hold, served);
+        let ending = end.ending();
+        let whole = listener.has_all() || matches!(end, End::Stopped);
+        let usage = match end {
+            End::Complete(_, usage) => usage,
+            // An answer that ended before its first text served nothing, so nothing is charged, whatever it may have cost.
+            _ if served.completion() == Tokens::ZERO => {
+                closing.void(hold, Some(&price)).await;
+                if let Some(keeping) = keeping {
+                    closing.drop_claim(keeping.claim).await;
                 }
+                return listener.close(ending.chunk(protocol, None));
             }
-            End::Failed(error) => {
-                tracing::warn!(error = chain(&error), user = %hold.user(), id = %hold.id(),
-                    output_tokens_served = served.completion().get(), "the provider's answer ended before its end");
-                closing.give_back_or_settle(hold, served, counted, &price).await;
-                wire::error(
-                    "The answer was cut short. You pay for the prompt and for what was written, if anything was.",
-                )
-            }
-            End::OutOfTime => {
-                tracing::warn!(user = %hold.user(), id = %hold.id(), "the answer took too long and was cut");
-                closing.give_back_or_settle(hold, served, counted, &price).await;
-                wire::error(
-                    "The answer took too long and was cut. You pay for the prompt and for what was written, if anything was.",
-                )
-            }
+            // What the provider counted, if that came before the end.
+            End::Failed(_) | End::OutOfTime | End::Stopped => counted,
         };
-        listener.close([chunk, wire::DONE].concat().into());
+        let usage = usage.map_or(Usage::Estimated(served), Usage::Exact);
+        let answer = Answer {
+            text: String::new(),
+            ending,
+            usage,
+            model: price.model.clone(),
+            clamped: hold.clamped(),
+        };
+        let receipt = closing.keep_and_settle(hold, keeping, &answer, &price).await;
+        let metadata = answer.metadata(receipt.as_ref(), false);
+        listener.close(if whole {
+            ending.chunk(protocol, Some(&metadata))
+        } else {
+            protocol.cut("The connection was too slow; part of the answer is missing here.", Some(&metadata))
+        });
     }
 
     /// Passes text on until the answer ends. Each turn takes an event, of which a stream has a bounded number, or a
@@ -186,39 +237,87 @@ impl<S: Store> Pump<S> {
         let mut reason = FinishReason::Other;
         let mut usage = None;
         let Deadlines { cut_by, keep_alive_after, .. } = self.closing.deadlines;
+        let mut first = Some(self.begun.started.first.clone());
         while Instant::now() < cut_by {
             let until = cut_by.min(Instant::now() + keep_alive_after);
-            match timeout_at(until, self.stream.next()).await {
-                Err(_) => self.listener.send(wire::KEEP_ALIVE).await,
-                Ok(Some(Ok(Event::Text(text)))) => self.listener.send(wire::delta(&text)).await,
-                Ok(Some(Ok(Event::Finish(why)))) => reason = why,
-                Ok(Some(Ok(Event::Usage(classes)))) => usage = Some(classes),
+            let next = match first.take() {
+                Some(first) => Ok(Some(Ok(first))),
+                None => tokio::select! {
+                    biased;
+                    () = self.begun.watch.stopped() => return End::Stopped,
+                    next = timeout_at(until, self.begun.started.stream.next()) => next,
+                },
+            };
+            let chunk = match next {
+                Err(_) => self.protocol.keep_alive(),
+                Ok(Some(Ok(Event::Text(text)))) => {
+                    if let Some(keeping) = &mut self.keeping {
+                        keeping.push(&text);
+                    }
+                    Some(self.protocol.delta(&text))
+                }
+                Ok(Some(Ok(Event::Finish(why)))) => {
+                    reason = why;
+                    None
+                }
+                Ok(Some(Ok(Event::Usage(classes)))) => {
+                    usage = Some(classes);
+                    None
+                }
                 Ok(Some(Ok(Event::Done))) => return End::Complete(reason, usage),
                 Ok(Some(Err(error))) => return End::Failed(error),
                 // A stream says `Done` or fails before it has nothing more.
                 Ok(None) => return End::Failed(StreamError::Cut),
+            };
+            let Some(chunk) = chunk else { continue };
+            // Whoever has pressed Stop reads no more, and a full queue must not keep that from being seen.
+            tokio::select! {
+                biased;
+                () = self.begun.watch.stopped() => return End::Stopped,
+                () = self.listener.send(chunk) => {}
             }
         }
         End::OutOfTime
     }
 }
 
+fn log_end(end: &End, hold: &OpenHold, served: Classes) {
+    let (user, id, output_tokens_served) = (hold.user(), hold.id(), served.completion().get());
+    match end {
+        End::Complete(..) => {}
+        End::Failed(error) => tracing::warn!(error = chain(error), %user, %id, output_tokens_served,
+            "the provider's answer ended before its end"),
+        End::OutOfTime => {
+            tracing::warn!(%user, %id, output_tokens_served, "the answer took too long and was cut");
+        }
+        End::Stopped => tracing::info!(%user, %id, output_tokens_served, "stopped by the user"),
+    }
+}
+
 impl<S: Store> Closing<S> {
-    /// An answer that ended before its first text served nothing, so nothing is charged, whatever it may have cost. What was
-    /// served before any other end is, by the provider's count if it came before the end.
-    async fn give_back_or_settle(
+    /// Keeps the answer for a repeat, then settles: whoever is killed in between has given an answer away, and not
+    /// charged for one that is lost. Where the store is slow to keep it, what was served is settled first.
+    async fn keep_and_settle(
         &self,
         hold: OpenHold,
-        served: Classes,
-        counted: Option<Classes>,
+        keeping: Option<Keeping>,
+        answer: &Answer,
         price: &ModelPrice,
-    ) {
-        if served.completion() == Tokens::ZERO {
-            tracing::warn!(user = %hold.user(), id = %hold.id(), may_have_cost = true, "nothing was served; void");
-            self.void(hold).await;
-        } else {
-            self.settle(hold, counted.map_or(Usage::Estimated(served), Usage::Exact), price).await;
+    ) -> Option<Receipt> {
+        let Some(Keeping { claim, text }) = keeping else {
+            return self.settle(hold, answer.usage, price).await;
+        };
+        let kept = text.and_then(|text| Answer { text, ..answer.clone() }.write());
+        let reference = hold.reference();
+        let end = || self.ledger.end_claim(&claim, reference.clone(), kept.clone());
+        let in_time = self.deadlines.settled_by.min(Instant::now() + KEEP_WAIT);
+        let done = matches!(timeout_at(in_time, end()).await, Ok(Ok(())));
+        let (user, id) = (hold.user().clone(), hold.id().clone());
+        let receipt = self.settle(hold, answer.usage, price).await;
+        if !done && !matches!(timeout_at(self.deadlines.settled_by, end()).await, Ok(Ok(()))) {
+            tracing::error!(%user, %id, "the answer is not kept; a repeat will be told that it was given");
         }
+        receipt
     }
 
     /// Settles. Usage that could not be stored is money lost: its line is what an alarm is set on.
@@ -244,8 +343,13 @@ impl<S: Store> Closing<S> {
         }
     }
 
-    /// Takes back a request that was never served. Where that fails, the hold's expiry does it, later.
-    pub(crate) async fn void(&self, hold: OpenHold) {
+    /// Takes back a request that was never served. Where that fails, the hold's expiry does it, later. `called` is the price
+    /// of a call that had an answer, though no text.
+    pub(crate) async fn void(&self, mut hold: OpenHold, called: Option<&ModelPrice>) {
+        if let Some(price) = called {
+            let size = hold.size();
+            hold.note_failed_call(Some(price.cost_most(size.prompt, size.output)));
+        }
         let (user, id) = (hold.user().clone(), hold.id().clone());
         let void = self.ledger.void(hold, (self.now)());
         match timeout_at(self.deadlines.settled_by, void).await {
@@ -254,6 +358,14 @@ impl<S: Store> Closing<S> {
                 tracing::error!(error = chain(&error), %user, %id, "not voided; its hold will expire");
             }
             Err(_) => tracing::error!(error = "out of time", %user, %id, "not voided; its hold will expire"),
+        }
+    }
+    /// Gives an idempotency key free. Where that fails, repeats wait until the claim's time is out.
+    pub(crate) async fn drop_claim(&self, claim: OpenClaim) {
+        match timeout_at(self.deadlines.settled_by, self.ledger.drop_claim(claim)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(error = chain(&error), "an idempotency key is not free yet"),
+            Err(_) => tracing::warn!(error = "out of time", "an idempotency key is not free yet"),
         }
     }
 }

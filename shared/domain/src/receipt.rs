@@ -37,8 +37,28 @@ pub struct Receipt {
     pub charged: Tokens,
     /// Tokens that the owner bears.
     pub absorbed: Tokens,
-    /// What the provider took: exact, estimated or, for a swept request, the most it can have been.
+    /// What the provider took: exact, estimated or, for a swept request, the most it can have been. The most that calls
+    /// which failed can have cost is part of it.
     pub cost: NanoUsd,
+    /// Calls to the provider that failed before the one that answered, or before it was given up.
+    pub failed_calls: u32,
+}
+
+/// Calls to the provider that did not become an answer. Nobody is charged for them; what they may have cost is the owner's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FailedCalls {
+    /// How many.
+    pub number: u32,
+    /// The most that they can have cost.
+    pub cost_most: NanoUsd,
+}
+
+impl FailedCalls {
+    /// One more, which may have cost this much; none: it cost nothing.
+    pub fn add(&mut self, cost_most: Option<NanoUsd>) {
+        self.number = self.number.saturating_add(1);
+        self.cost_most = self.cost_most.saturating_add(cost_most.unwrap_or(NanoUsd::ZERO));
+    }
 }
 
 /// The move that a receipt makes on its meter.
@@ -79,19 +99,46 @@ impl Receipt {
         let cost = price.cost(usage.classes());
         let outcome = Outcome::Settled { usage, model: price.model.clone(), price_version: price.version };
         let absorbed = consumed.saturating_sub(charged);
-        Self { user, period_start, id, at: now, outcome, charged, absorbed, cost }
+        Self { user, period_start, id, at: now, outcome, charged, absorbed, cost, failed_calls: 0 }
     }
 
     /// The receipt of a request whose hold expired without one: nothing is charged for what nobody can show was served.
     pub fn swept(user: UserId, period_start: Timestamp, (id, hold): (HoldId, &Hold), now: Timestamp) -> Self {
         let (charged, absorbed, cost) = (Tokens::ZERO, hold.tokens, hold.cost_most);
-        Self { user, period_start, id, at: now, outcome: Outcome::Swept, charged, absorbed, cost }
+        Self {
+            user,
+            period_start,
+            id,
+            at: now,
+            outcome: Outcome::Swept,
+            charged,
+            absorbed,
+            cost,
+            failed_calls: 0,
+        }
     }
 
     /// The receipt of a request that was never served.
     pub fn void(user: UserId, period_start: Timestamp, id: HoldId, now: Timestamp) -> Self {
         let (charged, absorbed, cost) = (Tokens::ZERO, Tokens::ZERO, NanoUsd::ZERO);
-        Self { user, period_start, id, at: now, outcome: Outcome::Void, charged, absorbed, cost }
+        Self {
+            user,
+            period_start,
+            id,
+            at: now,
+            outcome: Outcome::Void,
+            charged,
+            absorbed,
+            cost,
+            failed_calls: 0,
+        }
+    }
+
+    /// The same receipt, with the calls that failed before.
+    #[must_use]
+    pub fn after(self, failed: FailedCalls) -> Self {
+        let cost = self.cost.saturating_add(failed.cost_most);
+        Self { cost, failed_calls: failed.number, ..self }
     }
 
     /// The move that this receipt makes on the meter that has this hold.

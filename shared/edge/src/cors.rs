@@ -2,12 +2,13 @@
 
 use ::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
-/// Request headers that a browser may send: what the AI SDK's hooks send.
+/// Request headers that a browser may send: what the AI SDK's hooks send, and what this API reads.
 const ALLOW_HEADERS: HeaderValue =
-    HeaderValue::from_static("authorization, content-type, user-agent, idempotency-key");
+    HeaderValue::from_static("authorization, content-type, user-agent, idempotency-key, x-inkmeter-protocol");
 /// Answer headers that a script may read.
 const EXPOSE_HEADERS: HeaderValue = HeaderValue::from_static(
-    "retry-after, ratelimit, ratelimit-policy, www-authenticate, x-vercel-ai-ui-message-stream",
+    "retry-after, ratelimit, ratelimit-policy, www-authenticate, idempotency-replayed, \
+     x-vercel-ai-ui-message-stream, x-vercel-ai-data-stream",
 );
 /// Seconds for which a browser may keep a preflight's answer.
 const PREFLIGHT_MAX_AGE_S: HeaderValue = HeaderValue::from_static("600");
@@ -80,6 +81,15 @@ mod tests {
         assert_eq!(yes.status(), StatusCode::NO_CONTENT);
         assert_eq!(yes.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], "https://app.test");
         assert_eq!(yes.headers()[header::ACCESS_CONTROL_ALLOW_METHODS], "POST");
+        assert_eq!(
+            yes.headers()[header::ACCESS_CONTROL_ALLOW_HEADERS],
+            "authorization, content-type, user-agent, idempotency-key, x-inkmeter-protocol"
+        );
+        assert_eq!(
+            yes.headers()[header::ACCESS_CONTROL_EXPOSE_HEADERS],
+            "retry-after, ratelimit, ratelimit-policy, www-authenticate, idempotency-replayed, \
+             x-vercel-ai-ui-message-stream, x-vercel-ai-data-stream"
+        );
         for other in ["https://app.test.evil.test", "http://app.test", "null"] {
             let no: Response<String> = cors.preflight(&from(other), "POST");
             assert!(no.headers().get(header::ACCESS_CONTROL_ALLOW_ORIGIN).is_none(), "{other}");

@@ -8,6 +8,7 @@ use domain::{HoldId, Timestamp};
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 /// Characters of an id: 130 bits, of which 128 are used.
 const LENGTH: u32 = 26;
+const LENGTH_BYTES: usize = 26;
 const BITS_PER_CHARACTER: u32 = 5;
 const RANDOM_BITS: u32 = 80;
 const TIME_MASK: u128 = (1 << 48) - 1;
@@ -16,6 +17,17 @@ const RANDOM_MASK: u128 = (1 << RANDOM_BITS) - 1;
 /// A new id: 48 bits of milliseconds, 80 bits of a cryptographically secure random source; 26 characters.
 pub fn new_hold_id() -> HoldId {
     hold_id(clock::now(), rand::random())
+}
+
+/// Reads an id as [`new_hold_id`] makes them; none from anything else.
+pub fn parse_hold_id(text: &str) -> Option<HoldId> {
+    let is_ours = text.len() == LENGTH_BYTES && text.bytes().all(|byte| ALPHABET.contains(&byte));
+    if is_ours { HoldId::parse(text).ok() } else { None }
+}
+
+/// A random number below `bound`; 0 where that is 0.
+pub fn chance(bound: u64) -> u64 {
+    rand::random::<u64>().checked_rem(bound).unwrap_or(0)
 }
 
 /// The id of this instant and these random bits, of which the lowest 80 count.
@@ -44,6 +56,16 @@ mod tests {
         assert_eq!(late.as_str(), "00000000020000000000000000");
         assert!(early < late);
         assert_eq!(hold_id(Timestamp::MAX, 0).as_str().len(), 26);
+    }
+
+    #[test]
+    fn only_an_id_of_ours_is_read() {
+        let id = new_hold_id();
+        assert_eq!(parse_hold_id(id.as_str()), Some(id.clone()));
+        let lower = id.as_str().to_lowercase();
+        for other in ["", "h1", &id.as_str()[1..], &format!("{id}0"), &lower, "U0000000000000000000000000"] {
+            assert_eq!(parse_hold_id(other), None, "{other}");
+        }
     }
 
     #[test]

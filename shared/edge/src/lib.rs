@@ -8,6 +8,7 @@ pub mod http;
 pub mod ids;
 pub mod log;
 pub mod models;
+pub mod money;
 pub mod plans;
 pub mod problem;
 pub mod request;

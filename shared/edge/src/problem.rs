@@ -27,6 +27,10 @@ pub enum Code {
     NotFound,
     /// 405: not by this method.
     MethodNotAllowed,
+    /// 409: the request with this idempotency key is being answered.
+    InProgress,
+    /// 409: the request with this idempotency key was answered, and its answer is not kept.
+    AlreadyAnswered,
     /// 413: the body is too long.
     TooLarge,
     /// 413: the prompt is too long.
@@ -37,6 +41,8 @@ pub enum Code {
     InvalidJson,
     /// 422: a field is missing or is not what it has to be.
     InvalidField,
+    /// 422: the idempotency key was used for another body.
+    IdempotencyKeyReused,
     /// 422: the model has no price, so it cannot be called.
     UnknownModel,
     /// 429: open requests hold what this one needs.
@@ -62,11 +68,14 @@ impl Code {
             Self::SpendCapReached => "spend_cap_reached",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
+            Self::InProgress => "in_progress",
+            Self::AlreadyAnswered => "already_answered",
             Self::TooLarge => "too_large",
             Self::PromptTooLong => "prompt_too_long",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::InvalidJson => "invalid_json",
             Self::InvalidField => "invalid_field",
+            Self::IdempotencyKeyReused => "idempotency_key_reused",
             Self::UnknownModel => "unknown_model",
             Self::QuotaHeld => "quota_held",
             Self::Concurrency => "concurrency",
@@ -84,9 +93,12 @@ impl Code {
             Self::QuotaExceeded | Self::SpendCapReached => StatusCode::PAYMENT_REQUIRED,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::InProgress | Self::AlreadyAnswered => StatusCode::CONFLICT,
             Self::TooLarge | Self::PromptTooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::InvalidJson | Self::InvalidField | Self::UnknownModel => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::InvalidJson | Self::InvalidField | Self::IdempotencyKeyReused | Self::UnknownModel => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
             Self::QuotaHeld | Self::Concurrency | Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::StoreUnavailable | Self::ProviderUnavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -101,11 +113,14 @@ impl Code {
             Self::SpendCapReached => "Your own spend cap is reached",
             Self::NotFound => "There is nothing here",
             Self::MethodNotAllowed => "Not by this method",
+            Self::InProgress => "This request is being answered",
+            Self::AlreadyAnswered => "This request was answered before",
             Self::TooLarge => "The request is too large",
             Self::PromptTooLong => "The prompt is too long",
             Self::UnsupportedMediaType => "The request is not JSON",
             Self::InvalidJson => "The request cannot be read",
             Self::InvalidField => "A field is not what it has to be",
+            Self::IdempotencyKeyReused => "This idempotency key is another request's",
             Self::UnknownModel => "This model is not on offer",
             Self::QuotaHeld => "Requests under way hold the remaining tokens",
             Self::Concurrency => "Too many requests at the same time",
@@ -117,10 +132,12 @@ impl Code {
     }
 }
 
-/// A refusal to be answered with.
-#[derive(Clone, Debug)]
+/// A refusal to be answered with. As JSON it is its body.
+#[derive(Clone, Debug, Serialize)]
+#[serde(transparent)]
 pub struct Problem {
     body: Box<Body>,
+    #[serde(skip)]
     headers: Vec<(header::HeaderName, HeaderValue)>,
 }
 
@@ -148,6 +165,9 @@ struct Body {
     resets_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_at: Option<String>,
+    /// The receipt of an answer that was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receipt: Option<String>,
     /// That `retryAfter` and `retryAt` are upper bounds: it may pass sooner.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     upper_bound: bool,
@@ -169,6 +189,7 @@ impl Problem {
             needed: None,
             resets_at: None,
             retry_at: None,
+            receipt: None,
             upper_bound: false,
         };
         Self { body: Box::new(body), headers: Vec::new() }
@@ -281,6 +302,13 @@ impl Problem {
     pub fn retry_after(mut self, seconds: u64) -> Self {
         self.body.retry_after = Some(seconds);
         self.header(header::RETRY_AFTER, HeaderValue::from(seconds))
+    }
+
+    /// Names the receipt of an answer that was given.
+    #[must_use]
+    pub fn receipt(mut self, id: &str) -> Self {
+        self.body.receipt = Some(id.to_owned());
+        self
     }
 
     /// Adds a header.

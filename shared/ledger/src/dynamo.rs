@@ -16,14 +16,15 @@ use aws_config::{BehaviorVersion, ConfigLoader, retry::RetryConfig, timeout::Tim
 use aws_sdk_dynamodb::{
     Client,
     error::{ProvideErrorMetadata, SdkError},
-    operation::update_item::UpdateItemError,
+    operation::{delete_item::DeleteItemError, put_item::PutItemError, update_item::UpdateItemError},
     types::{
         CancellationReason, Put, ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update,
     },
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use domain::{
-    AccountChange, Admission, Meter, Opening, Receipt, Release, ReportRow, RowFate, Seal, Timestamp, UserId,
+    AccountChange, Admission, Claim, Digest, HoldId, Meter, Opening, Receipt, Release, ReportRow, RowFate,
+    Seal, Timestamp, UserId,
 };
 use std::{error::Error, time::Duration};
 
@@ -176,7 +177,21 @@ impl DynamoStore {
 
     /// Puts an item unless its key is taken; answers the item that was there first.
     async fn put_once(&self, operation: &'static str, item: Item) -> Result<Option<Item>, StoreError> {
-        let e = expression::absent();
+        match self.put_if(operation, item, expression::absent()).await? {
+            None => Ok(None),
+            Some(Refused { found }) => {
+                found.map(Some).ok_or_else(|| StoreError::new(operation, Fault::Corrupt))
+            }
+        }
+    }
+
+    /// Puts an item on a condition; answers what it was held against where it did not hold.
+    async fn put_if(
+        &self,
+        operation: &'static str,
+        item: Item,
+        e: Expression,
+    ) -> Result<Option<Refused>, StoreError> {
         let sent = self
             .client
             .put_item()
@@ -184,24 +199,37 @@ impl DynamoStore {
             .set_item(Some(item))
             .condition_expression(e.condition())
             .set_expression_attribute_names(Some(e.names))
+            .set_expression_attribute_values(some_unless_empty(e.values))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .send()
             .await;
-        match sent {
-            Ok(_) => Ok(None),
-            Err(error) => match error.as_service_error() {
-                Some(
-                    aws_sdk_dynamodb::operation::put_item::PutItemError::ConditionalCheckFailedException(
-                        failure,
-                    ),
-                ) => failure
-                    .item()
-                    .cloned()
-                    .map(Some)
-                    .ok_or_else(|| StoreError::new(operation, Fault::Corrupt)),
-                _ => Err(failed(operation, error)),
-            },
+        let Err(error) = sent else { return Ok(None) };
+        match error.as_service_error() {
+            Some(PutItemError::ConditionalCheckFailedException(failure)) => {
+                Ok(Some(Refused { found: failure.item().cloned() }))
+            }
+            _ => Err(failed(operation, error)),
         }
+    }
+
+    /// One item, as last written.
+    async fn get(
+        &self,
+        operation: &'static str,
+        user: &UserId,
+        sk: &str,
+    ) -> Result<Option<Item>, StoreError> {
+        let found = self
+            .client
+            .get_item()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .key(attr::PK, item::pk(user))
+            .key(attr::SK, item::s(sk))
+            .send()
+            .await
+            .map_err(|error| failed(operation, error))?;
+        Ok(found.item)
     }
 }
 
@@ -238,17 +266,8 @@ impl Store for DynamoStore {
     }
 
     async fn meter(&self, key: &MeterKey) -> Result<Option<Meter>, StoreError> {
-        let found = self
-            .client
-            .get_item()
-            .table_name(&self.table)
-            .consistent_read(true)
-            .key(attr::PK, item::pk(&key.user))
-            .key(attr::SK, item::s(&item::meter_sk(key.period_start)))
-            .send()
-            .await
-            .map_err(|error| failed("read meter", error))?;
-        found.item().map(item::read_meter).transpose()
+        let found = self.get("read meter", &key.user, &item::meter_sk(key.period_start)).await?;
+        found.map(|item| item::read_meter(&item)).transpose()
     }
 
     async fn open(&self, opening: &Opening) -> Result<Changed, StoreError> {
@@ -320,6 +339,11 @@ impl Store for DynamoStore {
             None => Ok(receipt.clone()),
             Some(standing) => item::read_receipt(&standing),
         }
+    }
+
+    async fn receipt(&self, key: &MeterKey, id: &HoldId) -> Result<Option<Receipt>, StoreError> {
+        let found = self.get("read receipt", &key.user, &item::receipt_sk(key.period_start, id)).await?;
+        found.map(|item| item::read_receipt(&item)).transpose()
     }
 
     async fn release(&self, release: &Release) -> Result<Changed, StoreError> {
@@ -400,6 +424,63 @@ impl Store for DynamoStore {
         let keys = found.items().iter().map(item::read_meter_key).collect::<Result<_, _>>()?;
         let next = found.last_evaluated_key().map(item::read_meter_key).transpose()?.map(Cursor);
         Ok(Page { keys, next })
+    }
+
+    async fn put_claim(&self, claim: &Claim, now: Timestamp) -> Result<Option<Claim>, StoreError> {
+        const OPERATION: &str = "put claim";
+        let free = expression::claim_is_free(now);
+        let refused = self.put_if(OPERATION, item::write_claim(claim), free).await?;
+        let Some(Refused { found }) = refused else { return Ok(None) };
+        let standing = found.ok_or_else(|| StoreError::new(OPERATION, Fault::Corrupt))?;
+        item::read_claim(&standing).map(Some)
+    }
+
+    async fn change_claim(&self, claim: &Claim, owner: &HoldId) -> Result<Changed, StoreError> {
+        let running = expression::claim_is_running_for(owner);
+        let refused = self.put_if("change claim", item::write_claim(claim), running).await?;
+        Ok(refused.is_none().into())
+    }
+
+    async fn drop_claim(&self, claim: &Claim) -> Result<Changed, StoreError> {
+        let e = expression::claim_is_running_for(&claim.owner);
+        let sent = self
+            .client
+            .delete_item()
+            .table_name(&self.table)
+            .key(attr::PK, item::pk(&claim.user))
+            .key(attr::SK, item::s(&item::claim_sk(claim.key)))
+            .condition_expression(e.condition())
+            .set_expression_attribute_names(Some(e.names))
+            .set_expression_attribute_values(some_unless_empty(e.values))
+            .send()
+            .await;
+        match sent {
+            Ok(_) => Ok(Changed::Yes),
+            Err(error) => match error.as_service_error() {
+                Some(DeleteItemError::ConditionalCheckFailedException(_)) => Ok(Changed::No),
+                _ => Err(failed("drop claim", error)),
+            },
+        }
+    }
+
+    async fn claim(&self, user: &UserId, key: Digest) -> Result<Option<Claim>, StoreError> {
+        let found = self.get("read claim", user, &item::claim_sk(key)).await?;
+        found.map(|item| item::read_claim(&item)).transpose()
+    }
+
+    async fn put_stop(&self, user: &UserId, id: &HoldId, forget_at: Timestamp) -> Result<(), StoreError> {
+        let sent = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(item::write_stop(user, id, forget_at)))
+            .send()
+            .await;
+        sent.map(drop).map_err(|error| failed("put stop", error))
+    }
+
+    async fn is_stopped(&self, user: &UserId, id: &HoldId) -> Result<bool, StoreError> {
+        Ok(self.get("read stop", user, &item::stop_sk(id)).await?.is_some())
     }
 }
 

@@ -1,12 +1,13 @@
 //! Every update and condition that is sent to DynamoDB, each the same sentence as one `apply_*` of `domain::Meter`.
 
 use crate::item::{
-    Item, attr, classes_entries, n, s, shard_key, window_name, write_hold, write_rate, write_row,
+    Item, STATE_RUNNING, attr, classes_entries, n, s, shard_key, window_name, write_hold, write_rate,
+    write_row,
 };
 use aws_sdk_dynamodb::types::AttributeValue;
 use domain::{
-    AccountChange, Admission, Predecessor, Release, ReportRow, RowFate, Seal, Timestamp, Tokens, UserId,
-    Window,
+    AccountChange, Admission, HoldId, Predecessor, Release, ReportRow, RowFate, Seal, Timestamp, Tokens,
+    UserId, Window,
 };
 use std::collections::HashMap;
 
@@ -98,6 +99,22 @@ impl Expression {
 pub(crate) fn absent() -> Expression {
     let mut e = Expression::default();
     e.require_absent(&[attr::PK]);
+    e
+}
+
+/// No claim on this key yet, or one that is forgotten by `now`.
+pub(crate) fn claim_is_free(now: Timestamp) -> Expression {
+    let mut e = Expression::default();
+    let (pk, forget_at, now) = (e.path(&[attr::PK]), e.path(&[attr::FORGET_AT]), e.value(n(now.ms())));
+    e.conditions.push(format!("(attribute_not_exists({pk}) OR {forget_at} <= {now})"));
+    e
+}
+
+/// `Claim::is_running_for`.
+pub(crate) fn claim_is_running_for(owner: &HoldId) -> Expression {
+    let mut e = Expression::default();
+    e.require(&[attr::OWNER], "=", s(owner.as_str()));
+    e.require(&[attr::STATE], "=", s(STATE_RUNNING));
     e
 }
 
@@ -269,9 +286,7 @@ pub(crate) fn clear() -> Expression {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::{
-        Account, Classes, CustomerId, Facts, Hold, HoldId, HoldSize, Meter, NanoUsd, Opening, PlanId,
-    };
+    use domain::{Account, Classes, CustomerId, Facts, Hold, HoldSize, Meter, NanoUsd, Opening, PlanId};
 
     /// A value as a person writes it.
     fn said(value: &AttributeValue) -> String {
@@ -314,6 +329,13 @@ mod tests {
     }
 
     const HOUR: Timestamp = Timestamp::from_s(3_600);
+
+    #[test]
+    fn a_claim_is_taken_when_it_is_free_and_changed_by_its_owner_while_it_runs() {
+        check(&claim_is_free(HOUR), &[""], &["(attribute_not_exists(pk) OR forget_at_ms <= 3600000)"]);
+        let owner = HoldId::parse("c1").unwrap();
+        check(&claim_is_running_for(&owner), &[""], &["owner = 'c1'", "state = 'running'"]);
+    }
 
     fn tokens(value: u32) -> Tokens {
         Tokens::from_u32(value)

@@ -7,6 +7,8 @@
 //! | account | `U#<user>` / `N` | what a user bought |
 //! | receipt | `U#<user>` / `R#<period start>#<hold id>` | one request |
 //! | report | `U#<user>` / `P#<period start>#<seq>` | one meter event |
+//! | claim | `U#<user>` / `I#<key digest>` | one idempotency key |
+//! | stop | `U#<user>` / `S#<hold id>` | a user's wish that a request end |
 //!
 //! The account's key sorts right behind its meters', so that one `Query` backwards over two items answers the account
 //! and its newest meter. Period starts are seconds since the epoch, in twelve digits so that they sort as numbers.
@@ -14,12 +16,15 @@
 use crate::store::{Fault, MeterKey, StoreError, shard_of};
 use aws_sdk_dynamodb::types::AttributeValue;
 use domain::{
-    Account, Classes, CustomerId, Hold, HoldId, Meter, NanoUsd, Outcome, Period, PlanId, RateCounts, Receipt,
-    ReportRow, RowFate, SubscriptionId, Timestamp, Tokens, Totals, Usage, UserId, Window,
+    Account, Claim, ClaimState, Classes, CustomerId, Digest, Hold, HoldId, HoldRef, Meter, NanoUsd, Outcome,
+    Period, PlanId, RateCounts, Receipt, ReportRow, RowFate, SubscriptionId, Timestamp, Tokens, Totals,
+    Usage, UserId, Window,
 };
 use std::collections::{BTreeMap, HashMap};
 
 pub(crate) type Item = HashMap<String, AttributeValue>;
+
+const MS_PER_S: u64 = 1_000;
 
 /// Attribute names.
 pub(crate) mod attr {
@@ -72,11 +77,25 @@ pub(crate) mod attr {
     pub(crate) const CHARGED: &str = "charged";
     pub(crate) const MODEL: &str = "model";
     pub(crate) const PRICE_VERSION: &str = "price_version";
+    pub(crate) const FAILED_CALLS: &str = "failed_calls";
+
+    pub(crate) const BODY: &str = "body";
+    pub(crate) const OWNER: &str = "owner";
+    pub(crate) const STATE: &str = "state";
+    pub(crate) const UNTIL: &str = "until_ms";
+    pub(crate) const HOLD: &str = "hold";
+    pub(crate) const PERIOD_START: &str = "period_start_s";
+    pub(crate) const ANSWER: &str = "answer";
+    pub(crate) const FORGET_AT: &str = "forget_at_ms";
+    /// What DynamoDB deletes an item by, some time after; in seconds.
+    pub(crate) const EXPIRES_AT: &str = "expires_at";
 }
 
 const METER: &str = "M#";
 const RECEIPT: &str = "R#";
 const REPORT: &str = "P#";
+const CLAIM: &str = "I#";
+const STOP: &str = "S#";
 /// The account's sort key, right behind every meter's.
 pub(crate) const ACCOUNT: &str = "N";
 /// The lower bound of a `Query` over meters and account.
@@ -88,6 +107,8 @@ const OUTCOME_SWEPT: &str = "swept";
 const OUTCOME_VOID: &str = "void";
 const FATE_ACCEPTED: &str = "accepted";
 const FATE_PARKED: &str = "parked";
+pub(crate) const STATE_RUNNING: &str = "running";
+const STATE_ENDED: &str = "ended";
 
 pub(crate) fn pk(user: &UserId) -> AttributeValue {
     s(&format!("U#{user}"))
@@ -103,6 +124,14 @@ pub(crate) fn receipt_sk(period_start: Timestamp, id: &HoldId) -> String {
 
 pub(crate) fn report_sk(period_start: Timestamp, seq: u64) -> String {
     format!("{REPORT}{:012}#{seq:08}", period_start.s())
+}
+
+pub(crate) fn claim_sk(key: Digest) -> String {
+    format!("{CLAIM}{key}")
+}
+
+pub(crate) fn stop_sk(id: &HoldId) -> String {
+    format!("{STOP}{id}")
 }
 
 pub(crate) fn shard(number: u8) -> AttributeValue {
@@ -417,6 +446,7 @@ pub(crate) fn write_receipt(receipt: &Receipt) -> Item {
         (attr::CHARGED, n(receipt.charged.get())),
         (attr::ABSORBED, n(receipt.absorbed.get())),
         (attr::COST, n(receipt.cost.get())),
+        (attr::FAILED_CALLS, n(u64::from(receipt.failed_calls))),
     ]);
     let outcome = match &receipt.outcome {
         Outcome::Swept => OUTCOME_SWEPT,
@@ -461,7 +491,72 @@ pub(crate) fn read_receipt(item: &Item) -> Result<Receipt, StoreError> {
         charged: tokens(item, attr::CHARGED)?,
         absorbed: tokens(item, attr::ABSORBED)?,
         cost: money(item, attr::COST)?,
+        failed_calls: u32::try_from(number(item, attr::FAILED_CALLS)?)
+            .map_err(|_| corrupt(attr::FAILED_CALLS))?,
     })
+}
+
+/// When the table's time to live may take an item: at the second in which it is forgotten, or after.
+pub(crate) fn expiry(forget_at: Timestamp) -> AttributeValue {
+    n(forget_at.ms().div_ceil(MS_PER_S))
+}
+
+pub(crate) fn write_claim(claim: &Claim) -> Item {
+    let mut written = item([
+        (attr::PK, pk(&claim.user)),
+        (attr::SK, s(&claim_sk(claim.key))),
+        (attr::BODY, s(&claim.body.to_string())),
+        (attr::OWNER, s(claim.owner.as_str())),
+        (attr::FORGET_AT, n(claim.forget_at.ms())),
+        (attr::EXPIRES_AT, expiry(claim.forget_at)),
+    ]);
+    let hold = match &claim.state {
+        ClaimState::Running { until, hold } => {
+            written.extend(item([(attr::STATE, s(STATE_RUNNING)), (attr::UNTIL, n(until.ms()))]));
+            hold.as_ref()
+        }
+        ClaimState::Ended { hold, answer } => {
+            written.insert(attr::STATE.to_owned(), s(STATE_ENDED));
+            written.extend(answer.as_deref().map(|answer| (attr::ANSWER.to_owned(), s(answer))));
+            Some(hold)
+        }
+    };
+    if let Some(HoldRef { period_start, id }) = hold {
+        written.extend(item([(attr::HOLD, s(id.as_str())), (attr::PERIOD_START, n(period_start.s()))]));
+    }
+    written
+}
+
+pub(crate) fn read_claim(item: &Item) -> Result<Claim, StoreError> {
+    let digest = |name| parsed(item, name, |text| Digest::parse(text).ok_or(()));
+    let hold = || -> Result<HoldRef, StoreError> {
+        let id = parsed(item, attr::HOLD, HoldId::parse)?;
+        Ok(HoldRef { period_start: from_s(item, attr::PERIOD_START)?, id })
+    };
+    let key = parsed(item, attr::SK, |sk| sk.strip_prefix(CLAIM).and_then(Digest::parse).ok_or(()))?;
+    let state = match text(item, attr::STATE)? {
+        STATE_RUNNING => ClaimState::Running {
+            until: from_ms(item, attr::UNTIL)?,
+            hold: if item.contains_key(attr::HOLD) { Some(hold()?) } else { None },
+        },
+        STATE_ENDED => ClaimState::Ended {
+            hold: hold()?,
+            answer: optional(item, attr::ANSWER, |item, name| text(item, name).map(str::to_owned))?,
+        },
+        _ => return Err(corrupt(attr::STATE)),
+    };
+    Ok(Claim {
+        user: user_of(item)?,
+        key,
+        body: digest(attr::BODY)?,
+        owner: parsed(item, attr::OWNER, HoldId::parse)?,
+        state,
+        forget_at: from_ms(item, attr::FORGET_AT)?,
+    })
+}
+
+pub(crate) fn write_stop(user: &UserId, id: &HoldId, forget_at: Timestamp) -> Item {
+    item([(attr::PK, pk(user)), (attr::SK, s(&stop_sk(id))), (attr::EXPIRES_AT, expiry(forget_at))])
 }
 
 #[cfg(test)]
@@ -525,7 +620,18 @@ mod tests {
 
     fn receipt(outcome: Outcome) -> Receipt {
         let (charged, absorbed, cost) = (t(40), t(2), money(5));
-        Receipt { user: user(), period_start: START, id: id(), at: AT, outcome, charged, absorbed, cost }
+        let failed_calls = 6;
+        Receipt {
+            user: user(),
+            period_start: START,
+            id: id(),
+            at: AT,
+            outcome,
+            charged,
+            absorbed,
+            cost,
+            failed_calls,
+        }
     }
 
     fn settled(usage: Usage) -> Receipt {
@@ -622,8 +728,40 @@ mod tests {
         }
     }
 
+    fn claims() -> [Claim; 4] {
+        let hold = HoldRef { period_start: START, id: id() };
+        let (key, body) = (Digest::new([7; 32]), Digest::new([8; 32]));
+        let begun = Claim::begin(user(), key, body, HoldId::parse("c1").unwrap(), 1_000, AT);
+        let with = |state| Claim { state, ..begun.clone() };
+        [
+            begun.clone(),
+            with(ClaimState::Running { until: AT, hold: Some(hold.clone()) }),
+            with(ClaimState::Ended { hold: hold.clone(), answer: None }),
+            with(ClaimState::Ended { hold, answer: Some("{}".to_owned()) }),
+        ]
+    }
+
+    #[test]
+    fn claims_are_read_as_they_were_written_and_a_damaged_one_is_corrupt() {
+        for claim in claims() {
+            let written = write_claim(&claim);
+            assert_eq!(read_claim(&written).unwrap(), claim);
+            assert_eq!(written[attr::EXPIRES_AT], n(claim.forget_at.ms().div_ceil(1_000)));
+            // Without its hold a running claim is one that was never admitted; an answer may not be kept.
+            let spared = [attr::EXPIRES_AT, attr::ANSWER, attr::HOLD, attr::PERIOD_START];
+            check_damage(&written, &spared, read_claim);
+        }
+        let mut ended = write_claim(&claims()[3]);
+        ended.remove(attr::HOLD);
+        assert!(read_claim(&ended).is_err());
+        assert_eq!(write_claim(&claims()[0])[attr::SK], s(&format!("I#{}", "07".repeat(32))));
+        assert_eq!(write_stop(&user(), &id(), START)[attr::SK], s("S#h1"));
+    }
+
     /// Any number is one of these: a counter, or an instant, which ends where time does.
-    const ANY_NUMBER: [&str; 8] = [
+    const ANY_NUMBER: [&str; 10] = [
+        attr::UNTIL,
+        attr::FORGET_AT,
         attr::REV,
         attr::SEQ,
         attr::REQUESTS,

@@ -5,11 +5,11 @@ use crate::store::{
     AdmitAnswer, AdmitFailure, Changed, Cursor, Loaded, MeterKey, PAGE_MAX, Page, Store, StoreError, shard_of,
 };
 use domain::{
-    Account, AccountChange, Admission, HoldId, Meter, Opening, Receipt, Release, ReportRow, RowFate, Seal,
-    Timestamp, UserId,
+    Account, AccountChange, Admission, Claim, Digest, HoldId, Meter, Opening, Receipt, Release, ReportRow,
+    RowFate, Seal, Timestamp, UserId,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -24,6 +24,10 @@ pub struct Kept {
     pub receipts: BTreeMap<(MeterKey, HoldId), Receipt>,
     /// Report items by their meter and number.
     pub reports: BTreeMap<(MeterKey, u64), (ReportRow, RowFate)>,
+    /// Claims by user and key.
+    pub claims: BTreeMap<(UserId, Digest), Claim>,
+    /// Requests that their user wants to end.
+    pub stops: BTreeSet<(UserId, HoldId)>,
 }
 
 /// A ledger's store in memory. Clones share what they keep.
@@ -133,6 +137,10 @@ impl Store for MemoryStore {
         Ok(self.kept().receipts.entry((key, receipt.id.clone())).or_insert_with(|| receipt.clone()).clone())
     }
 
+    async fn receipt(&self, key: &MeterKey, id: &HoldId) -> Result<Option<Receipt>, StoreError> {
+        Ok(self.kept().receipts.get(&(key.clone(), id.clone())).cloned())
+    }
+
     async fn release(&self, release: &Release) -> Result<Changed, StoreError> {
         let key = MeterKey { user: release.user.clone(), period_start: release.period_start };
         Ok(self.on_meter(&key, |meter| meter.apply_release(release)))
@@ -175,5 +183,42 @@ impl Store for MemoryStore {
         let more = keys.next().is_some();
         let next = if more { page.last().cloned().map(Cursor) } else { None };
         Ok(Page { keys: page, next })
+    }
+
+    async fn put_claim(&self, claim: &Claim, now: Timestamp) -> Result<Option<Claim>, StoreError> {
+        let mut kept = self.kept();
+        let place = (claim.user.clone(), claim.key);
+        let standing = kept.claims.get(&place).filter(|standing| !standing.is_forgotten(now)).cloned();
+        if standing.is_none() {
+            kept.claims.insert(place, claim.clone());
+        }
+        Ok(standing)
+    }
+
+    async fn change_claim(&self, claim: &Claim, owner: &HoldId) -> Result<Changed, StoreError> {
+        let mut kept = self.kept();
+        let standing = kept.claims.get_mut(&(claim.user.clone(), claim.key));
+        let running = standing.filter(|standing| standing.is_running_for(owner));
+        Ok(running.map(|standing| standing.clone_from(claim)).is_some().into())
+    }
+
+    async fn drop_claim(&self, claim: &Claim) -> Result<Changed, StoreError> {
+        let mut kept = self.kept();
+        let place = (claim.user.clone(), claim.key);
+        let running = kept.claims.get(&place).is_some_and(|standing| standing.is_running_for(&claim.owner));
+        Ok((running && kept.claims.remove(&place).is_some()).into())
+    }
+
+    async fn claim(&self, user: &UserId, key: Digest) -> Result<Option<Claim>, StoreError> {
+        Ok(self.kept().claims.get(&(user.clone(), key)).cloned())
+    }
+
+    async fn put_stop(&self, user: &UserId, id: &HoldId, _forget_at: Timestamp) -> Result<(), StoreError> {
+        self.kept().stops.insert((user.clone(), id.clone()));
+        Ok(())
+    }
+
+    async fn is_stopped(&self, user: &UserId, id: &HoldId) -> Result<bool, StoreError> {
+        Ok(self.kept().stops.contains(&(user.clone(), id.clone())))
     }
 }

@@ -9,15 +9,16 @@ use crate::{
     store::{AdmitAnswer, AdmitFailure, Changed, Cursor, Fault, Loaded, MeterKey, Page, Store, StoreError},
 };
 use domain::{
-    Account, AccountChange, Admission, AdmitRequest, Demand, Hold, HoldId, HoldSize, Meter, ModelPrice,
-    Opening, Period, Placement, Plan, Plans, Receipt, Refusal, ReportRow, RowFate, Timestamp, Usage, UserId,
+    Account, AccountChange, Admission, AdmitRequest, Demand, FailedCalls, Hold, HoldId, HoldRef, HoldSize,
+    Meter, ModelPrice, NanoUsd, Opening, Period, Placement, Plan, Plans, Receipt, Refusal, ReportRow,
+    RowFate, Timestamp, Usage, UserId,
 };
 use std::{sync::Arc, time::Duration};
 
 /// How often one request may be decided: stale facts, lost races and lost answers each cost one.
-const DECISIONS_MAX: u32 = 12;
+pub(crate) const DECISIONS_MAX: u32 = 12;
 /// How many expired holds one admission sweeps before it decides again. The rest is the hourly run's.
-const SWEPT_BY_ADMIT_MAX: usize = 8;
+pub(crate) const SWEPT_BY_ADMIT_MAX: usize = 8;
 /// How many rate windows that are too old to matter one admission removes. There is seldom more than one, but every
 /// instance that remembers a user may leave one behind, and an expression has 4 KB.
 const FORGOTTEN_BY_ADMIT_MAX: usize = 16;
@@ -25,7 +26,7 @@ const FORGOTTEN_BY_ADMIT_MAX: usize = 16;
 /// What was served is not given up before its function's time runs out; the pump says when.
 const SETTLE_TRIES_MAX: u32 = 200;
 /// How often one write of a sweep, or of taking back an admission, is tried: somebody is waiting, or a later run does it.
-const SWEEP_TRIES_MAX: u32 = 6;
+pub(crate) const SWEEP_TRIES_MAX: u32 = 6;
 /// How often a reporter's write is decided anew when somebody else changed what it read.
 const REPORT_TRIES_MAX: u32 = 4;
 /// The pause before the second try, in milliseconds; it doubles with each further one.
@@ -34,7 +35,7 @@ const PAUSE_MS: u64 = 25;
 /// The ledger: the protocols over one store. Clones share its cache.
 #[derive(Clone)]
 pub struct Ledger<S> {
-    store: S,
+    pub(crate) store: S,
     plans: Arc<Plans>,
     cache: Cache,
 }
@@ -87,6 +88,7 @@ pub struct OpenHold {
     admission: Admission,
     clamped: bool,
     loaded: Loaded,
+    failed_calls: FailedCalls,
 }
 
 impl OpenHold {
@@ -118,6 +120,17 @@ impl OpenHold {
     /// The period that is charged.
     pub fn period(&self) -> Period {
         self.loaded.meter.period
+    }
+
+    /// Where it is, and where its receipt will be.
+    pub fn reference(&self) -> HoldRef {
+        HoldRef { period_start: self.admission.period_start, id: self.admission.id.clone() }
+    }
+
+    /// Notes a call to the provider that did not become an answer, and the most that it can have cost; none: it cost
+    /// nothing. Its receipt will say so.
+    pub fn note_failed_call(&mut self, cost_most: Option<NanoUsd>) {
+        self.failed_calls.add(cost_most);
     }
 
     /// The account and meter as they were when it was admitted.
@@ -284,7 +297,12 @@ impl<S: Store> Ledger<S> {
                 let loaded = Loaded { account, meter: *meter };
                 self.cache.put(loaded.clone());
                 let clamped = admission.size.output < ask.demand.output_most;
-                Ok(Round::Admitted(Box::new(OpenHold { admission, clamped, loaded })))
+                Ok(Round::Admitted(Box::new(OpenHold {
+                    admission,
+                    clamped,
+                    loaded,
+                    failed_calls: FailedCalls::default(),
+                })))
             }
             // The condition's answer is the meter of this moment; the account is too if both have one `rev`.
             Ok(AdmitAnswer::Stale(Some(meter))) if meter.rev == account.rev && !meter.closed => {
@@ -339,7 +357,7 @@ impl<S: Store> Ledger<S> {
         Err(Unavailable(StoreError::new("create account", Fault::Contended)))
     }
 
-    fn plan_of(&self, account: &Account) -> Result<&Plan, Unavailable> {
+    pub(crate) fn plan_of(&self, account: &Account) -> Result<&Plan, Unavailable> {
         self.plans.get(&account.plan).ok_or_else(|| {
             let missing =
                 format!("account {} is on plan {}, which is not configured", account.user, account.plan);
@@ -362,18 +380,20 @@ impl<S: Store> Ledger<S> {
         price: &ModelPrice,
         now: Timestamp,
     ) -> Result<Receipt, SettleError> {
-        let Admission { user, period_start, id, hold, .. } = hold.admission;
+        let OpenHold { admission: Admission { user, period_start, id, hold, .. }, failed_calls, .. } = hold;
         let receipt = Receipt::settled(user, period_start, (id, &hold), usage, price, now);
-        self.put_and_release(receipt, &hold).await
+        self.put_and_release(receipt.after(failed_calls), &hold).await
     }
 
-    /// Takes back a request that was never served: nothing is charged, its rate slot is given back.
+    /// Takes back a request that was never served: nothing is charged, its rate slot is given back. What the calls for it can
+    /// have cost is the owner's.
     ///
     /// # Errors
     /// As [`Ledger::settle`].
     pub async fn void(&self, hold: OpenHold, now: Timestamp) -> Result<(), SettleError> {
-        let Admission { user, period_start, id, hold, .. } = hold.admission;
-        self.put_and_release(Receipt::void(user, period_start, id, now), &hold).await.map(drop)
+        let OpenHold { admission: Admission { user, period_start, id, hold, .. }, failed_calls, .. } = hold;
+        let receipt = Receipt::void(user, period_start, id, now);
+        self.put_and_release(receipt.after(failed_calls), &hold).await.map(drop)
     }
 
     async fn put_and_release(&self, receipt: Receipt, hold: &Hold) -> Result<Receipt, SettleError> {
@@ -428,7 +448,7 @@ impl<S: Store> Ledger<S> {
         Ok(loaded.map_or_else(|| self.first_seen(user, now), |loaded| loaded.account))
     }
 
-    fn first_seen(&self, user: &UserId, now: Timestamp) -> Account {
+    pub(crate) fn first_seen(&self, user: &UserId, now: Timestamp) -> Account {
         Account::first_seen(user.clone(), self.plans.first().id.clone(), now)
     }
 
@@ -500,7 +520,7 @@ impl<S: Store> Ledger<S> {
         Ok(swept)
     }
 
-    async fn sweep_one(
+    pub(crate) async fn sweep_one(
         &self,
         key: &MeterKey,
         id: HoldId,
@@ -580,7 +600,7 @@ impl<S: Store> Ledger<S> {
     }
 }
 
-fn first_opening(account: Account, now: Timestamp) -> Result<Opening, Unavailable> {
+pub(crate) fn first_opening(account: Account, now: Timestamp) -> Result<Opening, Unavailable> {
     Opening::first(account, now).ok_or_else(|| Unavailable(StoreError::new("create account", Fault::Corrupt)))
 }
 
@@ -592,7 +612,7 @@ fn is_reduced(admission: &Admission, demand: &Demand) -> bool {
 
 /// Tries a write that is harmless to repeat until the store takes it, a bounded number of times: fewer where the store says
 /// that it will not take it, none where what it keeps makes no sense.
-async fn insistently<T, F>(tries_max: u32, write: impl Fn() -> F) -> Result<T, StoreError>
+pub(crate) async fn insistently<T, F>(tries_max: u32, write: impl Fn() -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {

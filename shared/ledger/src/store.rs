@@ -2,8 +2,8 @@
 //! condition, or one consistent read. What follows from a refused condition is not decided here.
 
 use domain::{
-    Account, AccountChange, Admission, Meter, Opening, Receipt, Release, ReportRow, RowFate, Seal, Timestamp,
-    UserId,
+    Account, AccountChange, Admission, Claim, Digest, HoldId, Meter, Opening, Receipt, Release, ReportRow,
+    RowFate, Seal, Timestamp, UserId,
 };
 use std::{error::Error, fmt, future::Future};
 
@@ -180,6 +180,13 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Puts a receipt unless one of its id is there; answers the one that then stands.
     fn put_receipt(&self, receipt: &Receipt) -> impl Future<Output = Result<Receipt, StoreError>> + Send;
 
+    /// The receipt of this id; none while its request is under way.
+    fn receipt(
+        &self,
+        key: &MeterKey,
+        id: &HoldId,
+    ) -> impl Future<Output = Result<Option<Receipt>, StoreError>> + Send;
+
     /// Removes a hold and moves its meter by what its receipt says; `No`: the hold is gone.
     fn release(&self, release: &Release) -> impl Future<Output = Result<Changed, StoreError>> + Send;
 
@@ -220,6 +227,42 @@ pub trait Store: Clone + Send + Sync + 'static {
         shard: u8,
         from: Option<&Cursor>,
     ) -> impl Future<Output = Result<Page, StoreError>> + Send;
+
+    /// Puts a claim unless one stands on its key that is not forgotten by `now`; answers the one that stands then.
+    fn put_claim(
+        &self,
+        claim: &Claim,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Option<Claim>, StoreError>> + Send;
+
+    /// Puts a claim in the place of the one on its key, if that one is running and `owner`'s.
+    fn change_claim(
+        &self,
+        claim: &Claim,
+        owner: &HoldId,
+    ) -> impl Future<Output = Result<Changed, StoreError>> + Send;
+
+    /// Removes a claim, if it is running and still of the same owner.
+    fn drop_claim(&self, claim: &Claim) -> impl Future<Output = Result<Changed, StoreError>> + Send;
+
+    /// The claim on a key, as last written.
+    fn claim(
+        &self,
+        user: &UserId,
+        key: Digest,
+    ) -> impl Future<Output = Result<Option<Claim>, StoreError>> + Send;
+
+    /// Notes that a user wants a request to end. Whether there is such a request is not asked.
+    fn put_stop(
+        &self,
+        user: &UserId,
+        id: &HoldId,
+        forget_at: Timestamp,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Whether that was noted, as last written.
+    fn is_stopped(&self, user: &UserId, id: &HoldId)
+    -> impl Future<Output = Result<bool, StoreError>> + Send;
 }
 
 /// The shard of a user's dirty meters: FNV-1a (Fowler, Noll, Vo; 32 bit) of the id, so that it is the same in every

@@ -18,6 +18,7 @@ const RETRY_AFTER_MS_MAX: u64 = 3_600_000;
 const MS_PER_S: u64 = 1_000;
 
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const EVENT_STREAM: &str = "text/event-stream";
 
 /// A client of one provider. Clones share their connections.
@@ -68,7 +69,7 @@ impl Client {
         if !is_event_stream(response.headers()) {
             return Err(CallError::NotAStream);
         }
-        let prompt = estimate(request.system, request.user, 0);
+        let prompt = estimate(request.system, request.turns, 0);
         Ok(ChatStream::new(response, timeouts, first_text_by, prompt))
     }
 
@@ -103,6 +104,7 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
 async fn refusal(mut response: Response, by: Instant) -> CallError {
     let status = response.status().as_u16();
     let retry_after_ms = retry_after_ms(response.headers());
+    let should_retry = should_retry(response.headers());
     let mut body = Vec::new();
     while body.len() < ERROR_BODY_BYTES_MAX
         && let Ok(Ok(Some(bytes))) = timeout_at(by, response.chunk()).await
@@ -110,7 +112,7 @@ async fn refusal(mut response: Response, by: Instant) -> CallError {
         let room = ERROR_BODY_BYTES_MAX.saturating_sub(body.len());
         body.extend(bytes.iter().take(room));
     }
-    CallError::Status { status, retry_after_ms, error: ProviderError::of_body(&body) }
+    CallError::Status { status, retry_after_ms, should_retry, error: ProviderError::of_body(&body) }
 }
 
 /// `retry-after-ms`, or else `retry-after` in seconds. A date is not read: it would need the provider's clock.
@@ -119,6 +121,15 @@ fn retry_after_ms(headers: &HeaderMap) -> Option<u64> {
     let ms = number(&RETRY_AFTER_MS);
     let ms = ms.or_else(|| number(&RETRY_AFTER).map(|s| s.saturating_mul(MS_PER_S)));
     ms.map(|ms| ms.min(RETRY_AFTER_MS_MAX))
+}
+
+/// `x-should-retry`, with which OpenAI overrules what its clients would conclude from the status.
+fn should_retry(headers: &HeaderMap) -> Option<bool> {
+    match headers.get(X_SHOULD_RETRY)?.as_bytes() {
+        b"true" => Some(true),
+        b"false" => Some(false),
+        _ => None,
+    }
 }
 
 /// A decimal number, rounded up: providers send `0.5` where the standard has whole seconds.
@@ -156,6 +167,16 @@ mod tests {
         check(&[("retry-after", "99999999999999999999999")], Some(3_600_000));
         for unread in ["", "-1", "Wed, 21 Oct 2026 07:28:00 GMT", "1e3", ".5", "1.x"] {
             check(&[("retry-after", unread)], None);
+        }
+    }
+
+    #[test]
+    fn whether_to_ask_again_is_read_as_openai_spells_it() {
+        for (value, expected) in
+            [(None, None), (Some("true"), Some(true)), (Some("false"), Some(false)), (Some("1"), None)]
+        {
+            let map = value.map(|value| (X_SHOULD_RETRY, value.parse().unwrap())).into_iter().collect();
+            assert_eq!(should_retry(&map), expected, "{value:?}");
         }
     }
 }

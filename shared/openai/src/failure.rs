@@ -1,7 +1,6 @@
 //! How a call fails. Holds nothing that the user or the model wrote, and no key: of a provider's error only its short
-//! labels are kept, because its message may quote the prompt or the key.
+//! labels are kept, because its message may quote the prompt or the key. What a failure advises is in [`crate::advice`].
 
-use serde::Deserialize;
 use serde_json::Value;
 use std::fmt;
 
@@ -47,23 +46,35 @@ pub struct ProviderError {
     pub code: Option<Label>,
     /// Its `type`.
     pub kind: Option<Label>,
+    /// Its `param`: the member of the request that it is about.
+    pub param: Option<Label>,
+    /// Its message has the word "model" in it. Most compatible providers have no label for a model that they lack.
+    pub mentions_model: bool,
 }
 
 impl ProviderError {
-    /// From the value of `error`.
+    /// From the value of `error`, which some providers give as a text.
     pub(crate) fn of(error: &Value) -> Self {
         let label = |name: &str| error.get(name).and_then(Label::of);
-        Self { code: label("code"), kind: label("type") }
+        let message = error.as_str().or_else(|| error.get("message")?.as_str()).unwrap_or_default();
+        Self {
+            code: label("code"),
+            kind: label("type"),
+            param: label("param"),
+            mentions_model: mentions(message, "model"),
+        }
     }
 
-    /// From the body of a refusal; empty labels when the body is of another form.
+    /// From the body of a refusal; empty labels when the body is of another form. Some providers put the members of
+    /// `error` at the top.
     pub(crate) fn of_body(body: &[u8]) -> Self {
-        #[derive(Deserialize)]
-        struct Body {
-            error: Value,
-        }
-        serde_json::from_slice::<Body>(body).map(|body| Self::of(&body.error)).unwrap_or_default()
+        let body: Value = serde_json::from_slice(body).unwrap_or_default();
+        Self::of(body.get("error").filter(|error| !error.is_null()).unwrap_or(&body))
     }
+}
+
+pub(crate) fn mentions(text: &str, word: &str) -> bool {
+    text.as_bytes().windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()))
 }
 
 impl fmt::Display for ProviderError {
@@ -92,6 +103,8 @@ pub enum CallError {
         status: u16,
         /// When it asks to be asked again, in milliseconds from now, at most an hour; none when it does not say.
         retry_after_ms: Option<u64>,
+        /// Whether it says itself that the same request may be sent again; none when it does not say.
+        should_retry: Option<bool>,
         /// What it calls the error.
         error: ProviderError,
     },
@@ -151,6 +164,11 @@ mod tests {
         check(r#"{"error":{"code":429,"message":"x"}}"#, Some("429"), None);
         check(r#"{"error":{"code":null,"type":"server_error"}}"#, None, Some("server_error"));
         check(r#"{"error":"x"}"#, None, None);
+        check(
+            r#"{"object":"error","message":"x","type":"NotFoundError","param":null,"code":404}"#,
+            Some("404"),
+            Some("NotFoundError"),
+        );
         check(r#"{"error":{"code":"the prompt, quoted","type":""}}"#, None, None);
         check(&format!(r#"{{"error":{{"code":"{}"}}}}"#, "x".repeat(65)), None, None);
         check("<html>", None, None);

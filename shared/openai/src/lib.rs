@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod advice;
 mod chunk;
 mod client;
 mod estimate;
@@ -13,10 +14,11 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use advice::{Advice, RETRY_WAIT_MS_MAX};
 pub use chunk::{Event, FinishReason};
 pub use client::Client;
-pub use estimate::{PROMPT_OVERHEAD_TOKENS, estimate, prompt_bound};
+pub use estimate::{estimate, prompt_bound};
 pub use failure::{CallError, Label, ProviderError, StreamError};
-pub use request::ChatRequest;
+pub use request::{ChatRequest, Speaker, Turn};
 pub use settings::{ApiKey, BaseUrl, InvalidApiKey, InvalidBaseUrl, Settings, Timeouts};
 pub use stream::{ChatStream, RESPONSE_BYTES_MAX};

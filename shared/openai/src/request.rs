@@ -4,6 +4,39 @@ use domain::{ModelPrice, Tokens};
 use serde::Serialize;
 use std::fmt;
 
+/// Who says something to the model, or as the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaker {
+    /// Who asks.
+    User,
+    /// The model, earlier in the conversation.
+    Assistant,
+}
+
+impl Speaker {
+    const fn role(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Assistant => "assistant",
+        }
+    }
+}
+
+/// One message of a conversation. Prints its length only.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Turn {
+    /// Whose it is.
+    pub speaker: Speaker,
+    /// What it says.
+    pub text: String,
+}
+
+impl fmt::Debug for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Turn({:?}, {} bytes)", self.speaker, self.text.len())
+    }
+}
+
 /// One question.
 #[derive(Clone, Copy)]
 pub struct ChatRequest<'a> {
@@ -11,8 +44,8 @@ pub struct ChatRequest<'a> {
     pub model: &'a ModelPrice,
     /// What the model is told to do. Not sent when empty.
     pub system: &'a str,
-    /// What the user wrote.
-    pub user: &'a str,
+    /// The conversation, oldest first; its last turn is what is asked.
+    pub turns: &'a [Turn],
     /// The most tokens that the model may write, reasoning included.
     pub output_cap: Tokens,
 }
@@ -22,7 +55,7 @@ impl fmt::Debug for ChatRequest<'_> {
         f.debug_struct("ChatRequest")
             .field("model", &self.model.model)
             .field("system_bytes", &self.system.len())
-            .field("user_bytes", &self.user.len())
+            .field("turns", &self.turns)
             .field("output_cap", &self.output_cap)
             .finish()
     }
@@ -59,12 +92,12 @@ struct StreamOptions {
 
 impl<'a> From<&ChatRequest<'a>> for Body<'a> {
     fn from(request: &ChatRequest<'a>) -> Self {
-        let system = Message { role: "system", content: request.system };
-        let user = Message { role: "user", content: request.user };
-        let messages = if request.system.is_empty() { vec![user] } else { vec![system, user] };
+        let system =
+            (!request.system.is_empty()).then_some(Message { role: "system", content: request.system });
+        let turn = |turn: &'a Turn| Message { role: turn.speaker.role(), content: &turn.text };
         Body {
             model: request.model.model.as_str(),
-            messages,
+            messages: system.into_iter().chain(request.turns.iter().map(turn)).collect(),
             stream: true,
             stream_options: StreamOptions { include_usage: true, include_obfuscation: false },
             max_completion_tokens: request.output_cap.get(),
@@ -95,6 +128,14 @@ pub(crate) mod tests {
         }
     }
 
+    pub(crate) fn turn(speaker: Speaker, text: &str) -> Turn {
+        Turn { speaker, text: text.to_owned() }
+    }
+
+    fn request<'a>(model: &'a ModelPrice, system: &'a str, turns: &'a [Turn]) -> ChatRequest<'a> {
+        ChatRequest { model, system, turns, output_cap: Tokens::from_u32(99) }
+    }
+
     fn body(request: &ChatRequest<'_>) -> serde_json::Value {
         serde_json::to_value(Body::from(request)).unwrap()
     }
@@ -102,8 +143,6 @@ pub(crate) mod tests {
     #[test]
     fn f05_a_request_always_asks_for_usage_and_has_a_cap() {
         let model = model(Some("none"));
-        let request =
-            ChatRequest { model: &model, system: "Rewrite.", user: "Hi", output_cap: Tokens::from_u32(99) };
         let expected = json!({
             "model": "gpt-6-luna",
             "messages": [{"role": "system", "content": "Rewrite."}, {"role": "user", "content": "Hi"}],
@@ -113,22 +152,38 @@ pub(crate) mod tests {
             "reasoning_effort": "none",
             "store": false,
         });
-        assert_eq!(body(&request), expected);
+        assert_eq!(body(&request(&model, "Rewrite.", &[turn(Speaker::User, "Hi")])), expected);
+    }
+
+    #[test]
+    fn a_conversation_is_sent_in_its_order_and_by_its_roles() {
+        let model = model(None);
+        let turns =
+            [turn(Speaker::User, "Hi"), turn(Speaker::Assistant, "Hello"), turn(Speaker::User, "Shorter")];
+        let expected = json!([
+            {"role": "system", "content": "Rewrite."},
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": "Hello"},
+            {"role": "user", "content": "Shorter"},
+        ]);
+        assert_eq!(body(&request(&model, "Rewrite.", &turns))["messages"], expected);
     }
 
     #[test]
     fn an_empty_system_and_an_absent_effort_are_not_sent() {
         let model = model(None);
-        let request = ChatRequest { model: &model, system: "", user: "Hi", output_cap: Tokens::from_u32(1) };
-        assert_eq!(body(&request)["messages"], json!([{"role": "user", "content": "Hi"}]));
-        assert!(body(&request).get("reasoning_effort").is_none());
+        let turns = [turn(Speaker::User, "Hi")];
+        let body = body(&request(&model, "", &turns));
+        assert_eq!(body["messages"], json!([{"role": "user", "content": "Hi"}]));
+        assert!(body.get("reasoning_effort").is_none());
     }
 
     #[test]
     fn a_request_prints_without_what_was_written() {
         let model = model(None);
-        let request =
-            ChatRequest { model: &model, system: "secret", user: "secret", output_cap: Tokens::from_u32(1) };
-        assert!(!format!("{request:?}").contains("secret"));
+        let turns = [turn(Speaker::User, "secret"), turn(Speaker::Assistant, "secret")];
+        let printed = format!("{:?}", request(&model, "secret", &turns));
+        assert!(!printed.contains("secret"), "{printed}");
+        assert!(printed.contains("Turn(Assistant, 6 bytes)"), "{printed}");
     }
 }

@@ -1,8 +1,9 @@
 //! The client against a provider that is a bare socket, so that each test says byte for byte what comes and when.
 
 use crate::{
-    ApiKey, BaseUrl, CallError, ChatRequest, ChatStream, Client, Event, FinishReason, Settings, StreamError,
-    Timeouts, estimate, request::tests::model,
+    ApiKey, BaseUrl, CallError, ChatRequest, ChatStream, Client, Event, FinishReason, Settings, Speaker,
+    StreamError, Timeouts, Turn, estimate,
+    request::tests::{model, turn},
 };
 use domain::{ModelPrice, Tokens};
 use std::{sync::Arc, time::Duration};
@@ -72,6 +73,7 @@ struct Provider {
     listener: TcpListener,
     client: Client,
     model: ModelPrice,
+    turns: [Turn; 1],
 }
 
 impl Provider {
@@ -83,11 +85,13 @@ impl Provider {
             api_key: api_key.map(|key| ApiKey::parse(key).unwrap()),
             timeouts: Timeouts { first_token_ms: FIRST_TOKEN_MS, idle_ms: IDLE_MS },
         };
-        Self { listener, client: Client::new(http(), settings), model: model(Some("none")) }
+        let turns = [turn(Speaker::User, USER)];
+        Self { listener, client: Client::new(http(), settings), model: model(Some("none")), turns }
     }
 
     fn request(&self) -> ChatRequest<'_> {
-        ChatRequest { model: &self.model, system: SYSTEM, user: USER, output_cap: Tokens::from_u32(100) }
+        let output_cap = Tokens::from_u32(100);
+        ChatRequest { model: &self.model, system: SYSTEM, turns: &self.turns, output_cap }
     }
 
     /// A stream whose head has come, and the provider's side of it.
@@ -217,7 +221,7 @@ async fn a_refusal_keeps_its_status_its_wait_and_its_labels() {
         let shown = format!("{error:?} {error}");
         assert!(!shown.contains("secret"), "{shown}");
         assert!(!error.may_have_cost());
-        let CallError::Status { status: seen, retry_after_ms, error } = error else { panic!("{shown}") };
+        let CallError::Status { status: seen, retry_after_ms, error, .. } = error else { panic!("{shown}") };
         assert_eq!((seen, retry_after_ms), (status, wait));
         assert_eq!(error.code.as_ref().map(crate::Label::as_str), code);
     }
@@ -308,7 +312,7 @@ async fn a_stream_that_stands_still_is_given_up_however_often_it_is_asked() {
     }
     assert_eq!(rest(&mut stream).await, (vec![], Some(StreamError::Idle)));
     check_elapsed(begun, IDLE_MS);
-    assert_eq!(stream.estimate(), estimate(SYSTEM, USER, 1));
+    assert_eq!(stream.estimate(), estimate(SYSTEM, &provider.turns, 1));
 }
 
 #[tokio::test]

@@ -7,10 +7,11 @@ mod upstream;
 
 use crate::{
     config::{Front, Menu},
+    generation::Asked,
     handler::{Generate, Outside},
     parse,
     pump::Deadlines,
-    wire::AnswerBody,
+    wire::{AnswerBody, Protocol},
 };
 use bytes::Bytes;
 use clerk::{Settings as ClerkSettings, Verifier, VerifyingKey};
@@ -65,7 +66,7 @@ impl World {
             authorized_parties: vec!["https://app.example.com".to_owned()],
         });
         let cors = Cors::new(&["https://app.example.com".to_owned()]).unwrap();
-        let front = Front { verifier: verifier.unwrap(), cors, menu: menu() };
+        let front = Front { verifier: verifier.unwrap(), cors, menu: menu(), keeps_answers: true };
         let ledger = Ledger::new(store.clone(), PlanBook::built_in().unwrap().plans().clone());
         let client = openai::Client::new(edge::http::client().unwrap(), provider);
         let user = UserId::parse("user_1").unwrap();
@@ -87,7 +88,9 @@ impl World {
         let json =
             HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
         let wish = parse::parse(&json, BODY.as_bytes(), &menu()).unwrap();
-        self.generate.generate(&self.user, &wish, deadlines, &self.drain, edge::clock::now()).await
+        let (user, protocol) = (self.user.clone(), Protocol::UiMessage);
+        let asked = Asked { user, wish, protocol, repeatable: None };
+        self.generate.generate(&asked, deadlines, &self.drain, edge::clock::now()).await
     }
 
     /// The user's meter, once everything has ended.

@@ -1,7 +1,8 @@
 //! A store that can be switched off.
 
 use domain::{
-    AccountChange, Admission, Meter, Opening, Receipt, Release, ReportRow, RowFate, Seal, Timestamp, UserId,
+    AccountChange, Admission, Claim, Digest, HoldId, Meter, Opening, Receipt, Release, ReportRow, RowFate,
+    Seal, Timestamp, UserId,
 };
 use ledger::{
     AdmitAnswer, AdmitFailure, Changed, Cursor, Fault, Loaded, MemoryStore, MeterKey, Page, Store, StoreError,
@@ -37,62 +38,39 @@ impl ShakyStore {
     }
 }
 
+/// Every operation asks first whether the store is there.
+macro_rules! if_up {
+    ($(fn $name:ident(&self $(, $arg:ident: $type:ty)*) -> $answer:ty;)*) => {
+        $(async fn $name(&self $(, $arg: $type)*) -> Result<$answer, StoreError> {
+            self.up(stringify!($name))?.$name($($arg),*).await
+        })*
+    };
+}
+
 impl Store for ShakyStore {
-    async fn load(&self, user: &UserId) -> Result<Option<Loaded>, StoreError> {
-        self.up("load")?.load(user).await
-    }
-
-    async fn meter(&self, key: &MeterKey) -> Result<Option<Meter>, StoreError> {
-        self.up("meter")?.meter(key).await
-    }
-
-    async fn open(&self, opening: &Opening) -> Result<Changed, StoreError> {
-        self.up("open")?.open(opening).await
-    }
-
-    async fn change_account(&self, change: &AccountChange) -> Result<Changed, StoreError> {
-        self.up("change account")?.change_account(change).await
-    }
-
     async fn admit(&self, admission: &Admission) -> Result<AdmitAnswer, AdmitFailure> {
         self.up("admit").map_err(AdmitFailure::NotWritten)?.admit(admission).await
     }
 
-    async fn put_receipt(&self, receipt: &Receipt) -> Result<Receipt, StoreError> {
-        self.up("put receipt")?.put_receipt(receipt).await
-    }
-
-    async fn release(&self, release: &Release) -> Result<Changed, StoreError> {
-        self.up("release")?.release(release).await
-    }
-
-    async fn seal(&self, key: &MeterKey, seal: &Seal) -> Result<Changed, StoreError> {
-        self.up("seal")?.seal(key, seal).await
-    }
-
-    async fn note_attempt(&self, key: &MeterKey, seq: u64, at: Timestamp) -> Result<Changed, StoreError> {
-        self.up("note attempt")?.note_attempt(key, seq, at).await
-    }
-
-    async fn put_report(
-        &self,
-        key: &MeterKey,
-        row: &ReportRow,
-        fate: RowFate,
-        at: Timestamp,
-    ) -> Result<RowFate, StoreError> {
-        self.up("put report")?.put_report(key, row, fate, at).await
-    }
-
-    async fn drop_row(&self, key: &MeterKey, row: &ReportRow, fate: RowFate) -> Result<Changed, StoreError> {
-        self.up("drop row")?.drop_row(key, row, fate).await
-    }
-
-    async fn clear(&self, key: &MeterKey) -> Result<Changed, StoreError> {
-        self.up("clear")?.clear(key).await
-    }
-
-    async fn dirty(&self, shard: u8, from: Option<&Cursor>) -> Result<Page, StoreError> {
-        self.up("dirty")?.dirty(shard, from).await
+    if_up! {
+        fn load(&self, user: &UserId) -> Option<Loaded>;
+        fn meter(&self, key: &MeterKey) -> Option<Meter>;
+        fn open(&self, opening: &Opening) -> Changed;
+        fn change_account(&self, change: &AccountChange) -> Changed;
+        fn put_receipt(&self, receipt: &Receipt) -> Receipt;
+        fn receipt(&self, key: &MeterKey, id: &HoldId) -> Option<Receipt>;
+        fn release(&self, release: &Release) -> Changed;
+        fn seal(&self, key: &MeterKey, seal: &Seal) -> Changed;
+        fn note_attempt(&self, key: &MeterKey, seq: u64, at: Timestamp) -> Changed;
+        fn put_report(&self, key: &MeterKey, row: &ReportRow, fate: RowFate, at: Timestamp) -> RowFate;
+        fn drop_row(&self, key: &MeterKey, row: &ReportRow, fate: RowFate) -> Changed;
+        fn clear(&self, key: &MeterKey) -> Changed;
+        fn dirty(&self, shard: u8, from: Option<&Cursor>) -> Page;
+        fn put_claim(&self, claim: &Claim, now: Timestamp) -> Option<Claim>;
+        fn change_claim(&self, claim: &Claim, owner: &HoldId) -> Changed;
+        fn drop_claim(&self, claim: &Claim) -> Changed;
+        fn claim(&self, user: &UserId, key: Digest) -> Option<Claim>;
+        fn put_stop(&self, user: &UserId, id: &HoldId, forget_at: Timestamp) -> ();
+        fn is_stopped(&self, user: &UserId, id: &HoldId) -> bool;
     }
 }

@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use std::time::Duration;
 use tokio::time::Instant;
 
-const COMPLETE: [&str; 9] = [
+const COMPLETE: [&str; 10] = [
     "start",
     "start-step",
     "text-start",
@@ -17,6 +17,7 @@ const COMPLETE: [&str; 9] = [
     "text-delta",
     "text-end",
     "finish-step",
+    "message-metadata",
     "finish",
     "[DONE]",
 ];
@@ -62,11 +63,11 @@ async fn a_complete_answer_is_settled_before_it_finishes() {
     assert_eq!(types(&chunks), COMPLETE);
     let receipt = receipt(&world).await;
     assert_eq!(chunks[0]["messageId"], receipt.id.as_str());
-    let finish = &chunks[7];
-    assert_eq!(finish["finishReason"], "stop");
-    assert_eq!(finish["messageMetadata"]["receipt"], receipt.id.as_str());
-    assert_eq!(finish["messageMetadata"]["charged"], 32);
-    assert_eq!(finish["messageMetadata"]["usage"]["totalTokens"], 32);
+    let metadata = &chunks[7]["messageMetadata"];
+    assert_eq!(metadata["receipt"], receipt.id.as_str());
+    assert_eq!(metadata["charged"], 32);
+    assert_eq!(metadata["usage"]["totalTokens"], 32);
+    assert_eq!(chunks[8]["finishReason"], "stop");
     assert_eq!(receipt.charged, Tokens::from_u32(32));
 }
 

@@ -125,6 +125,9 @@ pub(super) async fn whole(plan: &Plan, state: &State, ticket: &mut Ticket) -> Re
         if plan.behaviour.cut_after == Some(k) {
             return Err(Broken::Cut);
         }
+        if plan.behaviour.stall_after == Some(k) {
+            std::future::pending::<()>().await;
+        }
         if plan.behaviour.in_band_error_after == Some(k) {
             return Err(Broken::Failed);
         }
@@ -178,9 +181,12 @@ struct Chunk<'a> {
 
 /// What the stream writes next.
 enum Step {
+    PromptFilter,
     Role,
     /// The text token with this index, or what follows if there is none.
     Token(u64),
+    /// What the filter says of the whole text.
+    TextFilter,
     Usage,
     Done,
     End,
@@ -192,7 +198,15 @@ struct Writer {
     ticket: Ticket,
     prose: Prose,
     padding: Draws,
+    /// Letters of the text so far.
+    written: usize,
     step: Step,
+}
+
+/// A filter that found nothing.
+fn nothing_found() -> Value {
+    let kinds = ["hate", "self_harm", "sexual", "violence"];
+    kinds.into_iter().map(|kind| (kind, json!({"filtered": false, "severity": "safe"}))).collect()
 }
 
 type Written = io::Result<Frame<Bytes>>;
@@ -201,7 +215,8 @@ type Written = io::Result<Frame<Bytes>>;
 pub(super) fn streamed(plan: Plan, state: Arc<State>, ticket: Ticket) -> Body {
     let prose = Prose::new(plan.seed);
     let padding = Draws::new(!plan.seed);
-    let writer = Writer { plan, state, ticket, prose, padding, step: Step::Role };
+    let step = if plan.behaviour.moderation { Step::PromptFilter } else { Step::Role };
+    let writer = Writer { plan, state, ticket, prose, padding, written: 0, step };
     StreamBody::new(stream::unfold(writer, Writer::next)).boxed_unsync()
 }
 
@@ -210,6 +225,19 @@ impl Writer {
     async fn next(mut self) -> Option<(Written, Self)> {
         tokio::task::yield_now().await;
         let frame = match self.step {
+            Step::PromptFilter => {
+                self.step = Step::Role;
+                let found = json!([{"prompt_index": 0, "content_filter_results": nothing_found()}]);
+                let empty = json!({"id": "", "object": "", "created": 0, "model": "", "choices": [], "prompt_filter_results": found});
+                self.data(&empty.to_string())
+            }
+            Step::TextFilter => {
+                self.step = self.after_text();
+                let offsets = json!({"check_offset": 0, "start_offset": 0, "end_offset": self.written});
+                let choice = json!({"index": 0, "finish_reason": null, "content_filter_results": nothing_found(), "content_filter_offsets": offsets});
+                let late = json!({"id": "", "object": "", "created": 0, "model": "", "choices": [choice]});
+                self.data(&late.to_string())
+            }
             Step::Role => {
                 self.step = Step::Token(0);
                 self.chunk(&json!({"role": "assistant", "content": "", "refusal": null}), None, 0)
@@ -242,6 +270,10 @@ impl Writer {
             self.ticket.end(Outcome::Cut);
             return Some((Err(io::ErrorKind::ConnectionAborted.into()), self));
         }
+        if self.plan.behaviour.stall_after == Some(k) {
+            // The peer's leaving drops this, and so ends the ticket.
+            std::future::pending::<()>().await;
+        }
         if self.plan.behaviour.in_band_error_after == Some(k) {
             self.step = Step::End;
             let frame = self.data(&super::server_error().body().to_string());
@@ -255,20 +287,31 @@ impl Writer {
         turn(&self.plan.behaviour, &self.state, k).await;
         self.step = Step::Token(k + 1);
         let token = self.prose.next_token();
+        self.written += token.len();
         let frame = self.chunk(&json!({"content": token}), None, token.len());
         self.ticket.wrote_delta();
         Some((Ok(frame), self))
     }
 
     fn finish(&mut self) -> Frame<Bytes> {
-        let usage = self.plan.include_usage && !self.plan.behaviour.no_usage_chunk;
-        self.step = if usage { Step::Usage } else { Step::Done };
+        self.step = if self.plan.behaviour.moderation { Step::TextFilter } else { self.after_text() };
         self.chunk(&json!({}), Some(self.plan.finish_reason), 0)
+    }
+
+    fn after_text(&self) -> Step {
+        let usage = self.plan.include_usage && !self.plan.behaviour.no_usage_chunk;
+        if usage { Step::Usage } else { Step::Done }
     }
 
     /// A chunk with one choice.
     fn chunk(&mut self, delta: &Value, finish_reason: Option<&str>, length: usize) -> Frame<Bytes> {
-        let choice = json!({"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish_reason});
+        let mut choice =
+            json!({"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish_reason});
+        if self.plan.behaviour.moderation
+            && let Some(fields) = choice.as_object_mut()
+        {
+            fields.insert("content_filter_results".to_owned(), nothing_found());
+        }
         self.frame(json!([choice]), None, length)
     }
 

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use super::request::MODELS;
+
 /// The longest text that can be asked for, in tokens.
 const OUTPUT_TOKENS_MAX: u64 = 200_000;
 /// The largest count of tokens that can be reported.
@@ -15,6 +17,8 @@ const RETRY_AFTER_S_MAX: u64 = 86_400;
 /// What a request weighs above its text in [`PromptCount::Quarter`], as OpenAI's cookbook counts it.
 const TOKENS_PER_MESSAGE: u64 = 3;
 const TOKENS_PER_ANSWER: u64 = 3;
+/// The most calls that `fail_first` can fail.
+const FAILED_CALLS_MAX: u64 = 1_000;
 /// Above any bound by bytes and output cap.
 const BEYOND_MARGIN: u64 = 1_024;
 
@@ -98,10 +102,19 @@ pub struct Behaviour {
     pub cut_after: Option<u64>,
     /// Put an error into the stream after this many tokens, and end it.
     pub in_band_error_after: Option<u64>,
+    /// Stand still for ever after this many tokens: until the peer leaves.
+    pub stall_after: Option<u64>,
     /// Answer with this error instead.
     pub status_error: Option<StatusError>,
     /// Drop the connection before the status line.
     pub drop_before_head: bool,
+    /// Let the faults above happen to so many calls only: the first ones with the same last user message.
+    pub fail_first: Option<u64>,
+    /// Names of models that do not exist any more: a request for one is refused as OpenAI refuses it.
+    pub gone: Vec<String>,
+    /// Send a filter's findings, as a provider does that moderates while it streams: of the prompt in a chunk before
+    /// the role, of each piece of text in its choice, and of the whole text in a chunk after the finish.
+    pub moderation: bool,
     /// Leave the usage chunk out although it was asked for.
     pub no_usage_chunk: bool,
     /// End the stream without `[DONE]`.
@@ -124,8 +137,12 @@ impl Default for Behaviour {
             inter_token_delay: Duration::ZERO,
             cut_after: None,
             in_band_error_after: None,
+            stall_after: None,
             status_error: None,
             drop_before_head: false,
+            fail_first: None,
+            gone: Vec::new(),
+            moderation: false,
             no_usage_chunk: false,
             omit_done: false,
             gate: false,
@@ -145,6 +162,10 @@ const KEYS: &[&str] = &[
     "cache_write",
     "cut",
     "inband",
+    "stall",
+    "fail_first",
+    "gone",
+    "moderation",
     "error",
     "retry_after",
     "drop_head",
@@ -186,6 +207,9 @@ impl Behaviour {
                 Some((key, value)) => self.set(item, key, value)?,
             }
         }
+        if self.fail_first.is_some() && !self.has_fault() {
+            self.status_error = Some(StatusError { status: 500, retry_after_s: None });
+        }
         match (&mut self.status_error, retry_after_s) {
             (_, None) => {}
             (Some(error), seconds) => error.retry_after_s = seconds,
@@ -194,9 +218,28 @@ impl Behaviour {
         Ok(self)
     }
 
+    fn has_fault(&self) -> bool {
+        self.drop_before_head
+            || self.status_error.is_some()
+            || [self.cut_after, self.in_band_error_after, self.stall_after].iter().any(Option::is_some)
+    }
+
+    /// The same behaviour, for a call that is none of the first ones.
+    pub(super) fn without_faults(self) -> Self {
+        Self {
+            cut_after: None,
+            in_band_error_after: None,
+            stall_after: None,
+            status_error: None,
+            drop_before_head: false,
+            ..self
+        }
+    }
+
     fn switch(&mut self, item: &str) -> Result<(), String> {
         match item {
             "drop_head" => self.drop_before_head = true,
+            "moderation" => self.moderation = true,
             "no_usage" => self.no_usage_chunk = true,
             "omit_done" => self.omit_done = true,
             "gate" => self.gate = true,
@@ -218,6 +261,9 @@ impl Behaviour {
             "cache_write" => self.cache_write_tokens = number(item, value, 0, REPORTED_TOKENS_MAX)?,
             "cut" => self.cut_after = Some(number(item, value, 0, OUTPUT_TOKENS_MAX)?),
             "inband" => self.in_band_error_after = Some(number(item, value, 0, OUTPUT_TOKENS_MAX)?),
+            "stall" => self.stall_after = Some(number(item, value, 0, OUTPUT_TOKENS_MAX)?),
+            "fail_first" => self.fail_first = Some(number(item, value, 0, FAILED_CALLS_MAX)?),
+            "gone" => self.gone = gone(item, value)?,
             "error" => {
                 let status = number(item, value, 400, 599)?;
                 let status = u16::try_from(status).map_err(|_| format!("'{item}' is out of range"))?;
@@ -239,6 +285,13 @@ fn prompt_count(item: &str, value: &str) -> Result<PromptCount, String> {
         }
         _ => Err(format!("'{item}' is none of quarter, exact:N, bytes:N, beyond")),
     }
+}
+
+/// Names that are models here, with commas between them: one that is misspelt would be gone without being missed.
+fn gone(item: &str, value: &str) -> Result<Vec<String>, String> {
+    let known = |name: &str| MODELS.iter().any(|model| model.id == name);
+    let names = value.split(',').map(|name| known(name).then(|| name.to_owned()));
+    names.collect::<Option<_>>().ok_or_else(|| format!("'{item}' is not a list of models"))
 }
 
 fn delay(item: &str, value: &str) -> Result<Duration, String> {

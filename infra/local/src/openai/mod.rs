@@ -10,9 +10,12 @@
 //!
 //! ```text
 //! [[tokens=400 delay_ms=20 first_ms=100 head_ms=5 prompt=exact:512 completion=9 cached=100 cache_write=50
-//!   cut=7 inband=7 error=503 retry_after=2 overrun=beyond drop_head no_usage omit_done gate]]
+//!   cut=7 inband=7 stall=7 error=503 retry_after=2 drop_head fail_first=2 gone=gpt-6-luna,gpt-4o-mini
+//!   overrun=beyond moderation no_usage omit_done gate]]
 //! ```
 //!
+//! `fail_first` lets the faults before it in this list happen to the first calls with the same last user message only;
+//! where none is named, they get a 500.
 //! `prompt` is one of `quarter`, `exact:N`, `bytes:N` (the text's bytes plus N) and `beyond` (also `overrun=beyond`).
 //! A directive with an unknown item is refused with `invalid_directive`. Text in double brackets that does not begin
 //! with one of these words is ordinary text.
@@ -49,6 +52,8 @@ use crate::serve::{Answer, Body, Payload, Server, Service, whole};
 
 /// Behaviours waiting for their requests.
 const SCRIPT_LENGTH_MAX: usize = 1_000;
+/// Prompts whose calls are counted for `fail_first`.
+const COUNTED_PROMPTS_MAX: usize = 1_000;
 /// Letters of a completion's id behind its prefix.
 const ID_LENGTH: usize = 29;
 
@@ -75,6 +80,8 @@ struct State {
     clock: Clock,
     behaviour: Mutex<Behaviour>,
     script: Mutex<VecDeque<Behaviour>>,
+    /// The seeds of prompts that ask for the first calls to fail, each with how many there were; the oldest first.
+    calls: Mutex<VecDeque<(u64, u64)>>,
     book: Arc<Book>,
     gate: Semaphore,
 }
@@ -103,6 +110,7 @@ pub async fn start(listener: TcpListener, options: Options) -> io::Result<Handle
         clock: options.clock,
         behaviour: Mutex::new(options.behaviour),
         script: Mutex::default(),
+        calls: Mutex::default(),
         book: Arc::new(Book::new()),
         gate: Semaphore::new(0),
     });
@@ -299,7 +307,7 @@ impl State {
         let seed = copy::seed(texts);
         let next = lock(&self.script).pop_front();
         let behaviour = next.unwrap_or_else(|| lock(&self.behaviour).clone());
-        let behaviour = match found {
+        let mut behaviour = match found {
             None => behaviour,
             Some((_, (inside, _))) => behaviour.directed(inside).map_err(|item| {
                 Refusal::invalid(format!("The stand-in's directive is wrong: {item}."))
@@ -307,7 +315,29 @@ impl State {
                     .code("invalid_directive")
             })?,
         };
+        if behaviour.gone.iter().any(|gone| gone == chat.model.id) {
+            return Err(request::no_such_model(chat.model.id));
+        }
+        if let (Some(failing), Some((_, text))) = (behaviour.fail_first, last)
+            && self.calls_before(copy::seed([text.as_str()].into_iter())) >= failing
+        {
+            behaviour = behaviour.without_faults();
+        }
         Ok((behaviour, seed))
+    }
+
+    /// How many calls with this prompt there were before this one, which is counted from now on.
+    fn calls_before(&self, prompt: u64) -> u64 {
+        let mut calls = lock(&self.calls);
+        if let Some((_, count)) = calls.iter_mut().find(|(seed, _)| *seed == prompt) {
+            *count += 1;
+            return *count - 1;
+        }
+        if calls.len() == COUNTED_PROMPTS_MAX {
+            calls.pop_front();
+        }
+        calls.push_back((prompt, 1));
+        0
     }
 
     /// Answers as planned.

@@ -371,11 +371,7 @@ pub(super) fn parse(body: &[u8]) -> Result<Chat, Refusal> {
     }
     let name = name.as_str().unwrap_or_default();
     let Some(model) = MODELS.iter().find(|model| model.id == name || model.snapshot == name) else {
-        return Err(Refusal::invalid(format!(
-            "The model `{name}` does not exist or you do not have access to it."
-        ))
-        .status(StatusCode::NOT_FOUND)
-        .code("model_not_found"));
+        return Err(no_such_model(name));
     };
     let reasoning_tokens = check_for_model(model, &fields)?;
     let limit = limit(model, &fields)?;
@@ -394,6 +390,13 @@ pub(super) fn parse(body: &[u8]) -> Result<Chat, Refusal> {
         reasoning_tokens,
         body_bytes,
     })
+}
+
+/// What a name gets that is no model's, or not any more.
+pub(super) fn no_such_model(name: &str) -> Refusal {
+    Refusal::invalid(format!("The model `{name}` does not exist or you do not have access to it."))
+        .status(StatusCode::NOT_FOUND)
+        .code("model_not_found")
 }
 
 fn present<'a>(fields: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {

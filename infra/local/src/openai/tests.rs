@@ -425,6 +425,14 @@ fn wrong_messages() -> Vec<Wrong> {
         ),
         (text(json!("x [[tokens=many]]")), 400, "messages", "invalid_directive", "'tokens=many'"),
         (text(json!("x [[tokens=1 speed=2]]")), 400, "messages", "invalid_directive", "'speed=2'"),
+        (text(json!("x [[gone=gpt-6-luno]]")), 400, "messages", "invalid_directive", "'gone=gpt-6-luno'"),
+        (
+            json!({"model": "gpt-6-luna", "messages": [{"role": "user", "content": "x [[gone=gpt-4o-mini,gpt-6-luna]]"}]}),
+            404,
+            "",
+            "model_not_found",
+            "The model `gpt-6-luna` does not exist or you do not have access to it.",
+        ),
         (text(json!("x [[retry_after=1]]")), 400, "messages", "invalid_directive", "needs 'error'"),
         (text(json!("word ".repeat(110_000))), 400, "messages", "context_length_exceeded", "128000 tokens"),
     ]
@@ -552,6 +560,88 @@ async fn an_error_in_the_stream_follows_its_tokens_and_ends_it() {
     assert_eq!(deltas(&chunks).len(), 2);
     assert_eq!(chunks.last().unwrap()["error"]["type"], "server_error");
     assert_eq!(handle.requests()[0].outcome, Outcome::InBandError);
+}
+
+#[tokio::test]
+async fn a_stall_stands_still_until_the_peer_leaves() {
+    let handle = provider(Behaviour::default()).await;
+    for (prompt, stands) in
+        [("A mug [[stall=0]]", 0), ("A mug [[tokens=9 stall=3]]", 3), ("A mug [[tokens=3 stall=3]]", 3)]
+    {
+        let before = handle.deltas_written();
+        let response = post(&handle, streaming(prompt).to_string()).await;
+        within(handle.until(|counters| counters.deltas_written == before + stands)).await;
+        drop(response);
+        within(handle.idle()).await;
+        let record = handle.requests().pop().unwrap();
+        assert_eq!((record.outcome, record.deltas_written), (Outcome::PeerClosed, stands), "{prompt}");
+    }
+}
+
+#[tokio::test]
+async fn only_the_first_calls_with_a_prompt_fail_where_they_are_told_to() {
+    let handle = provider(Behaviour::default()).await;
+    let status = async |prompt: &str, model: &str| {
+        let mut body = streaming(prompt);
+        body["model"] = json!(model);
+        post(&handle, body.to_string()).await.status().as_u16()
+    };
+    for (prompt, failed) in [("[[fail_first=2]]", 500), ("[[error=429 fail_first=2]]", 429)] {
+        assert_eq!(status(prompt, "gpt-4o-mini").await, failed);
+        assert_eq!(status(prompt, "gpt-6-luna").await, failed, "another model's call counts too");
+        assert_eq!(status(prompt, "gpt-4o-mini").await, 200);
+        assert_eq!(status(prompt, "gpt-4o-mini").await, 200);
+    }
+    let (cut, whole) = ("A mug [[tokens=9 inband=2 fail_first=1]]", streaming("A mug [[tokens=9]]"));
+    assert_eq!(deltas(&stream(&handle, &streaming(cut)).await.0).len(), 2);
+    let (again, plain) = (stream(&handle, &streaming(cut)).await, stream(&handle, &whole).await);
+    assert!(again.1);
+    assert_eq!(deltas(&again.0), deltas(&plain.0));
+    for k in 0..=COUNTED_PROMPTS_MAX {
+        handle.state.calls_before(u64::try_from(k).unwrap());
+    }
+    assert_eq!(lock(&handle.state.calls).len(), COUNTED_PROMPTS_MAX);
+}
+
+#[tokio::test]
+async fn a_conversation_is_taken_and_its_last_user_message_steers() {
+    let handle = provider(Behaviour::default()).await;
+    let talk = |last: &str| {
+        json!([
+            {"role": "system", "content": "Write copy."},
+            {"role": "user", "content": "A mug [[tokens=9]]"},
+            {"role": "assistant", "content": "Meet the mug [[tokens=8]]"},
+            {"role": "user", "content": last},
+        ])
+    };
+    let answer = async |last: &str| {
+        let mut body = streaming("");
+        body["messages"] = talk(last);
+        deltas(&stream(&handle, &body).await.0).len()
+    };
+    assert_eq!(answer("Shorter [[tokens=3]]").await, 3);
+    assert_eq!(answer("Shorter").await, 64, "what was said before steers nothing");
+    assert_eq!(handle.requests()[1].text_bytes, 11 + 18 + 25 + 7);
+}
+
+#[tokio::test]
+async fn a_filters_findings_go_around_the_text_and_change_nothing_of_it() {
+    let handle = provider(Behaviour { output_tokens: 2, ..Behaviour::default() }).await;
+    let (plain, _) = stream(&handle, &streaming("A mug")).await;
+    let (chunks, done) = stream(&handle, &streaming("A mug[[moderation]]")).await;
+    assert!(done);
+    assert_eq!(deltas(&chunks), deltas(&plain));
+    assert_eq!(chunks.len(), plain.len() + 2);
+    let found = &chunks[0]["prompt_filter_results"][0]["content_filter_results"];
+    assert_eq!((&chunks[0]["choices"], &found["hate"]["filtered"]), (&json!([]), &json!(false)));
+    assert_eq!(chunks[2]["choices"][0]["content_filter_results"]["violence"]["severity"], "safe");
+    let late = &chunks[5]["choices"][0];
+    assert_eq!(
+        (late.get("delta"), late["content_filter_offsets"]["end_offset"].as_u64().unwrap() > 0),
+        (None, true)
+    );
+    assert_eq!(chunks[4]["choices"][0]["finish_reason"], "stop");
+    assert_eq!(chunks[6]["usage"]["completion_tokens"], 2);
 }
 
 #[tokio::test]

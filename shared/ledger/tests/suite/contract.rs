@@ -426,6 +426,16 @@ fn the_prompt_of_a_request_is_nowhere_in_the_table() {
         "charged",
         "model",
         "price_version",
+        "failed_calls",
+        "body",
+        "owner",
+        "state",
+        "until_ms",
+        "hold",
+        "period_start_s",
+        "answer",
+        "forget_at_ms",
+        "expires_at",
     ]
     .into();
     let user = user();

@@ -2,8 +2,8 @@
 
 use super::support::{HOLD_MS, T0, demand, new_id, plans, price, t, used, user};
 use domain::{
-    AccountChange, Admission, Meter, Opening, Outcome, Receipt, Release, ReportRow, RowFate, Seal, Timestamp,
-    UserId,
+    AccountChange, Admission, Claim, Digest, HoldId, Meter, Opening, Outcome, Receipt, Release, ReportRow,
+    RowFate, Seal, Timestamp, UserId,
 };
 use ledger::{
     AdmitAnswer, AdmitError, AdmitFailure, Changed, Cursor, Fault, Ledger, Loaded, MemoryStore, MeterKey,
@@ -29,6 +29,8 @@ struct Plan {
     admits: Vec<Fate>,
     receipts: Vec<Fate>,
     releases: Vec<Fate>,
+    /// Of puts and changes of claims.
+    claims: Vec<Fate>,
     late: Vec<Admission>,
     /// What the next load answers, instead of what is so.
     torn: Option<Loaded>,
@@ -82,20 +84,21 @@ impl Faulty {
     }
 }
 
+/// What no plan is about goes to the store as it is.
+macro_rules! untouched {
+    ($(fn $name:ident(&self $(, $arg:ident: $type:ty)*) -> $answer:ty;)*) => {
+        $(async fn $name(&self $(, $arg: $type)*) -> Result<$answer, StoreError> {
+            self.inner.$name($($arg),*).await
+        })*
+    };
+}
+
 impl Store for Faulty {
     async fn load(&self, user: &UserId) -> Result<Option<Loaded>, StoreError> {
         let torn = self.plan.lock().unwrap().torn.take();
         if torn.is_some() { Ok(torn) } else { self.inner.load(user).await }
     }
-    async fn meter(&self, key: &MeterKey) -> Result<Option<Meter>, StoreError> {
-        self.inner.meter(key).await
-    }
-    async fn open(&self, opening: &Opening) -> Result<Changed, StoreError> {
-        self.inner.open(opening).await
-    }
-    async fn change_account(&self, change: &AccountChange) -> Result<Changed, StoreError> {
-        self.inner.change_account(change).await
-    }
+
     async fn admit(&self, admission: &Admission) -> Result<AdmitAnswer, AdmitFailure> {
         self.plan.lock().unwrap().admit_ids.push(admission.id.to_string());
         match self.next(|plan| &mut plan.admits) {
@@ -112,35 +115,38 @@ impl Store for Faulty {
             Some(Fate::Throttled) => Err(AdmitFailure::NotWritten(StoreError::new("test", Fault::Throttled))),
         }
     }
+
     async fn put_receipt(&self, receipt: &Receipt) -> Result<Receipt, StoreError> {
         self.lossy(|plan| &mut plan.receipts, self.inner.put_receipt(receipt)).await
     }
+
     async fn release(&self, release: &Release) -> Result<Changed, StoreError> {
         self.lossy(|plan| &mut plan.releases, self.inner.release(release)).await
     }
-    async fn seal(&self, key: &MeterKey, seal: &Seal) -> Result<Changed, StoreError> {
-        self.inner.seal(key, seal).await
+
+    async fn put_claim(&self, claim: &Claim, now: Timestamp) -> Result<Option<Claim>, StoreError> {
+        self.lossy(|plan| &mut plan.claims, self.inner.put_claim(claim, now)).await
     }
-    async fn note_attempt(&self, key: &MeterKey, seq: u64, at: Timestamp) -> Result<Changed, StoreError> {
-        self.inner.note_attempt(key, seq, at).await
+
+    async fn change_claim(&self, claim: &Claim, owner: &HoldId) -> Result<Changed, StoreError> {
+        self.lossy(|plan| &mut plan.claims, self.inner.change_claim(claim, owner)).await
     }
-    async fn put_report(
-        &self,
-        key: &MeterKey,
-        row: &ReportRow,
-        fate: RowFate,
-        at: Timestamp,
-    ) -> Result<RowFate, StoreError> {
-        self.inner.put_report(key, row, fate, at).await
-    }
-    async fn drop_row(&self, key: &MeterKey, row: &ReportRow, fate: RowFate) -> Result<Changed, StoreError> {
-        self.inner.drop_row(key, row, fate).await
-    }
-    async fn clear(&self, key: &MeterKey) -> Result<Changed, StoreError> {
-        self.inner.clear(key).await
-    }
-    async fn dirty(&self, shard: u8, from: Option<&Cursor>) -> Result<Page, StoreError> {
-        self.inner.dirty(shard, from).await
+
+    untouched! {
+        fn meter(&self, key: &MeterKey) -> Option<Meter>;
+        fn open(&self, opening: &Opening) -> Changed;
+        fn change_account(&self, change: &AccountChange) -> Changed;
+        fn receipt(&self, key: &MeterKey, id: &HoldId) -> Option<Receipt>;
+        fn seal(&self, key: &MeterKey, seal: &Seal) -> Changed;
+        fn note_attempt(&self, key: &MeterKey, seq: u64, at: Timestamp) -> Changed;
+        fn put_report(&self, key: &MeterKey, row: &ReportRow, fate: RowFate, at: Timestamp) -> RowFate;
+        fn drop_row(&self, key: &MeterKey, row: &ReportRow, fate: RowFate) -> Changed;
+        fn clear(&self, key: &MeterKey) -> Changed;
+        fn dirty(&self, shard: u8, from: Option<&Cursor>) -> Page;
+        fn drop_claim(&self, claim: &Claim) -> Changed;
+        fn claim(&self, user: &UserId, key: Digest) -> Option<Claim>;
+        fn put_stop(&self, user: &UserId, id: &HoldId, forget_at: Timestamp) -> ();
+        fn is_stopped(&self, user: &UserId, id: &HoldId) -> bool;
     }
 }
 

@@ -146,6 +146,7 @@ fn settled(n: u16) -> Receipt {
         charged: tokens,
         absorbed: tokens,
         cost: NanoUsd::ZERO,
+        failed_calls: u32::MAX,
     }
 }
 

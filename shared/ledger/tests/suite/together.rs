@@ -7,8 +7,8 @@ use super::{
     support::{AnyStore, HOLD_MS, T0, customer, demand, plans, price, stores, t, used, user, world},
 };
 use domain::{
-    Account, AccountChange, Admission, HoldId, Meter, Opening, PlanId, Receipt, Release, ReportRow, RowFate,
-    Seal, Timestamp, UserId,
+    Account, AccountChange, Admission, Claim, Digest, HoldId, Meter, Opening, PlanId, Receipt, Release,
+    ReportRow, RowFate, Seal, Timestamp, UserId,
 };
 use ledger::{
     AdmitAnswer, AdmitError, AdmitFailure, ChangeError, Changed, Cursor, Fault, Ledger, Loaded, MeterKey,
@@ -113,12 +113,19 @@ impl Store for Together {
         fn meter(&self, key: &MeterKey) -> Option<Meter>;
         fn change_account(&self, change: &AccountChange) -> Changed;
         fn put_receipt(&self, receipt: &Receipt) -> Receipt;
+        fn receipt(&self, key: &MeterKey, id: &HoldId) -> Option<Receipt>;
         fn release(&self, release: &Release) -> Changed;
         fn seal(&self, key: &MeterKey, seal: &Seal) -> Changed;
         fn note_attempt(&self, key: &MeterKey, seq: u64, at: Timestamp) -> Changed;
         fn put_report(&self, key: &MeterKey, row: &ReportRow, fate: RowFate, at: Timestamp) -> RowFate;
         fn drop_row(&self, key: &MeterKey, row: &ReportRow, fate: RowFate) -> Changed;
         fn clear(&self, key: &MeterKey) -> Changed;
+        fn put_claim(&self, claim: &Claim, now: Timestamp) -> Option<Claim>;
+        fn change_claim(&self, claim: &Claim, owner: &HoldId) -> Changed;
+        fn drop_claim(&self, claim: &Claim) -> Changed;
+        fn claim(&self, user: &UserId, key: Digest) -> Option<Claim>;
+        fn put_stop(&self, user: &UserId, id: &HoldId, forget_at: Timestamp) -> ();
+        fn is_stopped(&self, user: &UserId, id: &HoldId) -> bool;
     }
 }
 

@@ -1,0 +1,151 @@
+//! The calls to the provider for one request, until one of them answers with text.
+//!
+//! Another call is made only before the first text: what was streamed is served, and a second answer would cost twice. Each
+//! call that fails is counted on the request's hold, with the most that it can have cost.
+
+use domain::{HoldSize, ModelPrice, Tokens};
+use edge::log::chain;
+use ledger::OpenHold;
+use openai::{Advice, CallError, ChatRequest, ChatStream, Event, StreamError};
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::prompts::Question;
+
+/// The most calls for one request, over all models.
+const CALLS_MAX: u32 = 4;
+/// The most calls of one model.
+const MODEL_CALLS_MAX: u32 = 2;
+/// The pause before a second call where the provider asks for none, in milliseconds.
+const PAUSE_MS: u64 = 250;
+/// By how much a pause is prolonged at most, in milliseconds, so that those who failed together do not come back together.
+const JITTER_MS_MAX: u64 = 250;
+const TOO_MANY_REQUESTS: u16 = 429;
+
+/// An answer that has begun.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) stream: ChatStream,
+    /// Its first text, or its finish where it has none.
+    pub(crate) first: Event,
+    /// Who answers, at which price.
+    pub(crate) price: ModelPrice,
+}
+
+/// No model answered.
+#[derive(Debug)]
+pub(crate) struct NoAnswer {
+    /// For how long the provider asks to be left alone, in milliseconds.
+    pub(crate) retry_after_ms: Option<u64>,
+}
+
+/// One request's calls.
+pub(crate) struct Calls<'a> {
+    pub(crate) provider: &'a openai::Client,
+    pub(crate) question: &'a Question,
+    /// Those that may answer, in the order of preference.
+    pub(crate) models: &'a [&'a ModelPrice],
+    /// When it has to be over.
+    pub(crate) by: Instant,
+    /// A number below its argument.
+    pub(crate) chance: &'a (dyn Fn(u64) -> u64 + Send + Sync),
+}
+
+/// Why one call has no text.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+}
+
+impl Failure {
+    fn advice(&self) -> Advice {
+        match self {
+            Self::Call(error) => error.advice(),
+            Self::Stream(error) => error.advice_before_text(),
+        }
+    }
+
+    fn may_have_cost(&self) -> bool {
+        match self {
+            Self::Call(error) => error.may_have_cost(),
+            Self::Stream(_) => true,
+        }
+    }
+
+    fn retry_after_ms(&self) -> Option<u64> {
+        match self {
+            Self::Call(CallError::Status { status: TOO_MANY_REQUESTS, retry_after_ms, .. }) => {
+                *retry_after_ms
+            }
+            Self::Call(_) | Self::Stream(_) => None,
+        }
+    }
+}
+
+impl Calls<'_> {
+    /// Calls until there is text. Notes each call that failed on `hold`.
+    pub(crate) async fn first_text(&self, hold: &mut OpenHold) -> Result<Started, NoAnswer> {
+        let mut calls = 0;
+        let mut retry_after_ms = None;
+        'models: for model in self.models {
+            for tried in 1..=MODEL_CALLS_MAX {
+                if calls == CALLS_MAX || Instant::now() >= self.by {
+                    break 'models;
+                }
+                calls += 1;
+                let failure = match self.call(model, hold.size()).await {
+                    Ok((stream, first)) => return Ok(Started { stream, first, price: (*model).clone() }),
+                    Err(failure) => failure,
+                };
+                note(hold, model, &failure, calls);
+                retry_after_ms = failure.retry_after_ms();
+                match failure.advice() {
+                    Advice::Retry { after_ms } if tried < MODEL_CALLS_MAX => {
+                        let pause = after_ms.unwrap_or(PAUSE_MS) + (self.chance)(JITTER_MS_MAX);
+                        sleep(Duration::from_millis(pause)).await;
+                    }
+                    Advice::Retry { .. } | Advice::NextModel => continue 'models,
+                    Advice::GiveUp => break 'models,
+                }
+            }
+        }
+        Err(NoAnswer { retry_after_ms })
+    }
+
+    async fn call(&self, model: &ModelPrice, size: HoldSize) -> Result<(ChatStream, Event), Failure> {
+        let question = ChatRequest {
+            model,
+            system: &self.question.system,
+            turns: &self.question.turns,
+            output_cap: cap(model, size),
+        };
+        let timeout = |_| CallError::Timeout;
+        let mut stream = timeout_at(self.by, self.provider.stream(&question)).await.map_err(timeout)??;
+        match timeout_at(self.by, stream.next()).await.map_err(timeout)? {
+            Some(first) => Ok((stream, first?)),
+            // A stream says `Done` or fails before it has nothing more.
+            None => Err(StreamError::Cut.into()),
+        }
+    }
+}
+
+/// The most that a model may write under this hold.
+fn cap(model: &ModelPrice, size: HoldSize) -> Tokens {
+    size.output.min(model.output_max)
+}
+
+fn note(hold: &mut OpenHold, model: &ModelPrice, failure: &Failure, calls: u32) {
+    let size = hold.size();
+    let may_have_cost = failure.may_have_cost();
+    hold.note_failed_call(may_have_cost.then(|| model.cost_most(size.prompt, cap(model, size))));
+    let (user, id, error) = (hold.user(), hold.id(), chain(failure));
+    if matches!(failure, Failure::Call(error) if error.needs_owner()) {
+        tracing::error!(error, may_have_cost, %user, %id, model = %model.model, calls,
+            "the provider refuses: look at its key, its account and the list of models");
+    } else {
+        tracing::warn!(error, may_have_cost, %user, %id, model = %model.model, calls, "a call had no text");
+    }
+}

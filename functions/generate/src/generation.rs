@@ -1,0 +1,229 @@
+//! One request from its claim to its first text: nothing is called that was not admitted, and what does not begin to answer is
+//! taken back. The rest is a pump's.
+
+use crate::{
+    answer,
+    call::{Calls, NoAnswer},
+    handler::{Generate, unavailable},
+    parse::Wish,
+    prompts,
+    pump::{Begun, Closing, Deadlines, Keeping, Pump},
+    stop::StopWatch,
+    wire::{AnswerBody, Protocol},
+};
+use domain::{Claim, Demand, Digest, HoldId, ModelPrice, Timestamp, UserId};
+use edge::{
+    drain::Drain,
+    log::chain,
+    problem::{Code, Problem, UNAVAILABLE_RETRY_AFTER_S},
+};
+use http::Response;
+use ledger::{AdmitError, Claimed, OpenClaim, OpenHold, Store};
+use std::sync::Arc;
+
+const MS_PER_S: u64 = 1_000;
+/// Seconds after which a repeat of a request that is at work is worth another try. Nobody knows when it ends.
+const IN_PROGRESS_RETRY_AFTER_S: u64 = 2;
+
+/// One request of a user who is known.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Whose.
+    pub user: UserId,
+    /// For what.
+    pub wish: Wish,
+    /// In which form the answer goes out.
+    pub protocol: Protocol,
+    /// How it is told from others when it is repeated; none: every request is a new one.
+    pub repeatable: Option<Repeatable>,
+}
+
+/// By what a repeat is known.
+#[derive(Clone, Copy, Debug)]
+pub struct Repeatable {
+    /// The digest of the idempotency key.
+    pub key: Digest,
+    /// The digest of the body.
+    pub body: Digest,
+}
+
+/// What a request's claim came to.
+enum Turn {
+    /// It has no key.
+    Unclaimed,
+    /// It is the one that works.
+    Ours(OpenClaim),
+    /// It was answered before.
+    Answered(Response<AnswerBody>),
+}
+
+/// Why there is no answer to pump.
+enum NotBegun {
+    Refused(Problem),
+    /// By its user, before its first text.
+    Stopped(HoldId),
+}
+
+impl From<Problem> for NotBegun {
+    fn from(problem: Problem) -> Self {
+        Self::Refused(problem)
+    }
+}
+
+impl<S: Store + Clone + 'static> Generate<S> {
+    /// Generates for a user who is known: claims, holds, calls until there is text, and leaves the rest to a pump.
+    ///
+    /// # Errors
+    /// The limit that refused; that it is a repeat which has to wait; or that the store or the provider does not answer, with
+    /// nothing consumed.
+    pub async fn generate(
+        &self,
+        asked: &Asked,
+        deadlines: Deadlines,
+        drain: &Drain,
+        now: Timestamp,
+    ) -> Result<Response<AnswerBody>, Problem> {
+        let mut claim = match self.claim(asked, deadlines, now).await? {
+            Turn::Unclaimed => None,
+            Turn::Ours(claim) => Some(claim),
+            Turn::Answered(answer) => return Ok(answer),
+        };
+        let closing = Closing { ledger: self.ledger.clone(), deadlines, now: Arc::clone(&self.outside.now) };
+        let protocol = asked.protocol;
+        match self.begin(asked, claim.as_mut(), &closing, drain, now).await {
+            Ok(begun) => {
+                let keeping = claim.map(|claim| Keeping::new(claim, self.front.keeps_answers));
+                let (pump, chunks) = Pump::new(closing, begun, protocol, keeping);
+                drain.spawn(pump.run());
+                Ok(protocol.streamed(chunks))
+            }
+            Err(not_begun) => {
+                if let Some(claim) = claim {
+                    closing.drop_claim(claim).await;
+                }
+                match not_begun {
+                    NotBegun::Refused(problem) => Err(problem),
+                    NotBegun::Stopped(id) => {
+                        Ok(protocol.whole([protocol.start(&id), protocol.stopped(None)].concat().into()))
+                    }
+                }
+            }
+        }
+    }
+
+    async fn claim(&self, asked: &Asked, deadlines: Deadlines, now: Timestamp) -> Result<Turn, Problem> {
+        let Some(Repeatable { key, body }) = asked.repeatable else { return Ok(Turn::Unclaimed) };
+        let owner = (self.outside.new_id)();
+        let wanted = Claim::begin(asked.user.clone(), key, body, owner, deadlines.hold_ms, now);
+        match self.ledger.claim(wanted, now).await.map_err(unavailable)? {
+            Claimed::Ours(claim) => Ok(Turn::Ours(claim)),
+            Claimed::OtherBody => {
+                let detail =
+                    "This idempotency key was used for another request. Take a new one for each request.";
+                Err(Problem::new(Code::IdempotencyKeyReused, detail).field("idempotency-key"))
+            }
+            Claimed::Running => {
+                let detail = "This request is being answered already. Wait for that answer, or try again in a moment to \
+                              have it once more.";
+                Err(Problem::new(Code::InProgress, detail).retry_after(IN_PROGRESS_RETRY_AFTER_S))
+            }
+            Claimed::Ended(ended) => match answer::replay(&ended, asked.protocol) {
+                Some(answer) => {
+                    tracing::info!(user = %asked.user, id = %ended.hold.id, "replayed");
+                    Ok(Turn::Answered(answer))
+                }
+                None => {
+                    let detail = "This request was answered before, and its answer is not kept. Take a new idempotency key \
+                                  to have it answered again, at its price.";
+                    Err(Problem::new(Code::AlreadyAnswered, detail).receipt(ended.hold.id.as_str()))
+                }
+            },
+        }
+    }
+
+    async fn begin(
+        &self,
+        asked: &Asked,
+        claim: Option<&mut OpenClaim>,
+        closing: &Closing<S>,
+        drain: &Drain,
+        now: Timestamp,
+    ) -> Result<Begun, NotBegun> {
+        let question = asked.wish.question();
+        let demand = self.demand(&asked.wish, &question);
+        let models = self.front.menu.candidates(asked.wish.model.as_ref());
+        let mut hold = self.admit(asked, &demand, &models, closing.deadlines.hold_ms, now).await?;
+        if let Some(claim) = claim
+            && let Err(error) = self.ledger.note_hold(claim, &hold).await
+        {
+            closing.void(hold, None).await;
+            return Err(unavailable(error).into());
+        }
+        let by = closing.deadlines.cut_by;
+        let (user, id) = (hold.user().clone(), hold.id().clone());
+        let watch = StopWatch::begin(drain, self.ledger.clone(), user, id, by);
+        let chance = &*self.outside.chance;
+        let calls = Calls { provider: &self.provider, question: &question, models: &models, by, chance };
+        let started = tokio::select! {
+            biased;
+            () = watch.stopped() => None,
+            started = calls.first_text(&mut hold) => Some(started),
+        };
+        match started {
+            Some(Ok(started)) => Ok(Begun { hold, started, watch }),
+            Some(Err(none)) => {
+                tracing::error!(user = %hold.user(), id = %hold.id(), "no model answered");
+                closing.void(hold, None).await;
+                Err(provider_unavailable(&none).into())
+            }
+            None => {
+                let id = hold.id().clone();
+                tracing::info!(user = %hold.user(), %id, "stopped by the user before the first text");
+                closing.void(hold, models.first().copied()).await;
+                Err(NotBegun::Stopped(id))
+            }
+        }
+    }
+
+    async fn admit(
+        &self,
+        asked: &Asked,
+        demand: &Demand,
+        models: &[&ModelPrice],
+        hold_ms: u64,
+        now: Timestamp,
+    ) -> Result<OpenHold, Problem> {
+        let Asked { user, wish, repeatable, .. } = asked;
+        // Whichever of them answers, the hold says the most that it can cost.
+        let cost_most = |model: &&ModelPrice| model.cost_most(demand.prompt_most, demand.output_most);
+        let dearest = models.iter().copied().max_by_key(cost_most).unwrap_or(&self.front.menu.default);
+        let new_id = &*self.outside.new_id;
+        let admitted = self.ledger.admit(user, demand, dearest, hold_ms, new_id, now).await;
+        let hold = admitted.map_err(|error| not_admitted(&error, user, now))?;
+        tracing::info!(%user, id = %hold.id(), kind = wish.kind.as_str(), prompts = prompts::VERSION,
+            held = hold.size().total().get(), clamped = hold.clamped(), repeatable = repeatable.is_some(), "admitted");
+        Ok(hold)
+    }
+}
+
+fn not_admitted(error: &AdmitError, user: &UserId, now: Timestamp) -> Problem {
+    match error {
+        AdmitError::Refused(refusal) => {
+            let problem = Problem::refusal(refusal, now);
+            tracing::info!(%user, code = problem.code().as_str(), "not admitted");
+            problem
+        }
+        AdmitError::Unavailable(unavailable) => {
+            tracing::error!(%user, error = chain(unavailable), "not admitted: the ledger does not answer");
+            Problem::store_unavailable()
+        }
+    }
+}
+
+/// Only a provider that asks for patience is taken at its word on when to come back.
+fn provider_unavailable(none: &NoAnswer) -> Problem {
+    let asked_s = none.retry_after_ms.map(|ms| ms.div_ceil(MS_PER_S));
+    let detail = "The model does not answer right now. Nothing was charged. Please try again.";
+    let retry_after_s = asked_s.unwrap_or(UNAVAILABLE_RETRY_AFTER_S).max(1);
+    Problem::new(Code::ProviderUnavailable, detail).retry_after(retry_after_s)
+}
