@@ -19,7 +19,7 @@ const bob = `bob-v${major}`;
 const carol = `carol-v${major}`;
 const { test, run } = cases();
 
-const KETTLE = '[[tokens=12]] A kettle that sings.';
+const KETTLE = '[[tokens=12 delay_ms=5]] A kettle that sings.';
 const CUT = '[[tokens=12 cut=5]] A kettle that breaks.';
 const SLOW = '[[tokens=30 delay_ms=300]] A kettle that takes its time.';
 
@@ -194,7 +194,8 @@ if (major === 4) {
         const chat = conversation(bob);
         await chat.until((now) => now.say, 'the hook');
         void chat.now.say(SLOW, { type: 'rewrite' });
-        await chat.until((now) => now.messages.at(-1)?.parts.some(({ text }) => text?.includes(' ')), 'two words');
+        const words = ({ messages }) => messages[1]?.parts.find(({ type }) => type === 'text')?.text ?? '';
+        await chat.until((now) => words(now).includes(' '), 'two words');
         await soon(chat.now.stop(), 'the stop');
         const { messages, error } = await chat.until((now) => now.status === 'ready', 'the end');
         assert.equal(error, undefined);
@@ -256,7 +257,7 @@ if (major === 4) {
         plain: () => chunks(KETTLE),
         variants: () => chunks(KETTLE, { variants: 3, tone: 'bold', model: 'gpt-5.4-nano' }),
         conversation: () => chunks(undefined, { messages: [{ role: 'user', content: KETTLE }] }),
-        length: () => chunks('[[tokens=4000]] Long.'),
+        length: () => chunks('[[tokens=4000 delay_ms=0]] Long.'),
         'no usage': () => chunks('[[tokens=8 no_usage]] Uncounted.'),
         cut: () => chunks(CUT),
         'in-band error': () => chunks('[[tokens=12 inband=4]] Says so.'),

@@ -4,7 +4,7 @@ import { Window } from 'happy-dom';
 import { soon } from './api.mjs';
 
 const window = new Window({ url: 'http://127.0.0.1/' });
-for (const name of ['document', 'sessionStorage', 'HTMLElement', 'Node', 'Event', 'HTMLIFrameElement']) {
+for (const name of ['document', 'sessionStorage', 'HTMLElement', 'Node', 'Event', 'FormData', 'HTMLIFrameElement']) {
     globalThis[name] = window[name];
 }
 globalThis.window = window;

@@ -35,9 +35,9 @@ const PEOPLE: [Person; 4] =
 /// What uses a free plan up but for a little: what each request asks the provider's stand-in to count, and the bytes of
 /// its prompt, which bound what it may be charged.
 const USING_UP: [(&str, usize); 3] = [
-    ("prompt=exact:17000 tokens=20", 17_200),
-    ("prompt=exact:400 completion=1000 tokens=20", 10),
-    ("prompt=exact:450 completion=1000 tokens=20", 10),
+    ("prompt=exact:17000 tokens=20 delay_ms=0", 17_200),
+    ("prompt=exact:400 completion=1000 tokens=20 delay_ms=0", 10),
+    ("prompt=exact:450 completion=1000 tokens=20 delay_ms=0", 10),
 ];
 
 /// Why nobody was signed in.
@@ -164,7 +164,9 @@ impl Visitors {
             }
             person if person == HASTY.0 => {
                 for _ in 0..HASTY_REQUESTS_MAX {
-                    if self.generate(person, token, "tokens=1", 1).await? == StatusCode::TOO_MANY_REQUESTS {
+                    if self.generate(person, token, "tokens=1 delay_ms=0", 1).await?
+                        == StatusCode::TOO_MANY_REQUESTS
+                    {
                         break;
                     }
                 }
