@@ -29,6 +29,8 @@ fn the_arrows_are_those_of_the_architecture() {
     for (name, (place, on)) in &arrows {
         let allowed = |other: &str| match place.as_str() {
             "shared/domain" | "infra/local" => false,
+            // Who sends a request is asked in one place.
+            "shared/edge" => other == "domain" || other == "clerk",
             place if place.starts_with("shared/") => other == "domain",
             place if place.starts_with("functions/") => folder(other).starts_with("shared/"),
             _ => true,

@@ -135,7 +135,7 @@ fn front() -> &'static Front {
         let origin = vec!["https://app.example.com".to_owned()];
         let settings = ClerkSettings {
             issuer: "https://clerk.example.com".to_owned(),
-            key: VerifyingKey::from_pem(include_str!("clerk_jwt_key.pem")).unwrap(),
+            keys: VerifyingKey::from_pem(include_str!("clerk_jwt_key.pem")).unwrap().into(),
             authorized_parties: origin.clone(),
         };
         let menu = Menu { prices, default, output_max: Tokens::from_u32(OUTPUT_MAX) };

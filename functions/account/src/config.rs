@@ -1,12 +1,13 @@
 //! What the environment says. Read once; every fault is reported at once, by name.
 
 use anyhow::Context;
-use clerk::{Settings as ClerkSettings, Verifier, VerifyingKey};
+use clerk::Verifier;
 use domain::Plans;
 use edge::{
     config::{Env, InvalidConfig},
     cors::Cors,
     plans::PlanBook,
+    session,
 };
 use ledger::DynamoSettings;
 use std::path::PathBuf;
@@ -58,24 +59,11 @@ impl Variables {
         let table = env.text("TABLE_NAME");
         let endpoint = env.url_if_set("DYNAMODB_ENDPOINT").map(String::from);
         let plans_file = env.text_if_set("PLANS_FILE").map(PathBuf::from);
-        let front = verifier(&mut env).map(|(verifier, cors)| Front { verifier, cors });
+        let front = session::from_env(&mut env).map(|(verifier, cors)| Front { verifier, cors });
         env.finish(|| {
             Some(Self { table: DynamoSettings { table: table?, endpoint }, front: front?, plans_file })
         })
     }
-}
-
-/// Whose session tokens count, and from which web pages: the parties that a token may be made for are the origins that may
-/// call, so that the two cannot differ.
-fn verifier(env: &mut Env) -> Option<(Verifier, Cors)> {
-    const PARTIES: &str = "CLERK_AUTHORIZED_PARTIES";
-    let issuer = env.text("CLERK_ISSUER");
-    let key = env.required("CLERK_JWT_KEY", VerifyingKey::from_pem);
-    let authorized_parties = env.list(PARTIES)?;
-    let cors = Cors::new(&authorized_parties).map_err(|why| env.complain(PARTIES, &why)).ok();
-    let settings = ClerkSettings { issuer: issuer?, key: key?, authorized_parties };
-    let verifier = Verifier::new(settings).map_err(|why| env.complain(PARTIES, &why)).ok();
-    verifier.zip(cors)
 }
 
 #[cfg(test)]
@@ -85,7 +73,7 @@ mod tests {
     #[test]
     fn everything_that_is_missing_is_named_at_once() {
         let error = Config::read(Env::for_testing(&[])).err().unwrap().to_string();
-        for name in ["TABLE_NAME", "CLERK_ISSUER", "CLERK_JWT_KEY", "CLERK_AUTHORIZED_PARTIES"] {
+        for name in ["TABLE_NAME", "CLERK_ISSUER", "CLERK_AUTHORIZED_PARTIES"] {
             assert!(error.contains(name), "{error}");
         }
     }

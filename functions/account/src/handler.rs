@@ -2,7 +2,7 @@
 
 use crate::{config::Front, wire};
 use domain::{Timestamp, UserId};
-use edge::{log::chain, problem::Problem, request, respond};
+use edge::{log::chain, problem::Problem, request, respond, session};
 use http::{Method, Response, StatusCode};
 use lambda_http::{Body, Request};
 use ledger::{Ledger, Store};
@@ -30,23 +30,16 @@ impl<S: Store> Usage<S> {
         let mut response = match *request.method() {
             _ if request::path(&request) != PATH => Problem::not_found().into_response(),
             Method::OPTIONS => return cors.preflight(request.headers(), METHODS),
-            Method::GET => match self.authenticate(&request, now) {
-                Ok(user) => self.usage(&user, now).await.unwrap_or_else(Problem::into_response),
-                Err(problem) => problem.into_response(),
-            },
+            Method::GET => self.get(&request, now).await.unwrap_or_else(Problem::into_response),
             _ => Problem::method_not_allowed(METHODS).into_response(),
         };
         cors.apply(request.headers(), response.headers_mut());
         response
     }
 
-    fn authenticate(&self, request: &Request, now: Timestamp) -> Result<UserId, Problem> {
-        let token = request::bearer(request.headers()).ok_or_else(Problem::token_missing)?;
-        let session = self.front.verifier.verify(token, now).map_err(|rejection| {
-            tracing::info!(reason = rejection.reason(), "session token refused");
-            Problem::token_refused(rejection.reason())
-        })?;
-        Ok(session.user)
+    async fn get(&self, request: &Request, now: Timestamp) -> Result<Response<Body>, Problem> {
+        let user = session::authenticate(&self.front.verifier, request.headers(), now).await?;
+        self.usage(&user, now).await
     }
 
     /// The usage of a user who is known.
@@ -77,7 +70,7 @@ mod tests {
     fn function(store: MemoryStore) -> Usage<MemoryStore> {
         let verifier = Verifier::new(Settings {
             issuer: "https://clerk.example.com".to_owned(),
-            key: VerifyingKey::from_pem(CLERK_JWT_KEY).unwrap(),
+            keys: VerifyingKey::from_pem(CLERK_JWT_KEY).unwrap().into(),
             authorized_parties: vec!["https://app.example.com".to_owned()],
         });
         let front = Front { verifier: verifier.unwrap(), cors: Cors::default() };

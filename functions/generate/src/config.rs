@@ -1,13 +1,14 @@
 //! What the environment says. Read once; every fault is reported at once, by name.
 
 use anyhow::Context;
-use clerk::{Settings as ClerkSettings, Verifier, VerifyingKey};
+use clerk::Verifier;
 use domain::{ModelId, ModelPrice, ModelPrices, Plans, Tokens};
 use edge::{
     config::{Env, InvalidConfig},
     cors::Cors,
     models,
     plans::PlanBook,
+    session,
 };
 use ledger::DynamoSettings;
 use openai::{ApiKey, BaseUrl, Settings as ProviderSettings, Timeouts};
@@ -145,7 +146,7 @@ impl Variables {
         let model = env.parsed_if_set("OPENAI_MODEL", ModelId::parse);
         let output_max = env.parsed_or("MAX_OUTPUT_TOKENS", OUTPUT_TOKENS_DEFAULT);
         let plans_file = env.text_if_set("PLANS_FILE").map(PathBuf::from);
-        let verifier = verifier(&mut env);
+        let verifier = session::from_env(&mut env);
         let first_token_ms = env.parsed_or("PROVIDER_FIRST_TOKEN_MS", FIRST_TOKEN_MS_DEFAULT);
         let idle_ms = env.parsed_or("PROVIDER_IDLE_MS", IDLE_MS_DEFAULT);
         let keeps_answers = env.parsed_or("STORE_ANSWERS", Switch::On);
@@ -172,29 +173,14 @@ impl Variables {
     }
 }
 
-/// Whose session tokens count, and from which web pages: the parties that a token may be made for are the origins that may
-/// call, so that the two cannot differ.
-fn verifier(env: &mut Env) -> Option<(Verifier, Cors)> {
-    const PARTIES: &str = "CLERK_AUTHORIZED_PARTIES";
-    let issuer = env.text("CLERK_ISSUER");
-    let key = env.required("CLERK_JWT_KEY", VerifyingKey::from_pem);
-    let authorized_parties = env.list(PARTIES)?;
-    let cors = Cors::new(&authorized_parties).map_err(|why| env.complain(PARTIES, &why)).ok();
-    let settings = ClerkSettings { issuer: issuer?, key: key?, authorized_parties };
-    let verifier = Verifier::new(settings).map_err(|why| env.complain(PARTIES, &why)).ok();
-    verifier.zip(cors)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tests::CLERK_JWT_KEY;
 
-    const COMPLETE: [(&str, &str); 5] = [
+    const COMPLETE: [(&str, &str); 4] = [
         ("TABLE_NAME", "inkmeter"),
         ("OPENAI_BASE_URL", "http://127.0.0.1:1/v1"),
         ("CLERK_ISSUER", "https://clerk.example.com"),
-        ("CLERK_JWT_KEY", CLERK_JWT_KEY),
         ("CLERK_AUTHORIZED_PARTIES", "https://app.example.com"),
     ];
 

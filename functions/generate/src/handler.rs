@@ -12,7 +12,7 @@ use crate::{
     wire::{AnswerBody, Protocol},
 };
 use domain::{Demand, Digest, HoldId, Timestamp, Tokens, UserId};
-use edge::{drain::Drain, ids, log::chain, problem::Problem, request, respond};
+use edge::{drain::Drain, ids, log::chain, problem::Problem, request, respond, session};
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use lambda_http::{Request, RequestExt};
 use ledger::{Ledger, Store, Unavailable};
@@ -103,7 +103,7 @@ impl<S: Store + Clone + 'static> Generate<S> {
         drain: &Drain,
         now: Timestamp,
     ) -> Result<Response<AnswerBody>, Problem> {
-        let user = self.authenticate(request, now)?;
+        let user = self.authenticate(request, now).await?;
         let protocol = protocol(request)?;
         let key = parse::idempotency_key(request.headers())?;
         let wish = parse::parse(request.headers(), request.body(), &self.front.menu)?;
@@ -119,7 +119,7 @@ impl<S: Store + Clone + 'static> Generate<S> {
 
     /// `POST /v1/quote`: what a request would hold and cost, decided and not written.
     async fn quote(&self, request: &Request, now: Timestamp) -> Result<Response<AnswerBody>, Problem> {
-        let user = self.authenticate(request, now)?;
+        let user = self.authenticate(request, now).await?;
         let wish = parse::parse(request.headers(), request.body(), &self.front.menu)?;
         let question = wish.question();
         let demand = self.demand(&wish, &question);
@@ -135,7 +135,7 @@ impl<S: Store + Clone + 'static> Generate<S> {
         id: &str,
         now: Timestamp,
     ) -> Result<Response<AnswerBody>, Problem> {
-        let user = self.authenticate(request, now)?;
+        let user = self.authenticate(request, now).await?;
         let protocol = protocol(request)?;
         let ended = match key_digest(id) {
             Some(key) => self.ledger.ended(&user, key, now).await.map_err(unavailable)?,
@@ -157,7 +157,7 @@ impl<S: Store + Clone + 'static> Generate<S> {
         id: &str,
         now: Timestamp,
     ) -> Result<Response<AnswerBody>, Problem> {
-        let user = self.authenticate(request, now)?;
+        let user = self.authenticate(request, now).await?;
         let claimed = match key_digest(id) {
             Some(key) => self.ledger.hold_of(&user, key).await.map_err(unavailable)?,
             None => None,
@@ -169,13 +169,8 @@ impl<S: Store + Clone + 'static> Generate<S> {
         Ok(respond::json(StatusCode::ACCEPTED, &json!({ "id": id, "stopping": true })))
     }
 
-    fn authenticate(&self, request: &Request, now: Timestamp) -> Result<UserId, Problem> {
-        let token = request::bearer(request.headers()).ok_or_else(Problem::token_missing)?;
-        let session = self.front.verifier.verify(token, now).map_err(|rejection| {
-            tracing::info!(reason = rejection.reason(), "session token refused");
-            Problem::token_refused(rejection.reason())
-        })?;
-        Ok(session.user)
+    async fn authenticate(&self, request: &Request, now: Timestamp) -> Result<UserId, Problem> {
+        session::authenticate(&self.front.verifier, request.headers(), now).await
     }
 
     /// The most that a request can take, and the least that it is worth answering with. `question` is the wish's, as it will

@@ -385,7 +385,7 @@ impl Parts {
             events: self.events.base_url(),
             clerk: self.clerk.as_ref().map(|clerk| environment::ClerkIdentity {
                 issuer: clerk.issuer().to_owned(),
-                public_key_pem: clerk.public_key_pem().to_owned(),
+                public_key_pem: clerk.public_key_pem(),
                 authorized_parties: format!("{},{origin}", clerk.authorized_party()),
             }),
         }
@@ -455,13 +455,23 @@ fn specs(
 
 /// The template's routes.
 fn routes(generate_timeout: Duration) -> Vec<Route> {
-    vec![
-        Route::stream(Method::POST, "/v1/generate", "generate").with_timeout(generate_timeout),
-        Route::stream(Method::OPTIONS, "/v1/generate", "generate").with_timeout(generate_timeout),
+    let streamed = [
+        (Method::POST, "/v1/generate"),
+        (Method::GET, "/v1/generate/{id}/stream"),
+        (Method::POST, "/v1/generate/{id}/stop"),
+        (Method::POST, "/v1/quote"),
+    ];
+    // Each with its preflight, which this function answers as a stream like everything else.
+    let streamed = streamed.into_iter().flat_map(|(method, path)| {
+        [method, Method::OPTIONS]
+            .map(|method| Route::stream(method, path, "generate").with_timeout(generate_timeout))
+    });
+    let buffered = [
         Route::buffered(Method::GET, "/v1/usage", "account"),
         Route::buffered(Method::OPTIONS, "/v1/usage", "account"),
         Route::buffered(Method::POST, "/v1/webhooks/stripe", "webhook"),
-    ]
+    ];
+    streamed.chain(buffered).collect()
 }
 
 /// The event of an EventBridge schedule without an input of its own. `now_ms`: milliseconds since 1970.
@@ -518,6 +528,7 @@ mod tests {
                 let properties = &event["Properties"];
                 let method: Method = properties["Method"].as_str().unwrap().parse().unwrap();
                 let (route, _) = table.find(&method, properties["Path"].as_str().unwrap()).unwrap();
+                assert_eq!(properties["Path"], route.resource);
                 assert_eq!(resource["Metadata"]["BuildProperties"]["Binary"], route.function);
                 let streams = properties["ResponseTransferMode"] == "RESPONSE_STREAM";
                 assert_eq!(route.transfer == Transfer::Stream, streams, "{properties}");

@@ -27,6 +27,9 @@ pub enum Rejection {
     /// `alg` is RS384 or RS512: Clerk's family, and not what Clerk signs with.
     #[error("the token's algorithm is not the key's, RS256")]
     AlgorithmNotOfKey,
+    /// `kid` is not a key's id, or names a key that is not the instance's; or it is absent where the key is found by it.
+    #[error("the token's key is not the instance's")]
+    KeyId,
     /// The signature is not the key's over this header and payload.
     #[error("the token's signature is wrong")]
     Signature,
@@ -76,6 +79,7 @@ impl Rejection {
             | Self::Audience
             | Self::Time { .. }
             | Self::SessionId => "token-verification-failed",
+            Self::KeyId => "jwk-kid-mismatch",
             Self::Signature => "token-invalid-signature",
             Self::AuthorizedParty => "token-invalid-authorized-parties",
             Self::Issuer => "token-invalid-issuer",

@@ -1,7 +1,7 @@
 //! The token before anybody believes it: its three parts, decoded, and the checks of its header.
 
 use crate::{
-    Rejection, VerifyingKey,
+    KeyId, Rejection, VerifyingKey,
     json::{self, NotAnObject},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -41,8 +41,8 @@ impl<'t> Unverified<'t> {
         Ok(Self { header, payload, message, signature })
     }
 
-    /// The claims, once the header is that of a session token and the signature the key's.
-    pub(crate) fn verify(self, key: &VerifyingKey) -> Result<Map<String, Value>, Rejection> {
+    /// Whether the header is that of a session token, signed as Clerk signs.
+    pub(crate) fn check_header(&self) -> Result<(), Rejection> {
         match self.header.get("cat") {
             None => {}
             Some(Value::String(cat)) if cat == CATEGORY_SESSION || cat == CATEGORY_IGNORE => {}
@@ -57,10 +57,20 @@ impl<'t> Unverified<'t> {
             return Err(Rejection::CriticalHeader);
         }
         match self.header.get("alg").and_then(Value::as_str) {
-            Some("RS256") => {}
-            Some("RS384" | "RS512") => return Err(Rejection::AlgorithmNotOfKey),
-            Some(_) | None => return Err(Rejection::Algorithm),
+            Some("RS256") => Ok(()),
+            Some("RS384" | "RS512") => Err(Rejection::AlgorithmNotOfKey),
+            Some(_) | None => Err(Rejection::Algorithm),
         }
+    }
+
+    /// `kid`, where there is one: the key that the token says it is signed with.
+    pub(crate) fn key_id(&self) -> Result<Option<KeyId>, Rejection> {
+        let parse = |kid: &Value| kid.as_str().and_then(|kid| KeyId::parse(kid).ok());
+        self.header.get("kid").map(|kid| parse(kid).ok_or(Rejection::KeyId)).transpose()
+    }
+
+    /// The claims, if the signature is the key's.
+    pub(crate) fn signed_by(self, key: &VerifyingKey) -> Result<Map<String, Value>, Rejection> {
         if key.signed(self.signature, self.message) { Ok(self.payload) } else { Err(Rejection::Signature) }
     }
 }

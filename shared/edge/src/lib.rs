@@ -14,3 +14,4 @@ pub mod problem;
 pub mod request;
 pub mod respond;
 pub mod serve;
+pub mod session;

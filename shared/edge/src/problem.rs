@@ -7,7 +7,7 @@ use ::http::{HeaderValue, Response, StatusCode, header};
 use domain::{CapKind, Refusal, Timestamp};
 use serde::Serialize;
 
-/// Seconds after which a store or provider that does not answer is worth another try.
+/// Seconds after which a store, a provider or Clerk, if it does not answer, is worth another try.
 pub const UNAVAILABLE_RETRY_AFTER_S: u64 = 5;
 const MS_PER_S: u64 = 1_000;
 const RATE_LIMIT: header::HeaderName = header::HeaderName::from_static("ratelimit");
@@ -53,6 +53,8 @@ pub enum Code {
     RateLimited,
     /// 500: a defect.
     Internal,
+    /// 503: whose session token it is cannot be said, since Clerk's keys cannot be had; the token may well hold.
+    IdentityUnavailable,
     /// 503: the ledger's store does not answer, so nobody may generate.
     StoreUnavailable,
     /// 503: the provider does not answer or turned the request away.
@@ -81,6 +83,7 @@ impl Code {
             Self::Concurrency => "concurrency",
             Self::RateLimited => "rate_limited",
             Self::Internal => "internal",
+            Self::IdentityUnavailable => "identity_unavailable",
             Self::StoreUnavailable => "store_unavailable",
             Self::ProviderUnavailable => "provider_unavailable",
         }
@@ -101,7 +104,9 @@ impl Code {
             }
             Self::QuotaHeld | Self::Concurrency | Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::StoreUnavailable | Self::ProviderUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::IdentityUnavailable | Self::StoreUnavailable | Self::ProviderUnavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -126,6 +131,7 @@ impl Code {
             Self::Concurrency => "Too many requests at the same time",
             Self::RateLimited => "Too many requests",
             Self::Internal => "Something went wrong on our side",
+            Self::IdentityUnavailable => "Your sign-in cannot be checked right now",
             Self::StoreUnavailable => "Usage cannot be metered right now",
             Self::ProviderUnavailable => "The model does not answer right now",
         }
@@ -218,6 +224,12 @@ impl Problem {
     pub fn method_not_allowed(allowed: &'static str) -> Self {
         Self::new(Code::MethodNotAllowed, format!("Use {allowed}."))
             .header(header::ALLOW, HeaderValue::from_static(allowed))
+    }
+
+    /// Clerk does not say which keys it signs with.
+    pub fn identity_unavailable() -> Self {
+        let detail = "Nothing was used or charged. Please try again in a few seconds.";
+        Self::new(Code::IdentityUnavailable, detail).retry_after(UNAVAILABLE_RETRY_AFTER_S)
     }
 
     /// The ledger's store does not answer.

@@ -62,7 +62,7 @@ impl World {
         };
         let verifier = Verifier::new(ClerkSettings {
             issuer: "https://clerk.example.com".to_owned(),
-            key: VerifyingKey::from_pem(CLERK_JWT_KEY).unwrap(),
+            keys: VerifyingKey::from_pem(CLERK_JWT_KEY).unwrap().into(),
             authorized_parties: vec!["https://app.example.com".to_owned()],
         });
         let cors = Cors::new(&["https://app.example.com".to_owned()]).unwrap();

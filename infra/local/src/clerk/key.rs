@@ -46,9 +46,14 @@ impl Key {
         if let Some(key) = KEY.get() {
             return Ok(Arc::clone(key));
         }
-        let made = Arc::new(Self::new(RsaPrivateKey::new(&mut OsRng, KEY_BITS).map_err(io::Error::other)?)?);
+        let made = Self::generate()?;
         // Two threads may both have made one; all use the one that was kept.
         Ok(Arc::clone(KEY.get_or_init(|| made)))
+    }
+
+    /// A key of its own. Making one takes a good part of a second.
+    pub(super) fn generate() -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self::new(RsaPrivateKey::new(&mut OsRng, KEY_BITS).map_err(io::Error::other)?)?))
     }
 
     /// The key of a PKCS#8 PEM.
@@ -95,16 +100,16 @@ impl Key {
         &self.public_pem
     }
 
-    /// The JSON web key set with this key alone.
-    pub(super) fn jwks(&self) -> Value {
+    /// The public half as a JSON web key.
+    pub(super) fn jwk(&self) -> Value {
         let part = |number: &rsa::BigUint| URL_SAFE_NO_PAD.encode(number.to_bytes_be());
-        json!({"keys": [{
+        json!({
             "use": "sig",
             "kty": "RSA",
             "kid": self.kid,
             "alg": "RS256",
             "n": part(self.private.n()),
             "e": part(self.private.e()),
-        }]})
+        })
     }
 }

@@ -1,4 +1,5 @@
-//! A stand-in for Clerk: a key of its own, `GET /.well-known/jwks.json`, and session tokens for named test users.
+//! A stand-in for Clerk: a key of its own, `GET /.well-known/jwks.json`, and session tokens for named test users. A test
+//! can change the key, take old ones back, and have the key set late, refused or never answered.
 //!
 //! It owns the tokens' shape (RS256, version 2). `GET /mint?user=alice` answers a fresh token of `user_local_alice`
 //! as plain text, for curl; the real Clerk has no such door. It must never depend on the product's own crates.
@@ -10,8 +11,9 @@ mod token;
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -28,6 +30,8 @@ use crate::serve::{Answer, Body, Payload, Server, Service, whole};
 const NAME_LENGTH_MAX: usize = 40;
 /// The longest lifetime that `GET /mint` gives, in seconds.
 const LIFETIME_S_MAX: u64 = 86_400;
+/// The most keys in the key set: the one that signs, and those before it. The oldest is taken back for a new one.
+const KEYS_MAX: usize = 4;
 
 /// How the stand-in is started.
 #[derive(Clone)]
@@ -68,8 +72,26 @@ impl fmt::Debug for Options {
     }
 }
 
+/// What a request for the key set gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeySet {
+    /// The keys.
+    #[default]
+    Served,
+    /// The keys, after this long.
+    Late(Duration),
+    /// An error with this status.
+    Refused(StatusCode),
+    /// A connection that ends without an answer.
+    HungUp,
+    /// A connection on which nothing ever comes.
+    Silent,
+}
+
 struct State {
-    key: Arc<Key>,
+    /// The key that signs, and those before it that are still published; never empty.
+    keys: Mutex<Vec<Arc<Key>>>,
+    key_set: Mutex<KeySet>,
     issuer: String,
     authorized_party: String,
     lifetime_s: u64,
@@ -95,14 +117,15 @@ impl fmt::Debug for Handle {
 /// # Errors
 /// When the listener has no local address, the PEM holds no usable RSA key, or no key could be made.
 pub async fn start(listener: TcpListener, options: Options) -> io::Result<Handle> {
-    let key = match options.key_pem {
-        Some(pem) => Arc::new(Key::from_pem(&pem)?),
+    let key = match &options.key_pem {
+        Some(pem) => Arc::new(Key::from_pem(pem)?),
         // Making a key takes a good part of a second: not on a thread that serves others.
         None => tokio::task::spawn_blocking(Key::of_process).await.map_err(io::Error::other)??,
     };
     let own = format!("http://{}", listener.local_addr()?);
     let state = Arc::new(State {
-        key,
+        keys: Mutex::new(vec![key]),
+        key_set: Mutex::default(),
         issuer: options.issuer.unwrap_or(own),
         authorized_party: options.authorized_party,
         lifetime_s: options.lifetime_s,
@@ -134,14 +157,36 @@ impl Handle {
         &self.state.authorized_party
     }
 
-    /// The public key, in SPKI PEM: what Clerk's dashboard calls the JWKS public key.
-    pub fn public_key_pem(&self) -> &str {
-        self.state.key.public_pem()
+    /// The public half of the key that signs, in SPKI PEM: what Clerk's dashboard calls the JWKS public key.
+    pub fn public_key_pem(&self) -> String {
+        self.state.key().public_pem().to_owned()
     }
 
-    /// The key's id: the `kid` of its tokens.
-    pub fn key_id(&self) -> &str {
-        self.state.key.kid()
+    /// The id of the key that signs: the `kid` of new tokens.
+    pub fn key_id(&self) -> String {
+        self.state.key().kid().to_owned()
+    }
+
+    /// Signs with a new key from now on. The old one stays in the key set.
+    ///
+    /// # Errors
+    /// When no key could be made.
+    pub async fn rotate_key(&self) -> io::Result<()> {
+        let key = tokio::task::spawn_blocking(Key::generate).await.map_err(io::Error::other)??;
+        let mut keys = self.state.keys();
+        keys.truncate(KEYS_MAX.saturating_sub(1));
+        keys.insert(0, key);
+        Ok(())
+    }
+
+    /// Takes every key back but the one that signs.
+    pub fn take_old_keys_back(&self) {
+        self.state.keys().truncate(1);
+    }
+
+    /// What requests for the key set get from now on.
+    pub fn set_key_set(&self, key_set: KeySet) {
+        *self.state.key_set.lock().unwrap_or_else(PoisonError::into_inner) = key_set;
     }
 
     /// A good session token of `user_id`, minted at `now_s` (seconds since the Unix epoch).
@@ -179,11 +224,49 @@ impl Refusal {
     fn invalid(code: &'static str, message: impl Into<String>) -> Self {
         Self { status: StatusCode::UNPROCESSABLE_ENTITY, code, message: message.into() }
     }
+
+    fn answer(self) -> Answer {
+        let error = json!({"message": self.message, "long_message": self.message, "code": self.code});
+        let body = json!({"errors": [error]}).to_string();
+        Answer::Http(response(self.status, "application/json", body))
+    }
 }
 
 impl State {
+    fn keys(&self) -> MutexGuard<'_, Vec<Arc<Key>>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The key that signs.
+    fn key(&self) -> Arc<Key> {
+        #[expect(
+            clippy::expect_used,
+            reason = "one is put in at the start, and the first is never taken out"
+        )]
+        let key = self.keys().first().cloned().expect("there is a key");
+        key
+    }
+
+    /// One request for the key set; it is counted, whatever it gets.
+    async fn key_set(&self) -> Answer {
+        self.jwks_fetches.fetch_add(1, Ordering::SeqCst);
+        let key_set = *self.key_set.lock().unwrap_or_else(PoisonError::into_inner);
+        match key_set {
+            KeySet::Served => {}
+            KeySet::Late(by) => tokio::time::sleep(by).await,
+            KeySet::Refused(status) => {
+                let message = "the key set is not to be had".to_owned();
+                return Refusal { status, code: "internal_clerk_error", message }.answer();
+            }
+            KeySet::HungUp => return Answer::HangUp,
+            KeySet::Silent => std::future::pending().await,
+        }
+        let keys: Vec<_> = self.keys().iter().map(|key| key.jwk()).collect();
+        Answer::Http(response(StatusCode::OK, "application/json", json!({ "keys": keys }).to_string()))
+    }
+
     fn mint(&self, claims: Claims) -> String {
-        claims.sign(&self.key, &self.issuer, &self.authorized_party, self.lifetime_s)
+        claims.sign(&self.key(), &self.issuer, &self.authorized_party, self.lifetime_s)
     }
 
     /// A token for `user=<name>` and, if given, `lifetime_s=<seconds>` and `plan=<plan>`.
@@ -242,24 +325,18 @@ impl Service for State {
                 code: "method_not_allowed",
                 message: format!("{} is not allowed here", request.method()),
             }),
-            "/.well-known/jwks.json" => {
-                self.jwks_fetches.fetch_add(1, Ordering::SeqCst);
-                Ok(response(StatusCode::OK, "application/json", self.key.jwks().to_string()))
-            }
-            "/mint" => self
-                .mint_for_query(request.uri().query().unwrap_or_default())
-                .map(|token| response(StatusCode::OK, "text/plain; charset=utf-8", token)),
+            "/.well-known/jwks.json" => return self.key_set().await,
+            "/mint" => self.mint_for_query(request.uri().query().unwrap_or_default()),
             _ => Err(Refusal {
                 status: StatusCode::NOT_FOUND,
                 code: "resource_not_found",
                 message: "not found".to_owned(),
             }),
         };
-        Answer::Http(answer.unwrap_or_else(|refusal| {
-            let error =
-                json!({"message": refusal.message, "long_message": refusal.message, "code": refusal.code});
-            response(refusal.status, "application/json", json!({"errors": [error]}).to_string())
-        }))
+        match answer {
+            Ok(token) => Answer::Http(response(StatusCode::OK, "text/plain; charset=utf-8", token)),
+            Err(refusal) => refusal.answer(),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use rsa::rand_core::OsRng;
 use serde_json::{Map, Value, json};
 
 use super::*;
-use crate::serve::testing::{client, listener};
+use crate::serve::testing::{client, listener, within};
 
 const NOW_S: u64 = 1_800_000_000;
 
@@ -66,7 +66,7 @@ async fn both_forms_of_the_public_key_verify_and_a_changed_token_does_not() {
     let key = &set["keys"][0];
     assert_eq!(
         (&key["kty"], &key["use"], &key["alg"], key["kid"].as_str().unwrap()),
-        (&json!("RSA"), &json!("sig"), &json!("RS256"), clerk.key_id())
+        (&json!("RSA"), &json!("sig"), &json!("RS256"), &*clerk.key_id())
     );
     let jwk =
         DecodingKey::from_rsa_components(key["n"].as_str().unwrap(), key["e"].as_str().unwrap()).unwrap();
@@ -147,6 +147,54 @@ async fn fetches_of_the_key_set_are_counted() {
     }
     get(&clerk, "/mint?user=alice").await;
     assert_eq!(clerk.jwks_fetches(), 3);
+}
+
+fn kids(set: &str) -> Vec<String> {
+    let set: Value = serde_json::from_str(set).unwrap();
+    set["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_new_key_signs_and_old_ones_are_published_until_they_are_taken_back() {
+    let clerk = clerk().await;
+    let (old, old_token) = (clerk.key_id(), clerk.mint("user_2x", NOW_S));
+    clerk.rotate_key().await.unwrap();
+    assert_ne!(clerk.key_id(), old);
+    assert_eq!(part(&clerk.mint("user_2x", NOW_S), 0)["kid"], clerk.key_id());
+    let key = DecodingKey::from_rsa_pem(clerk.public_key_pem().as_bytes()).unwrap();
+    assert!(verify(&clerk.mint("user_2x", NOW_S), &key).is_ok());
+    assert!(verify(&old_token, &key).is_err());
+    let (_, set) = get(&clerk, "/.well-known/jwks.json").await;
+    assert_eq!(kids(&set), [clerk.key_id(), old]);
+    clerk.take_old_keys_back();
+    let (_, set) = get(&clerk, "/.well-known/jwks.json").await;
+    assert_eq!(kids(&set), [clerk.key_id()]);
+}
+
+#[tokio::test]
+async fn a_key_set_can_be_late_refused_cut_off_or_never_come_and_is_counted() {
+    let clerk = clerk().await;
+    clerk.set_key_set(KeySet::Late(Duration::from_millis(1)));
+    assert_eq!(get(&clerk, "/.well-known/jwks.json").await.0, 200);
+    clerk.set_key_set(KeySet::Refused(StatusCode::SERVICE_UNAVAILABLE));
+    let (status, body) = get(&clerk, "/.well-known/jwks.json").await;
+    assert_eq!((status, body.contains("internal_clerk_error")), (503, true));
+    let url = format!("{}/.well-known/jwks.json", clerk.base_url());
+    clerk.set_key_set(KeySet::HungUp);
+    assert!(client().get(&url).send().await.is_err());
+    clerk.set_key_set(KeySet::Silent);
+    let counted = async {
+        while clerk.jwks_fetches() < 4 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        answer = client().get(&url).send() => panic!("it was answered: {answer:?}"),
+        () = within(counted) => {}
+    }
+    clerk.set_key_set(KeySet::Served);
+    assert_eq!(get(&clerk, "/.well-known/jwks.json").await.0, 200);
+    assert_eq!(clerk.jwks_fetches(), 5);
 }
 
 #[tokio::test]
