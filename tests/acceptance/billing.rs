@@ -1,13 +1,13 @@
 //! From a subscription to what Stripe counted, through the real webhook and reporter.
 
-use crate::support::{Client, Events, cloud, items, number, report, subscribe};
+use crate::support::{Client, Events, cloud, items, metadata, number, report, subscribe};
 use local::{cloud::Cloud, stripe::Fault};
 
 const METER_EVENTS: &str = "/v1/billing/meter_events";
 
 async fn charged(client: &Client, tokens: u32) -> u64 {
     let events = Events::of(client.generate(&format!("[[tokens={tokens}]] A kettle.")).await).rest().await;
-    events.last().unwrap()["messageMetadata"]["charged"].as_u64().unwrap()
+    metadata(&events)["charged"].as_u64().unwrap()
 }
 
 fn counted(cloud: &Cloud, customer: &str) -> u64 {

@@ -1,6 +1,6 @@
 //! A cap that concurrency cannot break, through the real binaries.
 
-use crate::support::{Client, Events, cloud, items, meter, number, one_plan};
+use crate::support::{Client, Events, cloud, gate, items, metadata, meter, number, one_plan};
 use futures_util::future::join_all;
 use local::openai::{Behaviour, PromptCount};
 use serde_json::Value;
@@ -14,7 +14,7 @@ const ASKED: usize = 200;
 
 /// What one request of [`PROMPT`] holds, in tokens, as the table says while it runs.
 async fn hold_tokens() -> u64 {
-    let cloud = cloud(|options| options.openai.behaviour.gate = true).await;
+    let cloud = cloud(|options| gate(options)).await;
     let client = Client::new(&cloud, "probe");
     let mut events = Events::of(client.generate(PROMPT).await);
     assert_eq!(events.next().await.unwrap()["type"], "start");
@@ -39,6 +39,7 @@ async fn f01_i1_two_hundred_at_once_get_exactly_the_ten_that_fit() {
         // Each uses exactly what it holds, and none ends before the test says so.
         options.openai.behaviour = Behaviour {
             gate: true,
+            gate_from: 1,
             output_tokens: 5,
             prompt_tokens: PromptCount::Exact(hold - OUTPUT_MAX),
             completion_tokens: Some(OUTPUT_MAX),
@@ -67,7 +68,7 @@ async fn f01_i1_two_hundred_at_once_get_exactly_the_ten_that_fit() {
 
     cloud.openai().unwrap().release(1_000);
     for ended in join_all(streams.into_iter().map(|answer| Events::of(answer).rest())).await {
-        assert_eq!(ended.last().unwrap()["messageMetadata"]["charged"], hold);
+        assert_eq!(metadata(&ended)["charged"], hold);
     }
     let refused = client.generate(PROMPT).await;
     assert_eq!(refused.status(), 402);

@@ -5,7 +5,7 @@
 use crate::{
     books::Books,
     store::{Caught, Store, cloud_with_store},
-    support::{Client, Events, report, soon, subscribe, until, wide_plans},
+    support::{Client, Events, metadata, report, soon, subscribe, until, wide_plans},
 };
 use local::{cloud::Cloud, stripe::Fault};
 use serde_json::Value;
@@ -40,7 +40,7 @@ pub(crate) async fn started(events: &mut Events) -> String {
 /// A whole answer; what it was charged.
 pub(crate) async fn charged(client: &Client, tokens: usize) -> u64 {
     let events = Events::of(client.generate(&format!("[[tokens={tokens}]] A kettle.")).await).rest().await;
-    events.last().unwrap()["messageMetadata"]["charged"].as_u64().unwrap()
+    metadata(&events)["charged"].as_u64().unwrap()
 }
 
 /// What is left of a stream whose process is dead: no word that it was whole.
@@ -64,17 +64,17 @@ async fn kill(cloud: &Cloud, function: &str) {
     until(|| (cloud.runtime().counts(function).deaths > deaths).then_some(())).await;
 }
 
-/// Two streams of one process, `deltas` pieces in; then it is killed. Their ids.
+/// Two streams of one process, each with its first piece and then `deltas` more between them; then it is killed. Their ids.
 async fn killed_in_mid_stream(cloud: &Cloud, clients: [&Client; 2], deltas: usize) -> [String; 2] {
     let provider = cloud.openai().unwrap();
     let written = provider.deltas_written();
     let ask = async |client: &Client| {
-        let mut events = Events::of(client.generate("[[tokens=300 gate]] A kettle.").await);
+        let mut events = Events::of(client.generate("[[tokens=300 gate gate_from=1]] A kettle.").await);
         (started(&mut events).await, events)
     };
     let ((one, first), (other, second)) = (ask(clients[0]).await, ask(clients[1]).await);
     provider.release(deltas);
-    soon(provider.until(|counters| counters.deltas_written == written + deltas as u64)).await;
+    soon(provider.until(|counters| counters.deltas_written == written + 2 + deltas as u64)).await;
     kill(cloud, "generate").await;
     cut(first).await;
     cut(second).await;
@@ -88,10 +88,10 @@ async fn killed_while_settling(
     client: &Client,
     (operation, caught): (&'static str, Caught),
 ) -> String {
-    let mut events = Events::of(client.generate("[[tokens=5 gate]] A kettle.").await);
+    let mut events = Events::of(client.generate("[[tokens=5 gate gate_from=1]] A kettle.").await);
     let id = started(&mut events).await;
     let mut snare = store.catch(operation, &client.user, 0, caught);
-    cloud.openai().unwrap().release(5);
+    cloud.openai().unwrap().release(4);
     snare.sprung().await;
     kill(cloud, "generate").await;
     cut(events).await;

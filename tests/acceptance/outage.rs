@@ -9,7 +9,7 @@ use crate::{
     kills::started,
     refusals::problem,
     store::cloud_with_store,
-    support::{Client, Events, report, subscribe, until, wide_plans},
+    support::{Client, Events, metadata, report, subscribe, until, wide_plans},
 };
 use futures_util::future::join_all;
 use local::{cloud::Cloud, openai::Outcome};
@@ -32,7 +32,7 @@ const WARM: u64 = 30;
 
 /// The request and what it was charged, if its client was told.
 fn charge(events: &[Value]) -> Option<(String, u64)> {
-    let metadata = &events.last().unwrap()["messageMetadata"];
+    let metadata = metadata(events);
     Some((metadata["receipt"].as_str()?.to_owned(), metadata["charged"].as_u64()?))
 }
 
@@ -116,7 +116,7 @@ async fn i2_i4_i6_f14_the_store_is_stopped_and_started_under_load() {
     let mut streams = Vec::new();
     let mut lasting = Vec::new();
     for (client, tokens) in clients.iter().zip([ENDS_WITHOUT_STORE, ENDS_AFTER_RETURN].iter().cycle()) {
-        let asked = client.generate(&format!("[[tokens={tokens} gate]] A kettle.")).await;
+        let asked = client.generate(&format!("[[tokens={tokens} gate gate_from=1]] A kettle.")).await;
         let mut events = Events::of(asked);
         let id = started(&mut events).await;
         if *tokens == ENDS_AFTER_RETURN {

@@ -3,7 +3,7 @@
 
 use crate::{
     books::{Books, last},
-    support::{Client, Events, cloud, items, number, report, soon, subscribe, until, wide_plans},
+    support::{Client, Events, cloud, items, metadata, number, report, soon, subscribe, until, wide_plans},
 };
 use futures_util::future::join_all;
 use local::{
@@ -41,13 +41,6 @@ fn text(events: &[Value]) -> String {
 /// A token of the stand-in's is a word.
 fn words(text: &str) -> usize {
     text.split_whitespace().count()
-}
-
-fn metadata(events: &[Value]) -> &Value {
-    let mut told = events.iter().filter(|event| event["type"] == "message-metadata");
-    let metadata = &told.next().unwrap()["messageMetadata"];
-    assert!(told.next().is_none(), "told twice: {events:?}");
-    metadata
 }
 
 fn failed_calls(receipt: &Value) -> u64 {

@@ -1,6 +1,6 @@
 //! Every refusal as its client gets it: a problem that says what to do, and nothing consumed.
 
-use crate::support::{Client, Events, cloud, items, one_plan};
+use crate::support::{Client, Events, cloud, gate, items, one_plan};
 use local::{cloud::Cloud, logs::LogSink};
 use reqwest::Response;
 use serde_json::{Value, json};
@@ -110,7 +110,7 @@ async fn i5_the_rate_window_and_the_concurrency_say_when_to_come_back() {
     let plans = one_plan(1_000_000, 3, 2);
     let cloud = cloud(|options| {
         options.plans = Some(plans.path().to_owned());
-        options.openai.behaviour.gate = true;
+        gate(options);
     })
     .await;
     let client = Client::new(&cloud, "alice");

@@ -126,6 +126,21 @@ pub(crate) struct Events {
     buffered: String,
 }
 
+/// The provider writes an answer's first piece, without which there is no status, and each further one when it is released.
+pub(crate) fn gate(options: &mut Options) {
+    options.openai.behaviour.gate = true;
+    options.openai.behaviour.gate_from = 1;
+}
+
+/// What an answer said of itself, once.
+#[track_caller]
+pub(crate) fn metadata(events: &[Value]) -> &Value {
+    let mut told = events.iter().filter(|event| event["type"] == "message-metadata");
+    let metadata = &told.next().unwrap()["messageMetadata"];
+    assert!(told.next().is_none(), "told twice: {events:?}");
+    metadata
+}
+
 impl Events {
     #[track_caller]
     pub(crate) fn of(answer: Response) -> Self {

@@ -85,7 +85,7 @@ impl Client {
             // A process that is killed before its head is the gateway's 502: cut, for its client.
             return Ok(if status == 502 { End::Cut } else { End::Refused { status, code } });
         }
-        let (mut line, mut pieces) = (Vec::new(), 0_usize);
+        let (mut line, mut pieces, mut told) = (Vec::new(), 0_usize, None);
         while let Ok(Some(chunk)) = answer.chunk().await {
             for byte in chunk {
                 if byte != b'\n' {
@@ -99,7 +99,8 @@ impl Client {
                 line.clear();
                 match event.get("type").and_then(Value::as_str) {
                     Some("text-delta") => pieces += 1,
-                    Some("finish") => return Ok(finished(&event)),
+                    Some("message-metadata") => told = finished(&event),
+                    Some("finish") => return Ok(told.unwrap_or(End::Cut)),
                     Some("error") => return Ok(End::Cut),
                     _ => {}
                 }
@@ -116,12 +117,10 @@ fn event(line: &[u8]) -> Value {
     line.strip_prefix(b"data: ").and_then(|json| serde_json::from_slice(json).ok()).unwrap_or_default()
 }
 
-fn finished(event: &Value) -> End {
-    let metadata = event.get("messageMetadata");
-    let receipt = metadata.and_then(|metadata| metadata.get("receipt")).and_then(Value::as_str);
-    let charged = metadata.and_then(|metadata| metadata.get("charged")).and_then(Value::as_u64);
-    match (receipt, charged) {
-        (Some(receipt), Some(charged)) => End::Finished { receipt: receipt.to_owned(), charged },
-        _ => End::Cut,
-    }
+/// What a message that is finished says of itself; none where it names no receipt.
+fn finished(event: &Value) -> Option<End> {
+    let metadata = event.get("messageMetadata")?;
+    let receipt = metadata.get("receipt")?.as_str()?.to_owned();
+    let charged = metadata.get("charged")?.as_u64()?;
+    Some(End::Finished { receipt, charged })
 }

@@ -98,7 +98,7 @@ async fn turn(behaviour: &Behaviour, state: &State, k: u64) {
     if !delay.is_zero() {
         tokio::time::sleep(delay).await;
     }
-    if behaviour.gate {
+    if behaviour.gate && k >= behaviour.gate_from {
         // The gate is never closed, so there is no error to handle.
         if let Ok(permit) = state.gate.acquire().await {
             permit.forget();

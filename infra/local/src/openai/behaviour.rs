@@ -121,6 +121,8 @@ pub struct Behaviour {
     pub omit_done: bool,
     /// Write each token only when the test has released it.
     pub gate: bool,
+    /// The first token, from 0, that waits for its release; those before it are written at once.
+    pub gate_from: u64,
 }
 
 impl Default for Behaviour {
@@ -146,6 +148,7 @@ impl Default for Behaviour {
             no_usage_chunk: false,
             omit_done: false,
             gate: false,
+            gate_from: 0,
         }
     }
 }
@@ -172,6 +175,7 @@ const KEYS: &[&str] = &[
     "no_usage",
     "omit_done",
     "gate",
+    "gate_from",
 ];
 
 /// The inside of the first directive in `text`, and the text without it.
@@ -259,6 +263,7 @@ impl Behaviour {
             "completion" => self.completion_tokens = Some(number(item, value, 0, REPORTED_TOKENS_MAX)?),
             "cached" => self.cached_tokens = number(item, value, 0, REPORTED_TOKENS_MAX)?,
             "cache_write" => self.cache_write_tokens = number(item, value, 0, REPORTED_TOKENS_MAX)?,
+            "gate_from" => self.gate_from = number(item, value, 0, OUTPUT_TOKENS_MAX)?,
             "cut" => self.cut_after = Some(number(item, value, 0, OUTPUT_TOKENS_MAX)?),
             "inband" => self.in_band_error_after = Some(number(item, value, 0, OUTPUT_TOKENS_MAX)?),
             "stall" => self.stall_after = Some(number(item, value, 0, OUTPUT_TOKENS_MAX)?),

@@ -11,7 +11,7 @@
 //! ```text
 //! [[tokens=400 delay_ms=20 first_ms=100 head_ms=5 prompt=exact:512 completion=9 cached=100 cache_write=50
 //!   cut=7 inband=7 stall=7 error=503 retry_after=2 drop_head fail_first=2 gone=gpt-6-luna,gpt-4o-mini
-//!   overrun=beyond moderation no_usage omit_done gate]]
+//!   overrun=beyond moderation no_usage omit_done gate gate_from=1]]
 //! ```
 //!
 //! `fail_first` lets the faults before it in this list happen to the first calls with the same last user message only;
