@@ -12,9 +12,13 @@ mod days;
 #[cfg(test)]
 mod hot;
 #[cfg(test)]
+mod identity;
+#[cfg(test)]
 mod kills;
 #[cfg(test)]
 mod outage;
+#[cfg(test)]
+mod provider;
 #[cfg(test)]
 mod readme;
 #[cfg(test)]

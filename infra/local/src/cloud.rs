@@ -22,6 +22,7 @@ use crate::{
     logs::LogSink,
     net::{bind_loopback, bind_loopback_port},
     openai,
+    page::{self, Page},
     runtime::{FunctionSpec, Invocation, InvokeError, Invoker, Runtime},
     stripe::{self, Stripe, WebhookEndpoint},
 };
@@ -73,6 +74,8 @@ pub struct Options {
     pub queue_wait_max: Duration,
     /// Another plan book than the built-in one.
     pub plans: Option<PathBuf>,
+    /// Serves the page whose build is, or will be, in this directory, and signs its test users in.
+    pub page: Option<PathBuf>,
     /// How long one generation may take; its route waits as long.
     pub generate_timeout: Duration,
     /// Runs the reporter at this interval, if at all.
@@ -120,6 +123,7 @@ impl Default for Options {
             pool_max: NonZeroU32::MIN.saturating_add(31),
             queue_wait_max: QUEUE_WAIT_MAX,
             plans: None,
+            page: None,
             generate_timeout: GENERATE_TIMEOUT,
             report_every: None,
             overrides: BTreeMap::new(),
@@ -219,13 +223,15 @@ impl Cloud {
             None => None,
             Some(stripe) => Some(Catalog::set_up(&stripe.base_url(), &options.stripe.api_key, &plans).await?),
         };
-        let environment = environment::of_functions(&options, &parts.addresses(), catalog.as_ref());
+        let listener = bind_loopback_port(options.port).map_err(part("the gateway"))?;
+        let origin = format!("http://{}", listener.local_addr().map_err(part("the gateway"))?);
+        let environment = environment::of_functions(&options, &parts.addresses(&origin), catalog.as_ref());
         let functions = specs(&options, &binaries, &environment)?;
         let runtime = Runtime::start(functions, &options.logs).map_err(part("the Lambda service"))?;
-        let listener = bind_loopback_port(options.port).map_err(part("the gateway"))?;
         let gateway_options = GatewayOptions {
             routes: RouteTable::new(routes(options.generate_timeout)),
             stage: STAGE.to_owned(),
+            page: page(&options, &parts, catalog.as_ref(), &origin)?,
         };
         let gateway =
             Gateway::start(listener, runtime.invoker(), gateway_options).map_err(part("the gateway"))?;
@@ -370,7 +376,8 @@ impl Parts {
         Ok(Self { dynamo, openai, clerk, stripe, events })
     }
 
-    fn addresses(&self) -> environment::Addresses {
+    /// `origin`: the gateway's.
+    fn addresses(&self, origin: &str) -> environment::Addresses {
         environment::Addresses {
             dynamo: self.dynamo.as_ref().map(Dynamo::endpoint),
             openai: self.openai.as_ref().map(|openai| format!("{}/v1", openai.base_url())),
@@ -379,7 +386,7 @@ impl Parts {
             clerk: self.clerk.as_ref().map(|clerk| environment::ClerkIdentity {
                 issuer: clerk.issuer().to_owned(),
                 public_key_pem: clerk.public_key_pem(),
-                authorized_party: clerk.authorized_party().to_owned(),
+                authorized_parties: format!("{},{origin}", clerk.authorized_party()),
             }),
         }
     }
@@ -387,6 +394,26 @@ impl Parts {
 
 fn part(part: &'static str) -> impl FnOnce(io::Error) -> CloudError {
     move |source| CloudError::Part { part, source }
+}
+
+/// The page, if it is asked for, with test users unless Clerk is the real one.
+fn page(
+    options: &Options,
+    parts: &Parts,
+    catalog: Option<&Catalog>,
+    origin: &str,
+) -> Result<Option<Page>, CloudError> {
+    let Some(directory) = options.page.clone() else { return Ok(None) };
+    let key = options.stripe.api_key.clone();
+    let billing = parts.stripe.clone().zip(catalog.cloned());
+    let billing = billing.map(|(stripe, catalog)| page::Billing { stripe, key, catalog });
+    let (clock, steerable) = (options.clock.clone(), parts.openai.is_some());
+    let visitors = parts.clerk.clone().map(|clerk| {
+        let origin = origin.to_owned();
+        page::Visitors::new(page::VisitorParts { clerk, clock, origin, billing, steerable })
+    });
+    let no_client = |error| part("the page")(io::Error::other::<reqwest::Error>(error));
+    Ok(Some(Page::new(directory, origin.to_owned(), visitors.transpose().map_err(no_client)?)))
 }
 
 async fn binaries(binaries: Binaries) -> Result<BTreeMap<String, PathBuf>, CloudError> {

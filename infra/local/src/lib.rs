@@ -11,6 +11,7 @@ pub mod gateway;
 pub mod logs;
 pub mod net;
 pub mod openai;
+pub mod page;
 pub mod runtime;
 mod serve;
 pub mod stripe;

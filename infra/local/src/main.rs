@@ -53,6 +53,9 @@ struct Arguments {
     /// Another plan book than infra/plans.toml.
     #[arg(long, value_name = "FILE")]
     plans: Option<PathBuf>,
+    /// The built page that is served at `/`; without a build, `/` says how to make it.
+    #[arg(long, value_name = "DIR", default_value = "tests/browser/dist")]
+    page: PathBuf,
     /// Seconds between runs of the reporter; 0 runs it never.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     report_every: u64,
@@ -124,6 +127,7 @@ fn options(arguments: &Arguments) -> anyhow::Result<Options> {
         concurrency: arguments.concurrency,
         pool_max: arguments.pool_max,
         plans: plans.transpose()?,
+        page: Some(arguments.page.clone()),
         report_every: (arguments.report_every > 0).then(|| Duration::from_secs(arguments.report_every)),
         overrides: overrides(),
         logs: logs.with_context(|| format!("cannot write logs to {}", arguments.logs.display()))?,
@@ -153,6 +157,7 @@ fn greet(out: &mut impl io::Write, cloud: &Cloud, logs: &Path) -> io::Result<()>
     let real = || "the real one".to_owned();
     let parts = [
         ("API", url.clone()),
+        ("Page", format!("{url}/")),
         ("Provider", cloud.openai().map_or_else(real, openai::Handle::base_url)),
         ("Clerk", cloud.clerk().map_or_else(real, clerk::Handle::base_url)),
         ("Stripe", cloud.stripe().map_or_else(real, Stripe::base_url)),

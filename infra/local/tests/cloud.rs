@@ -98,7 +98,7 @@ impl Bed {
         routes.push(Route::buffered(Method::GET, "/pid-buffered", "stream"));
         routes.push(Route::stream(Method::GET, "/broken", "broken"));
         let routes = RouteTable::new(routes.into_iter().map(route).collect());
-        let options = GatewayOptions { routes, stage: "local".to_owned() };
+        let options = GatewayOptions { routes, stage: "local".to_owned(), page: None };
         let gateway = Gateway::start(bind_loopback().unwrap(), runtime.invoker(), options).unwrap();
         let client = local::net::client().unwrap();
         Self { runtime, gateway, client }

@@ -65,14 +65,12 @@ pub async fn authenticate(
     headers: &HeaderMap,
     now: Timestamp,
 ) -> Result<UserId, Problem> {
-    let token = match request::session_token(headers) {
-        Ok(token) => token.ok_or_else(Problem::token_missing)?,
-        Err(AmbiguousToken) => {
-            tracing::info!("more than one session token");
-            // As Clerk calls what is not one token.
-            return Err(Problem::token_refused("token-invalid"));
-        }
-    };
+    let token = request::session_token(headers).map_err(|AmbiguousToken| {
+        tracing::info!("more than one session token");
+        // As Clerk calls what is not one token.
+        Problem::token_refused("token-invalid")
+    })?;
+    let token = token.ok_or_else(Problem::token_missing)?;
     match verifier.verify(token, now).await {
         Ok(session) => Ok(session.user),
         Err(VerifyError::Refused(rejection)) => {
@@ -155,11 +153,14 @@ mod tests {
         let key = [(KEY, CLERK_JWT_KEY)];
         let missing = refused(&key, &[]).await;
         assert_eq!(missing.code(), Code::Unauthenticated);
+        let same_origin = (header::HeaderName::from_static("sec-fetch-site"), "same-origin");
         let two = [(header::AUTHORIZATION, "Bearer a"), (header::AUTHORIZATION, "Bearer b")];
         for (headers, reason) in [
             (&two[..], "token-invalid"),
             (&[(header::AUTHORIZATION, "Bearer a.b.c")], "token-invalid"),
             (&[(header::AUTHORIZATION, UNKNOWN_KEY)], "token-invalid-signature"),
+            (&[(header::COOKIE, "__session=a.b.c"), same_origin.clone()], "token-invalid"),
+            (&[(header::COOKIE, "__session=a; __session=b"), same_origin], "token-invalid"),
         ] {
             let (head, body) = refused(&key, headers).await.into_response::<String>().into_parts();
             assert_eq!(head.status, 401);

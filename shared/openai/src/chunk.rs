@@ -6,7 +6,10 @@ use crate::{
     sse::SseEvent,
 };
 use domain::{Classes, Tokens};
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, IgnoredAny, SeqAccess, Visitor},
+};
 use serde_json::Value;
 use std::{collections::VecDeque, fmt};
 
@@ -49,11 +52,14 @@ pub enum FinishReason {
     Other,
 }
 
+/// Reasons that are none: the provider gave up in the middle. What came is a part of an answer.
+const FAILED: [&str; 3] = ["error", "abort", "insufficient_system_resource"];
+
 impl FinishReason {
     fn of(text: &str) -> Self {
         match text {
             "stop" => Self::Stop,
-            "length" => Self::Length,
+            "length" | "model_length" => Self::Length,
             "content_filter" => Self::ContentFilter,
             "tool_calls" | "function_call" => Self::ToolCalls,
             _ => Self::Other,
@@ -61,12 +67,16 @@ impl FinishReason {
     }
 }
 
-/// One `chat.completion.chunk`; of what else it has, `obfuscation` among it, nothing is read.
+/// One `chat.completion.chunk`; of what else it has, `obfuscation` and a filter's findings among it, nothing is read.
 #[derive(Deserialize)]
 struct Chunk {
     choices: Option<Vec<Choice>>,
-    usage: Option<Value>,
-    error: Option<Value>,
+    /// There is one. What it says is read apart, so that one which makes no sense costs no text.
+    usage: Option<IgnoredAny>,
+    /// There is one, which is read apart too.
+    error: Option<IgnoredAny>,
+    /// `error` where a provider has the members of an error at the top.
+    object: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -74,63 +84,106 @@ struct Choice {
     index: Option<u64>,
     delta: Option<Delta>,
     finish_reason: Option<String>,
+    /// Some gateways say here that the provider behind them failed.
+    error: Option<Value>,
 }
 
 #[derive(Deserialize)]
 struct Delta {
-    content: Option<String>,
+    content: Option<Content>,
     /// Written in place of content by a model that declines.
-    refusal: Option<String>,
-    /// Reasoning that some compatible providers show. Not passed on, but it was served.
-    reasoning_content: Option<Value>,
+    refusal: Option<Content>,
+    /// Reasoning that some compatible providers show, under either name or both. Not passed on, but it was served.
+    reasoning_content: Option<Content>,
+    reasoning: Option<Content>,
 }
 
-/// A provider's `usage`. Its details are parts of the two figures, not additions to them.
+/// A text, or a list of parts that have one.
+#[derive(Default)]
+struct Content {
+    text: String,
+    /// Of the parts that are reasoning.
+    reasoning_bytes: usize,
+}
+
 #[derive(Deserialize)]
-struct UsageWire {
-    prompt_tokens: u64,
-    completion_tokens: u64,
-    prompt_tokens_details: Option<PromptDetails>,
-    completion_tokens_details: Option<CompletionDetails>,
+struct Part {
+    text: Option<Content>,
+    thinking: Option<Content>,
 }
 
-#[derive(Default, Deserialize)]
-struct PromptDetails {
-    cached_tokens: Option<u64>,
-    cache_write_tokens: Option<u64>,
-}
-
-#[derive(Default, Deserialize)]
-struct CompletionDetails {
-    reasoning_tokens: Option<u64>,
-}
-
-impl UsageWire {
-    /// Splits both figures into disjoint classes that add up to them. Details that claim more than there is are cut to
-    /// what is left, the cached part first: the two figures are what the provider charges by.
-    ///
-    /// None when a figure is beyond [`Tokens::MAX`].
-    fn classes(&self) -> Option<Classes> {
-        let prompt = Tokens::new(self.prompt_tokens).ok()?;
-        let completion = Tokens::new(self.completion_tokens).ok()?;
-        let part = |claimed: Option<u64>, of: Tokens| match claimed {
-            None => Tokens::ZERO,
-            Some(claimed) => Tokens::new(claimed).unwrap_or(Tokens::MAX).min(of),
-        };
-        let details = self.prompt_tokens_details.as_ref();
-        let cached_input = part(details.and_then(|details| details.cached_tokens), prompt);
-        let first_read = prompt.saturating_sub(cached_input);
-        let cache_write = part(details.and_then(|details| details.cache_write_tokens), first_read);
-        let details = self.completion_tokens_details.as_ref();
-        let reasoning = part(details.and_then(|details| details.reasoning_tokens), completion);
-        Some(Classes {
-            input: first_read.saturating_sub(cache_write),
-            cached_input,
-            cache_write,
-            output: completion.saturating_sub(reasoning),
-            reasoning,
-        })
+impl Content {
+    fn bytes(&self) -> usize {
+        self.text.len().saturating_add(self.reasoning_bytes)
     }
+}
+
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // As bytes, because half of a surrogate pair, or of a character, is not a reason to lose the rest: whoever cuts
+        // a text into chunks may cut there. It becomes U+FFFD, as the encoding standard reads it.
+        deserializer.deserialize_bytes(ContentVisitor)
+    }
+}
+
+struct ContentVisitor;
+
+impl<'de> Visitor<'de> for ContentVisitor {
+    type Value = Content;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text or a list of parts")
+    }
+
+    fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Content, E> {
+        Ok(Content { text: String::from_utf8_lossy(bytes).into_owned(), reasoning_bytes: 0 })
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<Content, A::Error> {
+        let mut whole = Content::default();
+        while let Some(Part { text, thinking }) = parts.next_element()? {
+            let text = text.unwrap_or_default();
+            let thinking = thinking.map_or(0, |thinking| thinking.bytes());
+            whole.text.push_str(&text.text);
+            whole.reasoning_bytes =
+                whole.reasoning_bytes.saturating_add(text.reasoning_bytes).saturating_add(thinking);
+        }
+        Ok(whole)
+    }
+}
+
+/// Reads the `usage` of a chunk into disjoint classes that add up to the provider's two figures, which are what it
+/// charges by: the details are parts of them, not additions. Details that claim more than there is are cut to what is
+/// left, the cached part first; one that makes no sense says nothing.
+///
+/// None when one of the two figures is missing, no count, or beyond [`Tokens::MAX`].
+fn usage_of(data: &[u8]) -> Option<Classes> {
+    #[derive(Deserialize)]
+    struct Counted {
+        usage: Value,
+    }
+    let usage = serde_json::from_slice::<Counted>(data).ok()?.usage;
+    let figure = |name: &str| Tokens::new(usage.get(name)?.as_u64()?).ok();
+    let part = |pointer: &str, of: Tokens| {
+        let claimed = usage.pointer(pointer)?.as_u64()?;
+        Some(Tokens::new(claimed).unwrap_or(Tokens::MAX).min(of))
+    };
+    let prompt = figure("prompt_tokens")?;
+    let completion = figure("completion_tokens")?;
+    let cached_input = part("/prompt_tokens_details/cached_tokens", prompt)
+        // DeepSeek's name for it, which is older than the other.
+        .or_else(|| part("/prompt_cache_hit_tokens", prompt))
+        .unwrap_or(Tokens::ZERO);
+    let first_read = prompt.saturating_sub(cached_input);
+    let cache_write = part("/prompt_tokens_details/cache_write_tokens", first_read).unwrap_or(Tokens::ZERO);
+    let reasoning = part("/completion_tokens_details/reasoning_tokens", completion).unwrap_or(Tokens::ZERO);
+    Some(Classes {
+        input: first_read.saturating_sub(cache_write),
+        cached_input,
+        cache_write,
+        output: completion.saturating_sub(reasoning),
+        reasoning,
+    })
 }
 
 /// An answer as far as it has come.
@@ -154,19 +207,22 @@ impl Answer {
         if self.done {
             return Ok(());
         }
-        if event.data.trim_ascii() == b"[DONE]" {
-            return self.done(events);
-        }
         if event.is_error {
             return Err(StreamError::InBand(ProviderError::of_body(&event.data)));
         }
-        let chunk: Chunk = serde_json::from_slice(&event.data).map_err(|_| StreamError::Malformed)?;
-        if let Some(error) = chunk.error {
-            return Err(StreamError::InBand(ProviderError::of(&error)));
+        match event.data.trim_ascii() {
+            b"[DONE]" => return self.done(events),
+            // Some send it to keep the connection alive.
+            b"" => return Ok(()),
+            _ => {}
         }
-        if let Some(usage) = chunk.usage {
+        let chunk: Chunk = serde_json::from_slice(&event.data).map_err(|_| StreamError::Malformed)?;
+        if chunk.error.is_some() || chunk.object.is_some_and(|object| object == "error") {
+            return Err(StreamError::InBand(ProviderError::of_body(&event.data)));
+        }
+        if chunk.usage.is_some() {
             // A usage that cannot be read is unknown. The text is still good, and the caller estimates.
-            self.usage = UsageWire::deserialize(usage).ok().and_then(|usage| usage.classes());
+            self.usage = usage_of(&event.data);
         }
         let asked_for = |choice: &Choice| choice.index.is_none_or(|index| index == 0);
         for choice in chunk.choices.into_iter().flatten().filter(asked_for) {
@@ -176,22 +232,41 @@ impl Answer {
     }
 
     fn choice(&mut self, choice: Choice, events: &mut VecDeque<Event>) -> Result<(), StreamError> {
+        if let Some(error) = choice.error {
+            return Err(StreamError::InBand(ProviderError::of(&error)));
+        }
         if let Some(delta) = choice.delta {
-            let reasoning = delta.reasoning_content.as_ref().and_then(Value::as_str).map_or(0, str::len);
-            self.reasoning_bytes = self.reasoning_bytes.saturating_add(reasoning);
-            let texts = [delta.content, delta.refusal].into_iter().flatten();
-            for text in texts.filter(|text| !text.is_empty()) {
-                if self.finished {
-                    return Err(StreamError::Malformed);
+            self.delta(delta, events)?;
+        }
+        match choice.finish_reason.as_deref() {
+            // An empty one is how some write that there is none yet.
+            None | Some("") => {}
+            Some(reason) if FAILED.contains(&reason) => {
+                return Err(StreamError::InBand(ProviderError::coded(reason)));
+            }
+            Some(reason) => {
+                if !std::mem::replace(&mut self.finished, true) {
+                    events.push_back(Event::Finish(FinishReason::of(reason)));
                 }
-                self.output_bytes = self.output_bytes.saturating_add(text.len());
-                events.push_back(Event::Text(text));
             }
         }
-        if let Some(reason) = choice.finish_reason
-            && !std::mem::replace(&mut self.finished, true)
-        {
-            events.push_back(Event::Finish(FinishReason::of(&reason)));
+        Ok(())
+    }
+
+    fn delta(&mut self, delta: Delta, events: &mut VecDeque<Event>) -> Result<(), StreamError> {
+        let shown =
+            [&delta.reasoning_content, &delta.reasoning].into_iter().flatten().map(Content::bytes).max();
+        self.reasoning_bytes = self.reasoning_bytes.saturating_add(shown.unwrap_or(0));
+        for content in [delta.content, delta.refusal].into_iter().flatten() {
+            self.reasoning_bytes = self.reasoning_bytes.saturating_add(content.reasoning_bytes);
+            if content.text.is_empty() {
+                continue;
+            }
+            if self.finished {
+                return Err(StreamError::Malformed);
+            }
+            self.output_bytes = self.output_bytes.saturating_add(content.text.len());
+            events.push_back(Event::Text(content.text));
         }
         Ok(())
     }
@@ -390,6 +465,113 @@ mod tests {
     }
 
     #[test]
+    fn f06_details_that_make_no_sense_say_nothing_and_the_two_figures_stand() {
+        for details in [json!(7), json!([]), json!({"cached_tokens": -1}), json!({"cached_tokens": "3"})] {
+            let wire = json!({"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": details});
+            check_usage(&wire, Some(classes(10, 0, 0, 5, 0)));
+        }
+        let hit = json!({"prompt_tokens": 10, "completion_tokens": 5, "prompt_cache_hit_tokens": 8, "prompt_cache_miss_tokens": 2});
+        check_usage(&hit, Some(classes(2, 8, 0, 5, 0)));
+    }
+
+    #[test]
+    fn f05_a_usage_that_no_number_can_hold_costs_no_text() {
+        for figure in ["1e999", "123456789012345678901234567890", "-1e-999", &"[".repeat(9_999), "1.5"] {
+            let close = if figure.starts_with('[') { "]".repeat(9_999) } else { String::new() };
+            let wire = format!(
+                r#"{{"created":1e999,"choices":[{{"delta":{{"content":"a"}},"finish_reason":"stop"}}],"usage":{{"prompt_tokens":{figure}{close},"completion_tokens":1}}}}"#
+            );
+            let whole = vec![Event::Text("a".into()), Event::Finish(FinishReason::Stop), Event::Done];
+            assert_eq!(read(&[wire, done()]), (whole, None), "{}", &figure[..figure.len().min(40)]);
+        }
+    }
+
+    #[test]
+    fn nesting_is_no_danger_wherever_it_is() {
+        let deep = format!("{}{}", "[".repeat(60_000), "]".repeat(60_000));
+        let (events, error) = read(&[
+            format!(r#"{{"new":{deep},"choices":[{{"delta":{{"new":{deep}}}}}]}}"#),
+            finish("stop"),
+            done(),
+        ]);
+        assert_eq!((events.len(), error), (2, None), "what is not read is passed over");
+        for bad in [
+            format!(r#"{{"choices":[{{"delta":{{"content":{deep}}}}}]}}"#),
+            format!(r#"{{"choices":{deep}}}"#),
+            format!(r#"{{"object":{deep}}}"#),
+        ] {
+            assert_eq!(read(&[bad]).1, Some(StreamError::Malformed));
+        }
+        assert!(matches!(read(&[format!(r#"{{"error":{deep}}}"#)]).1, Some(StreamError::InBand(_))));
+    }
+
+    #[test]
+    fn half_a_character_is_replaced_and_costs_no_text() {
+        for (content, expected) in [
+            (br"a\ud83d".as_slice(), "a\u{fffd}\u{fffd}\u{fffd}"),
+            (br"\ude00 b", "\u{fffd}\u{fffd}\u{fffd} b"),
+            (br"\ud83d\ude00", "\u{1f600}"),
+            (b"a\xf0\x9f", "a\u{fffd}"),
+            (b"\xffb", "\u{fffd}b"),
+        ] {
+            let data = [br#"{"choices":[{"delta":{"content":""#, content, br#""}}]}"#].concat();
+            let mut events = VecDeque::new();
+            Answer::default().take(&SseEvent { is_error: false, data }, &mut events).unwrap();
+            assert_eq!(events, [Event::Text(expected.into())], "{content:?}");
+        }
+    }
+
+    #[test]
+    fn content_may_be_a_list_of_parts_of_which_reasoning_is_not_text() {
+        let parts = json!([
+            {"type": "thinking", "thinking": [{"type": "text", "text": "Hmm"}]},
+            {"type": "text", "text": "Hel"}, {"type": "reference", "reference_ids": [1]}, {"type": "text", "text": "lo"},
+        ]);
+        let (mut answer, mut events) = (Answer::default(), VecDeque::new());
+        let chunk = delta(&json!({"content": parts}), None).into_bytes();
+        answer.take(&SseEvent { is_error: false, data: chunk }, &mut events).unwrap();
+        assert_eq!(events, [Event::Text("Hello".into())]);
+        assert_eq!((answer.output_bytes(), answer.reasoning_bytes()), (5, 3));
+    }
+
+    #[test]
+    fn f28_a_provider_that_gives_up_says_so_in_many_ways_and_never_ends_an_answer() {
+        let error = json!({"message": "quoting the prompt", "type": "server_error", "code": 502});
+        for (said, code) in [
+            (json!({"error": error}), Some("502")),
+            (json!({"error": "quoting the prompt"}), None),
+            (json!({"error": {"code": "1e9"}}), Some("1e9")),
+            (
+                json!({"object": "error", "message": "quoting the prompt", "type": "BadRequestError", "code": 400}),
+                Some("400"),
+            ),
+            (
+                json!({"choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "error"}], "error": error}),
+                Some("502"),
+            ),
+            (json!({"choices": [{"index": 0, "error": error}]}), Some("502")),
+            (json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "error"}]}), Some("error")),
+            (json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "abort"}]}), Some("abort")),
+            (
+                json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "insufficient_system_resource"}]}),
+                Some("insufficient_system_resource"),
+            ),
+        ] {
+            let (events, failure) = read(&[text("a"), said.to_string(), text("b"), finish("stop"), done()]);
+            assert_eq!(events, [Event::Text("a".into())], "{said}");
+            let Some(StreamError::InBand(labels)) = failure else { panic!("{said}: {failure:?}") };
+            assert_eq!(labels.code.as_ref().map(crate::Label::as_str), code, "{said}");
+            assert!(!format!("{labels:?}").contains("quoting"));
+        }
+    }
+
+    #[test]
+    fn data_without_anything_in_it_keeps_a_stream_alive() {
+        let (events, error) = read(&[String::new(), text("a"), " ".to_owned(), finish("stop"), done()]);
+        assert_eq!((events.len(), error), (3, None));
+    }
+
+    #[test]
     fn f05_a_usage_that_cannot_be_is_unknown_and_not_zero() {
         for wire in [
             json!({"prompt_tokens": 0, "completion_tokens": 0}),
@@ -459,6 +641,7 @@ mod tests {
         for (wire, expected) in [
             ("stop", FinishReason::Stop),
             ("length", FinishReason::Length),
+            ("model_length", FinishReason::Length),
             ("content_filter", FinishReason::ContentFilter),
             ("tool_calls", FinishReason::ToolCalls),
             ("function_call", FinishReason::ToolCalls),
@@ -505,6 +688,7 @@ mod tests {
             json!({"choices": [{}]}),
             json!({"choices": [{"index": 0, "delta": null, "finish_reason": null}]}),
             json!({"choices": [{"index": 0, "delta": {"content": null, "tool_calls": [{}], "new": {"a": 1}}}]}),
+            json!({"choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": ""}]}),
             json!({"choices": [], "prompt_filter_results": [{"prompt_index": 0}], "error": null}),
         ] {
             let (events, error) = read(&[odd.to_string(), finish("stop"), done()]);
@@ -515,7 +699,7 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_malformed() {
         for bad in
-            ["", "{", "[]", "null", "x", r#"{"choices":7}"#, r#"{"choices":[{"delta":{"content":7}}]}"#]
+            ["{", "[]", "null", "{} {}", "x", r#"{"choices":7}"#, r#"{"choices":[{"delta":{"content":7}}]}"#]
         {
             assert_eq!(read(&[bad.to_owned()]).1, Some(StreamError::Malformed), "{bad}");
         }

@@ -65,6 +65,11 @@ impl ProviderError {
         }
     }
 
+    /// An error of which only this name is known.
+    pub(crate) fn coded(code: &str) -> Self {
+        Self { code: Label::parse(code), ..Self::default() }
+    }
+
     /// From the body of a refusal; empty labels when the body is of another form. Some providers put the members of
     /// `error` at the top.
     pub(crate) fn of_body(body: &[u8]) -> Self {

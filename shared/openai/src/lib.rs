@@ -5,6 +5,11 @@ mod chunk;
 mod client;
 mod estimate;
 mod failure;
+#[cfg(test)]
+mod fuzz;
+#[cfg(test)]
+mod golden;
+mod incoming;
 mod request;
 mod settings;
 mod sse;

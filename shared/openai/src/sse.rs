@@ -59,6 +59,12 @@ impl Parser {
         Ok(())
     }
 
+    /// How many bytes the parser holds on to.
+    #[cfg(test)]
+    pub(crate) fn kept(&self) -> usize {
+        self.line.len() + self.event.data.len()
+    }
+
     fn end_line(&mut self, events: &mut Vec<SseEvent>) -> Result<(), EventTooLong> {
         let line = std::mem::take(&mut self.line);
         let mut text = line.as_slice();

@@ -1,12 +1,7 @@
 //! One answer while it comes in: the body's bytes through the two parsers, under a bound and two timeouts. Does not
 //! retry, and holds no more of the answer than what one read brought.
 
-use crate::{
-    Event, StreamError, Timeouts,
-    chunk::Answer,
-    estimate,
-    sse::{self, SseEvent},
-};
+use crate::{Event, StreamError, Timeouts, estimate, incoming::Incoming};
 use domain::Classes;
 use reqwest::Response;
 use std::{collections::VecDeque, fmt, time::Duration};
@@ -19,8 +14,7 @@ pub const RESPONSE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// A provider's answer. Dropping it closes the connection, which is what makes a provider stop.
 pub struct ChatStream {
     response: Response,
-    parser: sse::Parser,
-    answer: Answer,
+    body: Incoming,
     /// What has been parsed and not yet taken: of one read at most.
     events: VecDeque<Event>,
     /// What ends the answer once those are taken.
@@ -45,8 +39,7 @@ impl ChatStream {
     ) -> Self {
         Self {
             response,
-            parser: sse::Parser::default(),
-            answer: Answer::default(),
+            body: Incoming::default(),
             events: VecDeque::new(),
             failure: None,
             ended: false,
@@ -82,11 +75,11 @@ impl ChatStream {
                 Ok(Ok(Some(bytes))) => self.take(&bytes),
                 Ok(Ok(None) | Err(_)) => {
                     self.ended = true;
-                    self.answer.end(&mut self.events)
+                    self.body.answer.end(&mut self.events)
                 }
             };
             self.failure = result.err();
-            self.ended |= self.failure.is_some() || self.answer.is_done();
+            self.ended |= self.failure.is_some() || self.body.answer.is_done();
         }
     }
 
@@ -94,15 +87,15 @@ impl ChatStream {
     /// counts as such.
     pub fn estimate(&self) -> Classes {
         Classes {
-            output: estimate::tokens(self.answer.output_bytes()),
-            reasoning: estimate::tokens(self.answer.reasoning_bytes()),
+            output: estimate::tokens(self.body.answer.output_bytes()),
+            reasoning: estimate::tokens(self.body.answer.reasoning_bytes()),
             ..self.prompt
         }
     }
 
     /// What the provider counted, if all of the answer has come but for its end.
     pub fn counted(&self) -> Option<Classes> {
-        self.answer.counted()
+        self.body.answer.counted()
     }
 
     /// Sets how many bytes more are read, for a test that cannot send as many as the bound.
@@ -112,7 +105,7 @@ impl ChatStream {
     }
 
     fn deadline(&mut self) -> Instant {
-        if self.answer.begun() {
+        if self.body.answer.begun() {
             *self.next_chunk_by.get_or_insert_with(|| Instant::now() + self.idle)
         } else {
             self.first_text_by
@@ -121,15 +114,10 @@ impl ChatStream {
 
     fn take(&mut self, bytes: &[u8]) -> Result<(), StreamError> {
         self.bytes_left = self.bytes_left.checked_sub(bytes.len()).ok_or(StreamError::TooLong)?;
-        let mut chunks: Vec<SseEvent> = Vec::new();
-        let parsed = self.parser.push(bytes, &mut chunks);
-        if !chunks.is_empty() {
+        if self.body.take(bytes, &mut self.events)? {
             self.next_chunk_by = None;
         }
-        for chunk in &chunks {
-            self.answer.take(chunk, &mut self.events)?;
-        }
-        parsed.map_err(|sse::EventTooLong| StreamError::TooLong)
+        Ok(())
     }
 }
 
@@ -137,7 +125,7 @@ impl fmt::Debug for ChatStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ChatStream")
             .field("status", &self.response.status().as_u16())
-            .field("answer", &self.answer)
+            .field("answer", &self.body.answer)
             .field("ended", &self.ended)
             .finish_non_exhaustive()
     }

@@ -181,10 +181,32 @@ async fn a_call_waits_for_the_head_and_not_for_the_body() {
 }
 
 #[tokio::test]
-async fn without_a_key_no_authorization_is_sent() {
-    let provider = Provider::new(None).await;
-    let (_stream, peer) = provider.streaming().await;
-    assert!(!peer.request.to_lowercase().contains("authorization"), "{}", peer.request);
+async fn without_a_key_no_authorization_is_sent_whatever_the_base() {
+    for (base, path) in [
+        ("", "/chat/completions"),
+        ("/", "/chat/completions"),
+        ("/v1", "/v1/chat/completions"),
+        ("/v1/", "/v1/chat/completions"),
+        ("/openai/v1/", "/openai/v1/chat/completions"),
+        ("/gateway/team%20a/v1", "/gateway/team%20a/v1/chat/completions"),
+    ] {
+        let mut provider = Provider::new(None).await;
+        let origin = format!("http://{}", provider.listener.local_addr().unwrap());
+        let settings = Settings {
+            base_url: BaseUrl::parse(&format!("{origin}{base}")).unwrap(),
+            api_key: None,
+            timeouts: Timeouts { first_token_ms: FIRST_TOKEN_MS, idle_ms: IDLE_MS },
+        };
+        provider.client = Client::new(http(), settings);
+        let (mut stream, mut peer) = provider.streaming().await;
+        let head = peer.request.split("\r\n\r\n").next().unwrap().to_lowercase();
+        assert!(head.starts_with(&format!("post {path} http/1.1\r\n")), "{base}: {head}");
+        assert!(!head.contains("authorization") && !head.contains("bearer"), "{base}: {head}");
+        for data in [&delta("a"), FINISH, "[DONE]"] {
+            peer.event(data).await;
+        }
+        assert_eq!(rest(&mut stream).await.1, None);
+    }
 }
 
 #[tokio::test]

@@ -1,13 +1,14 @@
 //! The whole function but for Lambda and AWS: the real handler, pump and provider client against a scripted provider on
 //! a socket and the ledger in memory.
 
+mod repeats;
 mod shaky;
 mod stream;
 mod upstream;
 
 use crate::{
     config::{Front, Menu},
-    generation::Asked,
+    generation::{Asked, Repeatable},
     handler::{Generate, Outside},
     parse,
     pump::Deadlines,
@@ -15,7 +16,7 @@ use crate::{
 };
 use bytes::Bytes;
 use clerk::{Settings as ClerkSettings, Verifier, VerifyingKey};
-use domain::{Meter, Timestamp, Tokens, UserId};
+use domain::{Digest, Meter, Timestamp, Tokens, UserId};
 use edge::{cors::Cors, drain::Drain, models, plans::PlanBook, problem::Problem};
 use http::{HeaderMap, HeaderValue, Response, header};
 use http_body_util::BodyExt;
@@ -85,11 +86,24 @@ impl World {
     }
 
     async fn ask_within(&self, deadlines: Deadlines) -> Result<Response<AnswerBody>, Problem> {
+        self.ask_as(BODY, None, deadlines).await
+    }
+
+    /// A request with this body and idempotency key.
+    async fn ask_as(
+        &self,
+        body: &str,
+        key: Option<u8>,
+        deadlines: Deadlines,
+    ) -> Result<Response<AnswerBody>, Problem> {
         let json =
             HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
-        let wish = parse::parse(&json, BODY.as_bytes(), &menu()).unwrap();
+        let wish = parse::parse(&json, body.as_bytes(), &menu()).unwrap();
         let (user, protocol) = (self.user.clone(), Protocol::UiMessage);
-        let asked = Asked { user, wish, protocol, repeatable: None };
+        let of_body = [u8::try_from(body.len()).unwrap(); Digest::BYTES];
+        let repeatable =
+            key.map(|key| Repeatable { key: Digest::new([key; 32]), body: Digest::new(of_body) });
+        let asked = Asked { user, wish, protocol, repeatable };
         self.generate.generate(&asked, deadlines, &self.drain, edge::clock::now()).await
     }
 

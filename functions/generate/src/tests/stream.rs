@@ -3,7 +3,7 @@
 use super::{World, chunks, deadlines, parsed, problem, types, upstream::HEAD};
 use crate::pump::Deadlines;
 use bytes::Bytes;
-use domain::{Outcome, Receipt, Tokens, Usage};
+use domain::{NanoUsd, Outcome, Receipt, Tokens, Usage};
 use http::header;
 use http_body_util::BodyExt;
 use std::time::Duration;
@@ -21,10 +21,13 @@ const COMPLETE: [&str; 10] = [
     "finish",
     "[DONE]",
 ];
-const CUT: [&str; 6] = ["start", "start-step", "text-start", "text-delta", "error", "[DONE]"];
+const CUT: [&str; 7] =
+    ["start", "start-step", "text-start", "text-delta", "message-metadata", "error", "[DONE]"];
+/// How often a provider is called that always fails in a way that may pass.
+const CALLS_MAX: u32 = 4;
 
 /// The one receipt there is, once everything has ended.
-async fn receipt(world: &World) -> Receipt {
+pub(super) async fn receipt(world: &World) -> Receipt {
     let key = ledger::MeterKey::of(&world.meter().await);
     let mut receipts = world.store.inner().receipts(&key);
     assert_eq!(receipts.len(), 1);
@@ -74,13 +77,13 @@ async fn a_complete_answer_is_settled_before_it_finishes() {
 #[tokio::test]
 async fn a_chunk_reaches_the_client_before_the_provider_writes_the_next_but_one() {
     let world = World::new().await;
-    world.upstream.write(HEAD);
+    world.upstream.write(HEAD).text("one");
     let mut body = world.ask().await.unwrap().into_body();
     body.frame().await.unwrap().unwrap();
-    for text in ["one", "two", "three"] {
-        world.upstream.text(text);
+    for (text, next) in [("one", "two"), ("two", "three"), ("three", "four")] {
         let bytes = body.frame().await.unwrap().unwrap().into_data().unwrap();
         assert_eq!(parsed(&bytes)[0]["delta"], text);
+        world.upstream.text(next);
     }
     world.upstream.stop().usage(30, 3).done().close();
     assert_eq!(world.meter().await.settled, Tokens::from_u32(33));
@@ -143,7 +146,7 @@ async fn f28_an_error_inside_the_stream_ends_in_an_error() {
     world.upstream.write(HEAD).text("Hel").event(r#"{"error":{"message":"hunter2","code":"server_error"}}"#);
     let chunks = chunks(world.ask().await.unwrap()).await;
     assert_eq!(types(&chunks), CUT);
-    assert!(!chunks[4].to_string().contains("hunter2"), "the provider's words reached the client");
+    assert!(!chunks[5].to_string().contains("hunter2"), "the provider's words reached the client");
     assert_estimated(&receipt(&world).await);
 }
 
@@ -153,7 +156,7 @@ async fn f05_a_count_that_came_before_the_answer_broke_off_is_exact() {
     world.upstream.write(HEAD).text("Hel").stop().usage(10, 5).event(r#"{"error":{"message":"late"}}"#);
     let chunks = chunks(world.ask().await.unwrap()).await;
     assert_eq!(chunks.last().unwrap(), "[DONE]");
-    assert_eq!(types(&chunks)[4], "error");
+    assert_eq!(types(&chunks)[4..6], ["message-metadata", "error"]);
     let receipt = receipt(&world).await;
     assert_eq!(receipt.charged, Tokens::from_u32(15));
     assert!(matches!(receipt.outcome, Outcome::Settled { usage: Usage::Exact(_), .. }), "{receipt:?}");
@@ -162,11 +165,59 @@ async fn f05_a_count_that_came_before_the_answer_broke_off_is_exact() {
 #[tokio::test]
 async fn i4_an_error_in_place_of_an_answer_is_a_refusal_and_consumes_nothing() {
     let world = World::new().await;
-    world.upstream.write(HEAD).event(r#"{"error":{"message":"no","code":"server_error"}}"#);
-    let chunks = chunks(world.ask().await.unwrap()).await;
-    assert_eq!(types(&chunks), ["start", "start-step", "text-start", "error", "[DONE]"]);
+    for _ in 0..CALLS_MAX {
+        world.upstream.write(HEAD).event(r#"{"error":{"message":"no","code":"server_error"}}"#).close();
+    }
+    let (head, body) = problem(world.ask().await.unwrap_err());
+    assert_eq!((head.status.as_u16(), body["code"].as_str()), (503, Some("provider_unavailable")));
+    assert_eq!(world.upstream.calls(), CALLS_MAX);
     assert_eq!(world.meter().await.settled, Tokens::ZERO);
     assert_eq!(world.rate_count().await, 0);
+    // Nobody is charged for what the provider may charge for.
+    let receipt = receipt(&world).await;
+    assert_eq!(
+        (&receipt.outcome, receipt.charged, receipt.failed_calls),
+        (&Outcome::Void, Tokens::ZERO, CALLS_MAX)
+    );
+    assert!(receipt.cost > NanoUsd::ZERO);
+}
+
+#[tokio::test]
+async fn f19_a_call_that_failed_before_its_text_is_made_again_and_counted() {
+    let world = World::new().await;
+    world.upstream.write("HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n").close();
+    world.upstream.write(HEAD).text("Hel").text("lo").stop().usage(30, 2).done().close();
+    let chunks = chunks(world.ask().await.unwrap()).await;
+    assert_eq!(types(&chunks), COMPLETE);
+    assert_eq!(chunks[7]["messageMetadata"]["model"], "gpt-6-luna");
+    let receipt = receipt(&world).await;
+    assert_eq!((receipt.charged, receipt.failed_calls), (Tokens::from_u32(32), 1));
+    // A refusal costs nothing: 30 * 100 + 2 * 500 nano-dollars are the answer's alone.
+    assert_eq!(receipt.cost.get(), 30 * 100 + 2 * 500);
+}
+
+#[tokio::test]
+async fn a_model_that_is_retired_is_answered_for_by_the_next() {
+    let world = World::new().await;
+    let body = r#"{"error":{"message":"The model does not exist","type":"invalid_request_error","code":"model_not_found"}}"#;
+    let gone = format!("HTTP/1.1 404 Not Found\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    world.upstream.write(gone).close();
+    world.upstream.write(HEAD).text("Hel").text("lo").stop().usage(30, 2).done().close();
+    let chunks = chunks(world.ask().await.unwrap()).await;
+    assert_eq!(types(&chunks), COMPLETE);
+    assert_eq!(chunks[7]["messageMetadata"]["model"], "gpt-5.4-nano");
+    let receipt = receipt(&world).await;
+    assert!(matches!(&receipt.outcome, Outcome::Settled { model, .. } if model.as_str() == "gpt-5.4-nano"));
+    assert_eq!(receipt.cost.get(), 30 * 200 + 2 * 1_250);
+}
+
+#[tokio::test]
+async fn what_no_call_can_mend_is_tried_once() {
+    let world = World::new().await;
+    world.upstream.write("HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n").close();
+    let (head, body) = problem(world.ask().await.unwrap_err());
+    assert_eq!((head.status.as_u16(), body["code"].as_str()), (503, Some("provider_unavailable")));
+    assert_eq!(world.upstream.calls(), 1);
 }
 
 #[tokio::test]
@@ -185,26 +236,30 @@ async fn f28_an_answer_that_takes_too_long_is_cut_and_settled_before_the_functio
 #[tokio::test]
 async fn i4_a_provider_that_refuses_consumes_nothing_and_gives_the_rate_slot_back() {
     let world = World::new().await;
-    world
-        .upstream
-        .write("HTTP/1.1 429 Too Many Requests\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n")
-        .close();
+    // Longer than anybody waits within one request, so each model is asked once.
+    for _ in 0..3 {
+        let refusal = "HTTP/1.1 429 Too Many Requests\r\nretry-after: 70\r\ncontent-length: 0\r\n\r\n";
+        world.upstream.write(refusal).close();
+    }
     let (head, body) = problem(world.ask().await.unwrap_err());
     assert_eq!((head.status.as_u16(), body["code"].as_str()), (503, Some("provider_unavailable")));
-    assert_eq!((&head.headers[header::RETRY_AFTER], body["retryAfter"].as_u64()), (&7.into(), Some(7)));
+    assert_eq!((&head.headers[header::RETRY_AFTER], body["retryAfter"].as_u64()), (&70.into(), Some(70)));
     let meter = world.meter().await;
     assert_eq!((meter.settled, meter.committed), (Tokens::ZERO, Tokens::ZERO));
     assert_eq!(meter.rate.counts.values().sum::<u32>(), 0);
     assert_eq!(meter.totals.requests, 0);
-    assert_eq!(world.upstream.calls(), 1);
+    assert_eq!(world.upstream.calls(), 3);
 }
 
 #[tokio::test]
 async fn i4_a_provider_that_breaks_off_before_its_head_consumes_nothing() {
     let world = World::new().await;
-    world.upstream.close();
+    for _ in 0..CALLS_MAX {
+        world.upstream.close();
+    }
     let (head, body) = problem(world.ask().await.unwrap_err());
     assert_eq!((head.status.as_u16(), body["retryAfter"].as_u64()), (503, Some(5)));
+    assert_eq!(world.upstream.calls(), CALLS_MAX);
     assert_eq!(world.meter().await.committed, Tokens::ZERO);
     assert_eq!(world.rate_count().await, 0);
 }
@@ -252,7 +307,7 @@ async fn f19_after_the_first_byte_the_provider_is_never_asked_again() {
 async fn f15_a_refused_request_reaches_no_provider() {
     let world = World::new().await;
     // The free plan has two requests at the same time.
-    world.upstream.write(HEAD);
+    world.upstream.write(HEAD).text("H");
     let first = world.ask().await.unwrap();
     let second = {
         // The scripted provider serves one connection at a time, so the second request waits for its head.
@@ -264,7 +319,7 @@ async fn f15_a_refused_request_reaches_no_provider() {
             let (head, body) = problem(world.ask().await.unwrap_err());
             assert_eq!((head.status.as_u16(), body["code"].as_str()), (429, Some("concurrency")));
             assert_eq!(world.upstream.calls(), 1);
-            world.upstream.text("H").close();
+            world.upstream.close();
             world.upstream.write(HEAD).text("H").close();
         };
         tokio::join!(ask, refused).0.unwrap()

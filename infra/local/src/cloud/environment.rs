@@ -61,7 +61,8 @@ pub(super) struct Addresses {
 pub(super) struct ClerkIdentity {
     pub(super) issuer: String,
     pub(super) public_key_pem: String,
-    pub(super) authorized_party: String,
+    /// Comma-separated origins.
+    pub(super) authorized_parties: String,
 }
 
 /// What every function is told; none reads all of it.
@@ -105,7 +106,7 @@ pub(super) fn of_functions(
     if let Some(clerk) = &addresses.clerk {
         set("CLERK_ISSUER", &clerk.issuer);
         set("CLERK_JWT_KEY", &clerk.public_key_pem);
-        set("CLERK_AUTHORIZED_PARTIES", &clerk.authorized_party);
+        set("CLERK_AUTHORIZED_PARTIES", &clerk.authorized_parties);
     }
     if let Some(plans) = &options.plans {
         set("PLANS_FILE", &plans.to_string_lossy());

@@ -36,6 +36,7 @@ pub use routes::{BUFFERED_TIMEOUT, Route, RouteTable, STREAM_IDLE_MAX, STREAM_TI
 use crate::{
     clock::{now_ms, request_id},
     net::PromptStream,
+    page::Page,
     runtime::{ChunkReader, InvokeError, Invoker, Response, ResponseBody},
 };
 use event::{Call, proxy_event};
@@ -62,6 +63,8 @@ pub struct GatewayOptions {
     pub routes: RouteTable,
     /// The stage's name, part of `requestContext` as on AWS.
     pub stage: String,
+    /// What is at the paths that are not the API's, if anything.
+    pub page: Option<Page>,
 }
 
 /// A running gateway. Dropping it closes its listener and its connections; invocations under way go on.
@@ -167,6 +170,11 @@ async fn handle(inner: &Inner, request: Request<Incoming>, peer: SocketAddr) -> 
 async fn route(inner: &Inner, request: Request<Incoming>, peer: SocketAddr, id: &str) -> Answer {
     let (parts, body) = request.into_parts();
     let Some((route, parameters)) = inner.options.routes.find(&parts.method, parts.uri.path()) else {
+        if let Some(page) = &inner.options.page
+            && let Some(answer) = page.answer(&parts, body).await
+        {
+            return answer.map(Either::Left);
+        }
         return refusal(
             StatusCode::FORBIDDEN,
             "MissingAuthenticationTokenException",

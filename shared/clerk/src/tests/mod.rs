@@ -89,13 +89,14 @@ fn verify(token: &str) -> Result<Session, VerifyError> {
 /// A verifier that has its key verifies without waiting for anything.
 #[track_caller]
 fn verify_by(verifier: &Verifier, token: &str, now_ms: u64) -> Result<Session, VerifyError> {
-    let mut verified = pin!(verifier.verify(token, Timestamp::from_ms(now_ms)));
-    match verified.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+    let mut session = pin!(verifier.verify(token, Timestamp::from_ms(now_ms)));
+    match session.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(session) => session,
         Poll::Pending => panic!("it waits, and has its key"),
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "it is what a result's `err()` is compared with")]
 fn refused(why: Rejection) -> Option<VerifyError> {
     Some(VerifyError::Refused(why))
 }

@@ -1,0 +1,13 @@
+const NUMBER = new Intl.NumberFormat('en');
+const DAY = new Intl.DateTimeFormat('en', { day: 'numeric', month: 'long' });
+
+export const count = (tokens: number): string => NUMBER.format(tokens);
+export const tokens = (n: number): string => `${count(n)} ${n === 1 ? 'token' : 'tokens'}`;
+export const day = (instant: string): string => DAY.format(new Date(instant));
+
+/** Seconds, as a person says them. */
+export function duration(s: number): string {
+    if (s < 60) return `${s} s`;
+    if (s < 3_600) return `${Math.floor(s / 60)} min ${s % 60} s`;
+    return `${Math.ceil(s / 3_600)} h`;
+}
