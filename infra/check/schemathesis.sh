@@ -1,16 +1,20 @@
 #!/usr/bin/env bash
 # infra/openapi.yaml against the running local cloud, by schemathesis: no 5xx, no status, content type, header or body that
 # is not described, nothing invalid that is taken and nothing valid that is refused.
-# Usage: infra/check/schemathesis.sh SCRATCH_DIRECTORY
+# Usage: infra/check/schemathesis.sh SCRATCH_DIRECTORY [LOCAL_CLOUD]
 #
 # Three runs: as a user whose plan refuses nothing, as nobody, and as a user whose plan refuses nearly everything. Each says
 # what it must have come to, for a run that met nothing but refusals proves nothing. The cases are the same every time.
 #
-# Needs schemathesis (.ci/requirements.txt) in PATH. Starts two clouds on free ports and stops them.
+# Needs schemathesis (.ci/requirements.txt) in PATH. Starts two clouds on free ports and stops them; without the program
+# of the local cloud it has cargo build and run it.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 readonly scratch=$1/schemathesis
+shift
+[ $# -gt 0 ] || set -- cargo run --locked --quiet -p local --
+readonly local_cloud=("$@")
 # Seconds that a cloud may take to start, which includes building it, and that all runs together may take.
 readonly start_seconds=900
 readonly runs_seconds=180
@@ -39,7 +43,7 @@ requests_per_window = $requests
 window_seconds = 1
 concurrent_requests = 8
 PLANS
-    cargo run --locked --quiet -p local -- --port 0 --report-every 0 --logs "$scratch/logs-$name" \
+    "${local_cloud[@]}" --port 0 --report-every 0 --logs "$scratch/logs-$name" \
         --plans "$scratch/$name.toml" >"$scratch/$name.out" 2>"$scratch/$name.err" &
     clouds+=("$!")
 }

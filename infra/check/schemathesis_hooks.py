@@ -112,12 +112,13 @@ def hasten(body):
     messages = body.get("messages")
     if isinstance(messages, list) and messages and isinstance(messages[-1], dict):
         last = messages[-1]
-        if isinstance(last.get("content"), str) and last["content"].strip():
-            return body | {"messages": [*messages[:-1], last | {"content": last["content"] + DIRECTIVE}]}
-        parts = last.get("parts")
-        if isinstance(parts, list) and parts and isinstance(parts[-1], dict) and isinstance(parts[-1].get("text"), str):
-            text = parts[-1] | {"text": parts[-1]["text"] + DIRECTIVE}
-            return body | {"messages": [*messages[:-1], last | {"parts": [*parts[:-1], text]}]}
+        parts, content = last.get("parts"), last.get("content")
+        if isinstance(parts, list) and parts:
+            if isinstance(parts[-1], dict) and isinstance(parts[-1].get("text"), str):
+                text = parts[-1] | {"text": parts[-1]["text"] + DIRECTIVE}
+                return body | {"messages": [*messages[:-1], last | {"parts": [*parts[:-1], text]}]}
+        elif isinstance(content, str) and content.strip():
+            return body | {"messages": [*messages[:-1], last | {"content": content + DIRECTIVE}]}
     return body
 
 
