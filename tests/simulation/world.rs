@@ -2,6 +2,7 @@
 
 use crate::simulation::{
     bugs::Bug,
+    clients::Sent,
     dice::Dice,
     journal::Journal,
     provider::Calls,
@@ -41,6 +42,7 @@ pub(crate) struct Inner {
     pub(crate) calm: bool,
     pub(crate) journal: Journal,
     pub(crate) calls: Calls,
+    pub(crate) sent: Sent,
     pub(crate) stripe: Books,
     pub(crate) steps: u64,
     /// How often what was seen.
@@ -85,6 +87,7 @@ impl World {
             calm: true,
             journal: Journal::default(),
             calls: Calls::default(),
+            sent: Sent::default(),
             stripe: Books::default(),
             steps: 0,
             seen: BTreeMap::new(),
