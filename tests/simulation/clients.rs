@@ -207,7 +207,7 @@ impl Habit {
                 })
                 .collect();
             let stop = dice.in_thousand(scenario.stopped).then(|| {
-                let most_ms = dice.pick(&[1_500, 5_000, 5_000, 20_000]);
+                let most_ms = dice.pick(&[1_500, 5_000, 5_000, 40_000]);
                 Stop {
                     after_ms: dice.below(most_ms),
                     by_key: key.is_some() && dice.in_thousand(500),
@@ -292,7 +292,7 @@ pub(crate) async fn client(
 
 /// A user presses Stop: by the key, or by the message's id where that has been heard.
 async fn wish_to_stop(world: &Arc<World>, number: u64, time: u64, user: &UserId, key: Option<Key>) {
-    let process = world.process(format!("stop-{number}-{time}"));
+    let process = world.short_process(format!("stop-{number}-{time}"));
     let ledger = Ledger::new(SimStore::new(world, &process), world.scenario.book.plans().clone());
     let stop = async {
         let id = match key {

@@ -277,6 +277,9 @@ pub(crate) fn seal(world: &World, key: &MeterKey, seal: &Seal) -> Changed {
         }
     }
     look_at(world, key);
+    if changed == Changed::Yes {
+        world.sealed.notify_waiters();
+    }
     changed
 }
 

@@ -113,7 +113,18 @@ impl SimStore {
                     reason = "a request on its way; it ends with the simulation"
                 )]
                 tokio::spawn(async move {
-                    sleep(Duration::from_millis(GIVEN_UP_MS + after_ms)).await;
+                    sleep(Duration::from_millis(GIVEN_UP_MS)).await;
+                    let on_its_way = sleep(Duration::from_millis(after_ms));
+                    if operation == "drop row" {
+                        // At the worst moment, if there is one: when the next row is pending.
+                        tokio::select! {
+                            biased;
+                            () = late.sealed.notified() => {}
+                            () = on_its_way => {}
+                        }
+                    } else {
+                        on_its_way.await;
+                    }
                     late.trace(|| format!("late: {operation}"));
                     drop(effect(&late));
                 });
