@@ -2,29 +2,24 @@
 //! who change what they pay for. All of them run the functions' own code.
 
 use crate::simulation::{
-    bus, checks, provider,
+    bus,
+    clients::{Asked, Got, Habit, client},
+    provider,
     scenario::{HOUR_MS, Kind, Mishap},
     store::SimStore,
     stripe::{self, Subscription},
     world::{Process, World},
 };
 use clerk::{Settings as ClerkSettings, Verifier, VerifyingKey};
-use domain::{Account, Demand, HoldId, SubscriptionId, Timestamp, Tokens, UserId};
-use edge::{cors::Cors, drain::Drain, models};
+use domain::{Account, HoldId, SubscriptionId, Tokens, UserId};
+use edge::{cors::Cors, models};
 use generate::{
     config::{Front, Menu},
-    generation,
     handler::{Generate, Outside},
-    parse::{self, Wish},
-    pump::Deadlines,
-    wire::{AnswerBody, Protocol},
 };
-use http::{HeaderMap, HeaderValue, Response, header};
-use http_body_util::BodyExt;
 use ledger::{Ledger, MeterKey};
 use openai::{BaseUrl, Timeouts};
 use reporter::run::{Deps, Pace, StripeMeter};
-use serde_json::Value;
 use std::{
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
@@ -38,8 +33,6 @@ use tokio::{
 };
 use webhook::sync::Accounts;
 
-/// The function's time-out, in milliseconds.
-const FUNCTION_MS: u64 = 60_000;
 /// The reporter's, in milliseconds.
 const REPORTER_MS: u64 = 15 * 60_000;
 /// How long Stripe waits for a webhook's answer, in milliseconds.
@@ -55,40 +48,9 @@ const QUIET_MS: u64 = 2 * HOUR_MS;
 /// The most that an answer may have, in tokens: close to the least that is worth asking for.
 const OUTPUT_MAX: u32 = 150;
 
-/// One request, as it was made.
-pub(crate) struct Asked {
-    pub(crate) number: u64,
-    pub(crate) user: UserId,
-    pub(crate) demand: Demand,
-    /// By the clock of the process that served it.
-    pub(crate) now: Timestamp,
-    /// How many states of the user there had been.
-    pub(crate) history_from: usize,
-    /// How many ids were tried.
-    pub(crate) tried: Arc<AtomicU64>,
-    /// How often the store failed the process meanwhile.
-    pub(crate) store_failures: u64,
-    /// Whether the process died or was killed before the invocation had ended.
-    pub(crate) died: bool,
-}
-
-/// What came of it.
-pub(crate) enum Got {
-    Refused { code: String },
-    Stream { text: String, finish: Option<Finish> },
-    Nothing,
-}
-
-/// What a finished message says of itself.
-#[derive(Debug)]
-pub(crate) struct Finish {
-    pub(crate) receipt: String,
-    pub(crate) charged: Option<u64>,
-}
-
 /// One process of the function, with what is warm in it.
-struct Instance {
-    process: Arc<Process>,
+pub(crate) struct Instance {
+    pub(crate) process: Arc<Process>,
     ledger: Ledger<SimStore>,
     provider: openai::Client,
 }
@@ -108,7 +70,12 @@ impl Instance {
         Arc::new(Self { process, ledger, provider })
     }
 
-    fn generate(&self, world: &Arc<World>, request: u64, tried: Arc<AtomicU64>) -> Generate<SimStore> {
+    pub(crate) fn generate(
+        &self,
+        world: &Arc<World>,
+        request: u64,
+        tried: Arc<AtomicU64>,
+    ) -> Generate<SimStore> {
         let (clock, process) = (Arc::clone(world), Arc::clone(&self.process));
         let outside = Outside {
             now: Arc::new(move || clock.clock(&process)),
@@ -118,7 +85,8 @@ impl Instance {
             }),
             chance: Arc::new(|_| 0),
         };
-        Generate::new(self.ledger.clone(), self.provider.clone(), front().clone(), outside)
+        let front = Front { keeps_answers: world.scenario.keeps_answers, ..front().clone() };
+        Generate::new(self.ledger.clone(), self.provider.clone(), front, outside)
     }
 }
 
@@ -127,7 +95,7 @@ fn http_client() -> reqwest::Client {
     HTTP.get_or_init(|| edge::http::client().unwrap()).clone()
 }
 
-fn front() -> &'static Front {
+pub(crate) fn front() -> &'static Front {
     static FRONT: OnceLock<Front> = OnceLock::new();
     FRONT.get_or_init(|| {
         let prices = models::built_in().unwrap();
@@ -149,7 +117,7 @@ fn front() -> &'static Front {
 }
 
 /// The processes that serve requests: one that died is replaced by the next request.
-struct Fleet(Mutex<Vec<Arc<Instance>>>, AtomicU64);
+pub(crate) struct Fleet(Mutex<Vec<Arc<Instance>>>, AtomicU64);
 
 impl Fleet {
     fn new(world: &Arc<World>) -> Self {
@@ -163,7 +131,7 @@ impl Fleet {
         Instance::start(world, format!("generate-{}", self.1.fetch_add(1, Ordering::Relaxed)))
     }
 
-    fn any(&self, world: &Arc<World>) -> Arc<Instance> {
+    pub(crate) fn any(&self, world: &Arc<World>) -> Arc<Instance> {
         let slot = world.with(|inner| inner.dice.below(world.scenario.instances));
         let slot = usize::try_from(slot).unwrap();
         let current = self.0.lock().unwrap_or_else(PoisonError::into_inner)[slot].clone();
@@ -178,115 +146,6 @@ impl Fleet {
 
 pub(crate) fn user(number: u64) -> UserId {
     UserId::parse(&format!("user_{number}")).unwrap()
-}
-
-fn wish(world: &World, request: u64) -> Wish {
-    let length = world.with(|inner| inner.dice.pick(&[1, 50, 300]));
-    let prompt = format!("request-{request}; {}", "make it shine ".repeat(length));
-    let body = serde_json::json!({"prompt": prompt, "type": "rewrite"}).to_string();
-    let json = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
-    parse::parse(&json, body.as_bytes(), &front().menu).unwrap()
-}
-
-/// One request from its beginning to where its invocation ends, or is ended.
-async fn request(world: Arc<World>, fleet: Arc<Fleet>, number: u64, user: UserId) -> (Asked, Got) {
-    let instance = fleet.any(&world);
-    let process = Arc::clone(&instance.process);
-    let tried = Arc::new(AtomicU64::new(0));
-    let generate = instance.generate(&world, number, Arc::clone(&tried));
-    let failures_before = process.failures();
-    let wish = wish(&world, number);
-    let now = world.clock(&process);
-    let history = world.with(|inner| inner.journal.history.get(&user).map_or(0, Vec::len));
-    // The last state before the request began is the first that it can see.
-    let history_from = history.saturating_sub(1);
-    let demand = generate.demand(&wish, &wish.question());
-    let mut asked = Asked { number, user, demand, now, history_from, tried, store_failures: 0, died: false };
-    let deadlines = Deadlines::of(Some(now.plus_ms(FUNCTION_MS)), now).unwrap();
-    let user = asked.user.clone();
-    let wanted = generation::Asked { user, wish, protocol: Protocol::UiMessage, repeatable: None };
-    let drain = Drain::new();
-    let invocation = async {
-        let answer = generate.generate(&wanted, deadlines, &drain, now).await;
-        let got = match answer {
-            Ok(answer) => listen(&world, answer).await,
-            Err(problem) => {
-                let body = problem.into_response::<String>().into_body();
-                let body: Value = serde_json::from_str(&body).unwrap();
-                let code = body["code"].as_str().unwrap().to_owned();
-                world.trace(|| format!("request {number} is refused: {code}"));
-                world.saw(refused(&code));
-                checks::refusal_is_exact(&world, &asked, &body);
-                Got::Refused { code }
-            }
-        };
-        drain.drained().await;
-        got
-    };
-    let ended = timeout(Duration::from_millis(FUNCTION_MS), invocation).await;
-    if ended.is_err() && !process.is_dead() {
-        world.violated(format!("F8: request {number} was still at work at its function's deadline"));
-        process.kill();
-    }
-    asked.store_failures = process.failures() - failures_before;
-    asked.died = process.is_dead();
-    (asked, ended.unwrap_or(Got::Nothing))
-}
-
-fn refused(code: &str) -> &'static str {
-    match code {
-        "quota_exceeded" => "refused: quota_exceeded",
-        "spend_cap_reached" => "refused: spend_cap_reached",
-        "quota_held" => "refused: quota_held",
-        "concurrency" => "refused: concurrency",
-        "rate_limited" => "refused: rate_limited",
-        "store_unavailable" => "refused: store_unavailable",
-        "provider_unavailable" => "refused: provider_unavailable",
-        _ => "refused: otherwise",
-    }
-}
-
-/// A client that reads, slowly, or leaves.
-async fn listen(world: &World, answer: Response<AnswerBody>) -> Got {
-    let leaves = world.happens(Mishap::ClientLeaves);
-    let stalls = world.happens(Mishap::ClientStalls);
-    let patience = world.with(|inner| inner.dice.below(8));
-    let mut body = answer.into_body();
-    let (mut read, mut stream) = (0, String::new());
-    while let Some(Ok(frame)) = body.frame().await {
-        if let Ok(bytes) = frame.into_data() {
-            stream.push_str(std::str::from_utf8(&bytes).unwrap());
-        }
-        read += 1;
-        if leaves && read > patience {
-            return heard(world, &stream, false);
-        }
-        if stalls {
-            sleep(Duration::from_millis(700)).await;
-        }
-    }
-    heard(world, &stream, true)
-}
-
-fn heard(world: &World, stream: &str, whole: bool) -> Got {
-    let (mut text, mut metadata, mut finish, mut errors) = (String::new(), Value::Null, None, false);
-    for chunk in stream.split_terminator("\n\n").filter_map(|event| event.strip_prefix("data: ")) {
-        let Ok(chunk) = serde_json::from_str::<Value>(chunk) else { continue };
-        match chunk["type"].as_str() {
-            Some("text-delta") => text.push_str(chunk["delta"].as_str().unwrap()),
-            Some("error") => errors = true,
-            Some("message-metadata") => metadata = chunk["messageMetadata"].clone(),
-            Some("finish") => {
-                let receipt = metadata["receipt"].as_str().unwrap_or_default().to_owned();
-                finish = Some(Finish { receipt, charged: metadata["charged"].as_u64() });
-            }
-            _ => {}
-        }
-    }
-    if whole && finish.is_none() && !errors {
-        world.violated("F28: a stream ended without finish and without error".into());
-    }
-    Got::Stream { text, finish }
 }
 
 /// One run of the reporter.
@@ -442,10 +301,11 @@ pub(crate) async fn drive(world: &Arc<World>) -> Vec<(Asked, Got)> {
             }
             (burst_ms + inner.dice.below(8_000), inner.dice.below(scenario.users))
         });
+        let habit = Habit::draw(world, number, user(whose), at_ms);
         let (world, fleet) = (Arc::clone(world), Arc::clone(&fleet));
         requests.spawn(async move {
             sleep(Duration::from_millis(at_ms)).await;
-            request(world, fleet, number, user(whose)).await
+            client(world, fleet, number, habit).await
         });
     }
     for number in 0..scenario.changes {
@@ -472,7 +332,7 @@ pub(crate) async fn drive(world: &Arc<World>) -> Vec<(Asked, Got)> {
             });
         }
     }
-    let requests = requests.join_all().await;
+    let requests = requests.join_all().await.into_iter().flatten().collect();
     sleep(Duration::from_millis(scenario.active_ms.saturating_sub(world.ms()))).await;
     world.with(|inner| inner.calm = true);
     world.trace(|| "nothing goes wrong any more".into());

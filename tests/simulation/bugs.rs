@@ -66,11 +66,27 @@ pub(crate) enum Bug {
     AnyRowDropped,
     /// The dirty mark is cleared whatever there is to do.
     DirtyClearedEarly,
+    /// A claim replaces the one that is there.
+    ClaimWithoutCondition,
+    /// An abandoned claim is taken over whatever the receipt of its hold says.
+    TakenOverUnasked,
+    /// A claim is changed by whoever wants to, its owner or not.
+    TakenOverTwice,
+    /// A claim is dropped by somebody who does not own it.
+    ClaimDroppedByAnybody,
+    /// The hold is not noted in the claim before the call.
+    HoldNotNoted,
+    /// A repeat's body is not compared with the first's.
+    BodyNotCompared,
+    /// A claim is forgotten within the day.
+    ClaimForgottenEarly,
+    /// A wish to stop is not seen.
+    StopUnseen,
 }
 
 impl Bug {
     /// All of them.
-    pub(crate) const ALL: [Self; 31] = [
+    pub(crate) const ALL: [Self; 39] = [
         Self::ReceiptWithoutCondition,
         Self::ReleaseWithoutCondition,
         Self::SweepIgnoresReceipt,
@@ -102,5 +118,13 @@ impl Bug {
         Self::DuplicateIsRefusal,
         Self::AnyRowDropped,
         Self::DirtyClearedEarly,
+        Self::ClaimWithoutCondition,
+        Self::TakenOverUnasked,
+        Self::TakenOverTwice,
+        Self::ClaimDroppedByAnybody,
+        Self::HoldNotNoted,
+        Self::BodyNotCompared,
+        Self::ClaimForgottenEarly,
+        Self::StopUnseen,
     ];
 }

@@ -1,19 +1,22 @@
 //! What must hold: after every effect, at the end of every request, and when everything has come to rest.
 
 use crate::simulation::{
-    actors::{Asked, Got},
+    actors::front,
+    clients::{Asked, Ending, Got, Heard},
     journal::Snapshot,
+    keys::{self, Told},
     oracle::{self, Verdict},
+    provider::Call,
     stripe::Event,
     world::World,
 };
-use domain::{Admission, HoldId, Meter, Outcome, Plan, Receipt, Release, RowFate, Tokens, Usage, Window};
+use domain::{
+    Admission, HoldId, HoldSize, Meter, NanoUsd, Outcome, Plan, Receipt, Release, RowFate, Tokens, Usage,
+    Window,
+};
 use ledger::MeterKey;
 use serde_json::Value;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::atomic::Ordering,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How often the store has to fail the receipt of a served request before it may be lost: so often that the time kept free
 /// for it runs out.
@@ -185,9 +188,12 @@ pub(crate) fn refusal_is_exact(world: &World, asked: &Asked, body: &Value) {
 
 /// Everything, once nothing is under way any more.
 pub(crate) fn at_rest(world: &World, requests: &[(Asked, Got)]) {
+    let told: Told<'_> = requests.iter().map(|(asked, got)| (asked.number, (asked, got))).collect();
     for (asked, got) in requests {
-        request_at_rest(world, asked, got);
+        request_at_rest(world, asked, got, &told);
     }
+    keys::keys_at_rest(world);
+    keys::stops_at_rest(world);
     let (receipts, meters) = {
         let kept = world.store.kept();
         (kept.receipts.clone(), kept.meters.clone())
@@ -292,13 +298,13 @@ fn payers_at_rest(
     }
 }
 
-fn request_at_rest(world: &World, asked: &Asked, got: &Got) {
+fn request_at_rest(world: &World, asked: &Asked, got: &Got, told: &Told<'_>) {
     let number = asked.number;
-    let (call, held) = world.with(|inner| {
+    let (calls, held) = world.with(|inner| {
         let held = inner.journal.held.iter().filter(|(id, _)| request_of(id) == number);
         let mut held: Vec<_> = held.map(|(id, held)| (id.clone(), held.key.clone())).collect();
         held.sort_by_key(|(id, _)| attempt_of(id));
-        (inner.calls.get(number).cloned().unwrap_or_default(), held)
+        (inner.calls.of(number).to_vec(), held)
     });
     let receipts: Vec<Receipt> = {
         let kept = world.store.kept();
@@ -308,54 +314,78 @@ fn request_at_rest(world: &World, asked: &Asked, got: &Got) {
     if charged.len() > 1 {
         world.violated(format!("I3: request {number} was charged twice: {charged:?}"));
     }
-    if call.times > 1 {
-        world.violated(format!("F19: request {number} called the provider {} times", call.times));
-    }
     match got {
-        Got::Refused { code } => {
+        Got::Refused { code, receipt } => {
             if code == "store_unavailable" && asked.store_failures == 0 {
                 world.violated(format!("request {number} was turned away although the store answered"));
             }
-            if call.times > 0 && code != "provider_unavailable" {
+            if !calls.is_empty() && code != "provider_unavailable" {
                 world.violated(format!("I4: request {number} was refused ({code}) and called the provider"));
+            }
+            if calls.iter().any(Call::has_begun) {
+                world.violated(format!("request {number} was refused ({code}) with a text to be served"));
             }
             if !charged.is_empty() {
                 world.violated(format!("I4: request {number} was refused ({code}) and charged: {charged:?}"));
             }
+            keys::refusal_at_rest(world, asked, code, receipt.as_deref(), told);
         }
-        Got::Stream { text, finish, .. } => {
-            if !call.text.starts_with(text.as_str()) {
-                world.violated(format!("request {number} got text that the provider did not write"));
-            }
-            if let Some(finish) = finish {
-                if call.text != *text || !call.complete {
-                    world.violated(format!("F28: request {number} finished with a part of the text"));
-                }
-                let receipt = receipts.iter().find(|receipt| receipt.id.as_str() == finish.receipt);
-                if finish.charged.is_some() && receipt.map(|r| r.charged.get()) != finish.charged {
-                    world.violated(format!(
-                        "I3: request {number} was told {finish:?}, its receipt is {receipt:?}"
-                    ));
-                }
-            }
-        }
+        Got::Stream(heard) if heard.replayed => keys::replay_at_rest(world, asked, heard, told),
+        Got::Stream(heard) => stream_at_rest(world, number, heard, &receipts),
         Got::Nothing => {}
     }
+    count_calls(world, &calls);
     attempts_at_rest(world, asked, &held, &receipts);
     let id = held.iter().map(|(id, _)| id).next_back();
     let failed =
         id.map_or(0, |id| world.with(|inner| inner.journal.failed_ends.get(id).copied().unwrap_or(0)));
     let excused = asked.died || failed >= FAILED_RECEIPTS_MIN;
-    if call.written > 0 && charged.is_empty() && !excused {
+    if calls.iter().any(|call| call.written > 0) && charged.is_empty() && !excused {
         world.violated(format!("I3: request {number} was served and not charged: {receipts:?}"));
+    }
+}
+
+/// What a client heard is what the provider wrote and what the receipt says.
+fn stream_at_rest(world: &World, number: u64, heard: &Heard, receipts: &[Receipt]) {
+    let served = world.with(|inner| inner.calls.served(number).cloned());
+    let (text, complete) = served.map_or((String::new(), false), |call| (call.text, call.complete));
+    if !text.starts_with(heard.text.as_str()) {
+        world.violated(format!("request {number} got text that the provider did not write"));
+    }
+    if heard.ending == Ending::Finish && (text != heard.text || !complete) {
+        world.violated(format!("F28: request {number} finished with a part of the text"));
+    }
+    if heard.ending == Ending::Abort {
+        let stopped = world.with(|inner| inner.journal.stops.keys().any(|id| request_of(id) == number));
+        world.saw(if text.is_empty() { "stopped before the first text" } else { "stopped in the middle" });
+        if !stopped {
+            world.violated(format!("request {number} was stopped by nobody"));
+        }
+    }
+    if let Some((id, tokens)) = &heard.told {
+        let receipt = receipts.iter().find(|receipt| receipt.id.as_str() == id);
+        if receipt.map(|receipt| receipt.charged.get()) != Some(*tokens) || heard.message.as_ref() != Some(id)
+        {
+            world.violated(format!("I3: request {number} was told {heard:?}, its receipt is {receipt:?}"));
+        }
+    }
+}
+
+/// Counts what became of calls.
+fn count_calls(world: &World, calls: &[Call]) {
+    let Some((served, failed)) = calls.split_last().filter(|(served, _)| served.has_begun()) else { return };
+    if failed.iter().any(|call| call.model == served.model) {
+        world.saw("a retry worked");
+    }
+    if failed.iter().any(|call| call.model != served.model) {
+        world.saw("another model answered");
     }
 }
 
 /// I4: of a request's attempts, all but the one that was served are void, if the process lived and the store took that.
 fn attempts_at_rest(world: &World, asked: &Asked, held: &[(HoldId, MeterKey)], receipts: &[Receipt]) {
     let Some(((last, _), given_up)) = held.split_last() else { return };
-    let last_tried = asked.tried.load(Ordering::Relaxed).checked_sub(1);
-    let last_counts = Some(attempt_of(last)) == last_tried;
+    let last_counts = Some(attempt_of(last)) == asked.last_tried();
     let failed = |id: &HoldId| world.with(|inner| inner.journal.failed_ends.contains_key(id));
     let others = given_up.iter().map(|(id, _)| id).chain((!last_counts).then_some(last));
     for id in others.filter(|id| !asked.died && !failed(id)) {
@@ -377,10 +407,11 @@ pub(crate) fn request_of(id: &HoldId) -> u64 {
 }
 
 fn receipt_at_rest(world: &World, key: &MeterKey, id: &HoldId, receipt: &Receipt) {
-    let (held, call) = world.with(|inner| {
+    let (held, calls) = world.with(|inner| {
         let held = inner.journal.held.get(id);
         let held = held.map(|held| (held.key.clone(), held.admission.hold.tokens, held.admission.size));
-        (held, inner.calls.get(request_of(id)).cloned().unwrap_or_default())
+        let calls = inner.calls.of(request_of(id)).iter().filter(|call| call.hold == *id).cloned();
+        (held, calls.collect::<Vec<_>>())
     });
     let Some((of, tokens, size)) = held else {
         if receipt.charged > Tokens::ZERO {
@@ -395,23 +426,61 @@ fn receipt_at_rest(world: &World, key: &MeterKey, id: &HoldId, receipt: &Receipt
         world.violated(format!("I1: {id} was charged {} above its hold of {tokens}", receipt.charged));
     }
     match &receipt.outcome {
-        Outcome::Settled { usage: Usage::Exact(classes), .. } => {
-            let used = classes.total();
-            if used.get() != call.used() || receipt.charged != used.min(size.total()) {
-                world.violated(format!("I3: {id} used {}, its receipt says {receipt:?}", call.used()));
-            }
-        }
-        Outcome::Settled { .. } => {
-            world.saw("a request was settled by an estimate");
-            // A word has four bytes, which the estimator takes for one token.
-            let least = call.written.min(tokens.get());
-            if call.counted && call.complete || receipt.charged.get() < least {
-                world.violated(format!("F5: {id} wrote {} and was estimated: {receipt:?}", call.written));
+        Outcome::Settled { usage, model, .. } => {
+            let Some((call, failed)) = calls.split_last().filter(|(call, _)| call.has_begun()) else {
+                world.violated(format!("I3: {id} was settled and not served: {receipt:?}"));
+                return;
+            };
+            usage_at_rest(world, receipt, usage, size, call);
+            let price = front().menu.prices.get(model).unwrap();
+            let cost = price.cost(usage.classes()).saturating_add(cost_most(failed, size));
+            if receipt.cost != cost || count(failed) != receipt.failed_calls || *model != call.model {
+                world.violated(format!("F19: {id} cost {cost:?} after {failed:?}: {receipt:?}"));
             }
         }
         Outcome::Swept | Outcome::Void => {
             if receipt.charged > Tokens::ZERO {
                 world.violated(format!("I3: {id} was charged for what nobody can show was served"));
+            }
+            let void = receipt.outcome == Outcome::Void;
+            if void && calls.iter().any(|call| call.written > 0) {
+                world.violated(format!("I3: {id} was served and taken back: {receipt:?}"));
+            }
+            // A stop between two calls counts one that was not made.
+            let counted = count(&calls)..=count(&calls) + 1;
+            if void && (receipt.cost < cost_most(&calls, size) || !counted.contains(&receipt.failed_calls)) {
+                world.violated(format!("F19: {id} may have cost more, after {calls:?}: {receipt:?}"));
+            }
+        }
+    }
+}
+
+fn count(calls: &[Call]) -> u32 {
+    u32::try_from(calls.len()).unwrap()
+}
+
+fn cost_most(calls: &[Call], size: HoldSize) -> NanoUsd {
+    calls.iter().fold(NanoUsd::ZERO, |sum, call| sum.saturating_add(call.cost_most(size.prompt)))
+}
+
+/// What a receipt says was used is what the provider counts, or as much as was streamed.
+fn usage_at_rest(world: &World, receipt: &Receipt, usage: &Usage, size: HoldSize, call: &Call) {
+    let id = &receipt.id;
+    let used = usage.classes().total();
+    if receipt.charged != used.min(size.total()) {
+        world.violated(format!("I3: {id} used {used}, its receipt says {receipt:?}"));
+    }
+    match usage {
+        Usage::Exact(_) => {
+            if used.get() != call.used() {
+                world.violated(format!("I3: {id} used {}, its receipt says {receipt:?}", call.used()));
+            }
+        }
+        Usage::Estimated(classes) => {
+            world.saw("a request was settled by an estimate");
+            // A word has four bytes, which the estimator takes for one token.
+            if call.counted && call.complete || classes.completion().get() != call.written {
+                world.violated(format!("F5: {id} wrote {} and was estimated: {receipt:?}", call.written));
             }
         }
     }

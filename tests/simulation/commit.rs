@@ -5,21 +5,25 @@ use crate::simulation::{
     bugs::Bug,
     checks,
     journal::{Held, Row, Snapshot},
+    keys,
     world::World,
 };
 use domain::{
-    AccountChange, Admission, Claim, HoldId, Meter, Opening, Outcome, RateCounts, Receipt, Release,
-    ReportRow, RowFate, Seal, Timestamp, Tokens,
+    AccountChange, Admission, Claim, ClaimState, HoldId, Meter, Opening, Outcome, RateCounts, Receipt,
+    Release, ReportRow, RowFate, Seal, Timestamp, Tokens, UserId,
 };
 use futures_util::FutureExt;
 use ledger::{AdmitAnswer, Changed, MeterKey, Store};
+
+/// How much too early a claim is forgotten by a deliberate bug, in milliseconds.
+const FORGOTTEN_EARLY_MS: u64 = 23 * 60 * 60 * 1_000 + 50 * 60 * 1_000;
 
 /// What the memory ledger answers at once.
 pub(crate) fn at_once<T, E>(answer: impl Future<Output = Result<T, E>>) -> T {
     answer.now_or_never().unwrap().ok().unwrap()
 }
 
-fn key_of(user: &domain::UserId, period_start: Timestamp) -> MeterKey {
+fn key_of(user: &UserId, period_start: Timestamp) -> MeterKey {
     MeterKey { user: user.clone(), period_start }
 }
 
@@ -273,6 +277,9 @@ pub(crate) fn seal(world: &World, key: &MeterKey, seal: &Seal) -> Changed {
         }
     }
     look_at(world, key);
+    if changed == Changed::Yes {
+        world.sealed.notify_waiters();
+    }
     changed
 }
 
@@ -319,10 +326,64 @@ pub(crate) fn clear(world: &World, key: &MeterKey) -> Changed {
     changed
 }
 
+pub(crate) fn receipt(world: &World, key: &MeterKey, id: &HoldId) -> Option<Receipt> {
+    // Only those read a receipt who ask what became of a claimed request.
+    if world.bug == Some(Bug::TakenOverUnasked) {
+        return None;
+    }
+    at_once(world.store.receipt(key, id))
+}
+
 pub(crate) fn put_claim(world: &World, claim: &Claim, now: Timestamp) -> Option<Claim> {
-    at_once(world.store.put_claim(claim, now))
+    let forgotten =
+        if world.bug == Some(Bug::ClaimForgottenEarly) { now.plus_ms(FORGOTTEN_EARLY_MS) } else { now };
+    let standing = at_once(world.store.put_claim(claim, forgotten));
+    match world.bug {
+        Some(Bug::ClaimWithoutCondition) => {
+            world.store.kept().claims.insert((claim.user.clone(), claim.key), claim.clone());
+            None
+        }
+        Some(Bug::BodyNotCompared) => standing.map(|standing| Claim { body: claim.body, ..standing }),
+        _ => standing,
+    }
 }
 
 pub(crate) fn change_claim(world: &World, claim: &Claim, owner: &HoldId) -> Changed {
-    at_once(world.store.change_claim(claim, owner))
+    let notes = matches!(claim.state, ClaimState::Running { hold: Some(_), .. });
+    match world.bug {
+        Some(Bug::HoldNotNoted) if notes => return Changed::Yes,
+        Some(Bug::TakenOverTwice) => {
+            let mut kept = world.store.kept();
+            let standing = kept.claims.get_mut(&(claim.user.clone(), claim.key));
+            return standing.map(|standing| standing.clone_from(claim)).is_some().into();
+        }
+        _ => {}
+    }
+    let changed = at_once(world.store.change_claim(claim, owner));
+    if changed == Changed::Yes && claim.owner != *owner {
+        world.saw("an abandoned claim was taken over");
+    }
+    changed
+}
+
+pub(crate) fn drop_claim(world: &World, claim: &Claim) -> Changed {
+    if world.bug == Some(Bug::ClaimDroppedByAnybody) {
+        return world.store.kept().claims.remove(&(claim.user.clone(), claim.key)).is_some().into();
+    }
+    let changed = at_once(world.store.drop_claim(claim));
+    if changed == Changed::No {
+        world.saw("a claim to be dropped was somebody else's, or gone");
+    }
+    changed
+}
+
+pub(crate) fn put_stop(world: &World, user: &UserId, id: &HoldId, forget_at: Timestamp) {
+    let ms = world.ms();
+    at_once(world.store.put_stop(user, id, forget_at));
+    world.with(|inner| *inner.journal.stops.entry(id.clone()).or_insert(ms));
+    keys::stop_finds(world, id);
+}
+
+pub(crate) fn is_stopped(world: &World, user: &UserId, id: &HoldId) -> bool {
+    world.bug != Some(Bug::StopUnseen) && at_once(world.store.is_stopped(user, id))
 }

@@ -22,6 +22,10 @@ pub(crate) struct Journal {
     pub(crate) rows: BTreeMap<String, Row>,
     /// How often the store failed while a hold's end was written.
     pub(crate) failed_ends: BTreeMap<HoldId, u32>,
+    /// When each wish to stop was first there, in milliseconds.
+    pub(crate) stops: BTreeMap<HoldId, u64>,
+    /// How long the looks for it took after that, and what those cost that failed, in milliseconds.
+    pub(crate) looks: BTreeMap<HoldId, u64>,
 }
 
 #[derive(Debug)]

@@ -148,6 +148,14 @@ pub(crate) struct Scenario {
     pub(crate) users: u64,
     pub(crate) instances: u64,
     pub(crate) requests: u64,
+    /// How many requests in a thousand have an idempotency key.
+    pub(crate) keyed: u64,
+    /// Whether answers are kept for repeats.
+    pub(crate) keeps_answers: bool,
+    /// How many in a thousand their user wants to end.
+    pub(crate) stopped: u64,
+    /// How many times as often the store fails claims as other things.
+    pub(crate) claims_harder: u64,
     /// How often the reporter is started, in milliseconds.
     pub(crate) report_every_ms: u64,
     /// When Stripe does not answer, in milliseconds from the beginning.
@@ -200,7 +208,11 @@ impl Scenario {
             active_ms,
             users: dice.between(1, 3),
             instances: dice.between(1, 3),
-            requests: dice.between(4, 40),
+            requests: dice.between(4, 34),
+            keyed: dice.pick(&[0, 250, 700]),
+            keeps_answers: dice.in_thousand(900),
+            stopped: dice.pick(&[0, 150, 400]),
+            claims_harder: dice.pick(&[1, 1, 4, 10]),
             report_every_ms,
             stripe_down,
             store_down,

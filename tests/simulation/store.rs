@@ -22,6 +22,9 @@ const GIVEN_UP_MS: u64 = 1_200;
 /// How much later than that a write may still land, in milliseconds: shortly, or much later.
 const LATE_MS_MAX: [u64; 3] = [5_000, 20 * 60_000, 100 * 60_000];
 
+/// After how long a look for a stop that failed is made again, in milliseconds.
+const LOOK_EVERY_MS: u64 = 1_000;
+
 #[derive(Clone)]
 pub(crate) struct SimStore {
     world: Arc<World>,
@@ -54,11 +57,16 @@ impl SimStore {
         Self { world: Arc::clone(world), process: Arc::clone(process) }
     }
 
-    fn way(&self, writes: bool) -> Way {
+    fn way(&self, operation: &str, writes: bool) -> Way {
         let world = &self.world;
-        // Some seeds are about a store that fails the reporter above all.
-        let harder =
-            if self.process.name.starts_with("reporter") { world.scenario.reporter_harder } else { 1 };
+        // Some seeds are about a store that fails the reporter above all, or claims.
+        let harder = if self.process.name.starts_with("reporter") {
+            world.scenario.reporter_harder
+        } else if operation.ends_with("claim") {
+            world.scenario.claims_harder
+        } else {
+            1
+        };
         if world.store_is_down() {
             world.saw("store: down");
             return Way::LostBefore;
@@ -90,7 +98,7 @@ impl SimStore {
         let world = &self.world;
         let step = world.step(&self.process, operation).await;
         let failed = |fault, may_land| Failed { error: StoreError::new(operation, fault), may_land };
-        let outcome = match self.way(writes) {
+        let outcome = match self.way(operation, writes) {
             Way::Through => Ok(effect(world)),
             Way::Refused(fault) => Err(failed(fault, false)),
             Way::LostBefore => Err(failed(Fault::Unanswered, true)),
@@ -105,7 +113,18 @@ impl SimStore {
                     reason = "a request on its way; it ends with the simulation"
                 )]
                 tokio::spawn(async move {
-                    sleep(Duration::from_millis(GIVEN_UP_MS + after_ms)).await;
+                    sleep(Duration::from_millis(GIVEN_UP_MS)).await;
+                    let on_its_way = sleep(Duration::from_millis(after_ms));
+                    if operation == "drop row" {
+                        // At the worst moment, if there is one: when the next row is pending.
+                        tokio::select! {
+                            biased;
+                            () = late.sealed.notified() => {}
+                            () = on_its_way => {}
+                        }
+                    } else {
+                        on_its_way.await;
+                    }
                     late.trace(|| format!("late: {operation}"));
                     drop(effect(&late));
                 });
@@ -220,7 +239,7 @@ impl Store for SimStore {
 
     async fn receipt(&self, key: &MeterKey, id: &HoldId) -> Result<Option<Receipt>, StoreError> {
         let (key, id) = (key.clone(), id.clone());
-        let read = move |world: &World| at_once(world.store.receipt(&key, &id));
+        let read = move |world: &World| commit::receipt(world, &key, &id);
         Ok(self.call("read receipt", false, read).await?)
     }
 
@@ -297,7 +316,7 @@ impl Store for SimStore {
 
     async fn drop_claim(&self, claim: &Claim) -> Result<Changed, StoreError> {
         let claim = claim.clone();
-        let drop = move |world: &World| at_once(world.store.drop_claim(&claim));
+        let drop = move |world: &World| commit::drop_claim(world, &claim);
         Ok(self.call("drop claim", true, drop).await?)
     }
 
@@ -309,14 +328,22 @@ impl Store for SimStore {
 
     async fn put_stop(&self, user: &UserId, id: &HoldId, forget_at: Timestamp) -> Result<(), StoreError> {
         let (user, id) = (user.clone(), id.clone());
-        let put = move |world: &World| at_once(world.store.put_stop(&user, &id, forget_at));
+        let put = move |world: &World| commit::put_stop(world, &user, &id, forget_at);
         Ok(self.call("put stop", true, put).await?)
     }
 
     async fn is_stopped(&self, user: &UserId, id: &HoldId) -> Result<bool, StoreError> {
-        let (user, id) = (user.clone(), id.clone());
-        let read = move |world: &World| at_once(world.store.is_stopped(&user, &id));
-        Ok(self.call("read stop", false, read).await?)
+        let (user, wanted) = (user.clone(), id.clone());
+        let read = move |world: &World| commit::is_stopped(world, &user, &wanted);
+        let begun_ms = self.world.ms();
+        let answer = self.call("read stop", false, read).await;
+        let more_ms = self.world.ms() - begun_ms + if answer.is_err() { LOOK_EVERY_MS } else { 0 };
+        self.world.with(|inner| {
+            if inner.journal.stops.contains_key(id) {
+                *inner.journal.looks.entry(id.clone()).or_default() += more_ms;
+            }
+        });
+        Ok(answer?)
     }
 }
 

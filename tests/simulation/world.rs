@@ -2,6 +2,7 @@
 
 use crate::simulation::{
     bugs::Bug,
+    clients::Sent,
     dice::Dice,
     journal::Journal,
     provider::Calls,
@@ -19,10 +20,15 @@ use std::{
     },
     time::Duration,
 };
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
 
 /// How many effects of a process may pass before the one that it dies at.
 const LIFE_EFFECTS_MAX: u64 = 60;
+/// The same, of one that has two or three.
+const SHORT_LIFE_EFFECTS_MAX: u64 = 8;
 /// The slowest an answer of a slow store may be, in milliseconds.
 const SLOW_MS_MAX: u64 = 3_000;
 
@@ -30,6 +36,8 @@ pub(crate) struct World {
     pub(crate) store: MemoryStore,
     pub(crate) scenario: Scenario,
     pub(crate) bug: Option<Bug>,
+    /// Told of every row that is sealed: a write that is late may land at the worst moment.
+    pub(crate) sealed: Notify,
     begun: Instant,
     inner: Mutex<Inner>,
 }
@@ -41,6 +49,7 @@ pub(crate) struct Inner {
     pub(crate) calm: bool,
     pub(crate) journal: Journal,
     pub(crate) calls: Calls,
+    pub(crate) sent: Sent,
     pub(crate) stripe: Books,
     pub(crate) steps: u64,
     /// How often what was seen.
@@ -85,6 +94,7 @@ impl World {
             calm: true,
             journal: Journal::default(),
             calls: Calls::default(),
+            sent: Sent::default(),
             stripe: Books::default(),
             steps: 0,
             seen: BTreeMap::new(),
@@ -94,7 +104,14 @@ impl World {
             digest: seed,
         };
         let begun = Instant::now();
-        Arc::new(Self { store: MemoryStore::new(), scenario, bug, begun, inner: Mutex::new(inner) })
+        Arc::new(Self {
+            store: MemoryStore::new(),
+            scenario,
+            bug,
+            sealed: Notify::new(),
+            begun,
+            inner: Mutex::new(inner),
+        })
     }
 
     pub(crate) fn with<T>(&self, f: impl FnOnce(&mut Inner) -> T) -> T {
@@ -163,11 +180,20 @@ impl World {
 
     /// A process of its own clock and fate.
     pub(crate) fn process(&self, name: String) -> Arc<Process> {
+        self.process_of(name, LIFE_EFFECTS_MAX)
+    }
+
+    /// One that has few effects, so that dying at one of the first is not too rare.
+    pub(crate) fn short_process(&self, name: String) -> Arc<Process> {
+        self.process_of(name, SHORT_LIFE_EFFECTS_MAX)
+    }
+
+    fn process_of(&self, name: String, effects_max: u64) -> Arc<Process> {
         let dies = self.happens(Mishap::Crash);
         let skew_ms_max = self.scenario.skew_ms;
         let process = self.with(|inner| {
             let dice = &mut inner.dice;
-            let dies_at = dies.then(|| (dice.below(LIFE_EFFECTS_MAX), dice.in_thousand(500)));
+            let dies_at = dies.then(|| (dice.below(effects_max), dice.in_thousand(500)));
             Process {
                 name,
                 skew_ms: dice.below(skew_ms_max + 1),
