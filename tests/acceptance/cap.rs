@@ -14,7 +14,7 @@ const ASKED: usize = 200;
 
 /// What one request of [`PROMPT`] holds, in tokens, as the table says while it runs.
 async fn hold_tokens() -> u64 {
-    let cloud = cloud(|options| gate(options)).await;
+    let cloud = cloud(gate).await;
     let client = Client::new(&cloud, "probe");
     let mut events = Events::of(client.generate(PROMPT).await);
     assert_eq!(events.next().await.unwrap()["type"], "start");

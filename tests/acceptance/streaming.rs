@@ -5,7 +5,7 @@ use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_piece_reaches_the_client_before_the_provider_writes_the_next() {
-    let cloud = cloud(|options| gate(options)).await;
+    let cloud = cloud(gate).await;
     let provider = cloud.openai().unwrap();
     let client = Client::new(&cloud, "alice");
     let mut events = Events::of(client.generate("[[tokens=40]] A kettle.").await);
@@ -35,7 +35,7 @@ async fn a_stream_lasts_longer_than_an_unconfigured_integration() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn f04_a_client_that_leaves_is_counted_to_the_end() {
-    let cloud = cloud(|options| gate(options)).await;
+    let cloud = cloud(gate).await;
     let provider = cloud.openai().unwrap().clone();
     let client = Client::new(&cloud, "carol");
     let mut events = Events::of(client.generate("[[tokens=300]] A kettle.").await);
@@ -68,7 +68,7 @@ async fn f28_a_cut_stream_ends_in_an_error_and_is_settled_as_an_estimate() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn f08_a_killed_function_leaves_a_hold_and_no_receipt() {
-    let cloud = cloud(|options| gate(options)).await;
+    let cloud = cloud(gate).await;
     let client = Client::new(&cloud, "erin");
     let mut events = Events::of(client.generate("[[tokens=300]] A kettle.").await);
     cloud.openai().unwrap().release(2);

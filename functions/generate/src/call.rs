@@ -8,7 +8,7 @@ use edge::log::chain;
 use ledger::OpenHold;
 use openai::{Advice, CallError, ChatRequest, ChatStream, Event, StreamError};
 use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::prompts::Question;
 
@@ -105,7 +105,7 @@ impl Calls<'_> {
                 match failure.advice() {
                     Advice::Retry { after_ms } if tried < MODEL_CALLS_MAX => {
                         let pause = after_ms.unwrap_or(PAUSE_MS) + (self.chance)(JITTER_MS_MAX);
-                        sleep(Duration::from_millis(pause)).await;
+                        sleep_until(self.by.min(Instant::now() + Duration::from_millis(pause))).await;
                     }
                     Advice::Retry { .. } | Advice::NextModel => continue 'models,
                     Advice::GiveUp => break 'models,

@@ -212,8 +212,8 @@ mod tests {
             models.iter().map(|price| price.model.to_string()).collect()
         };
         assert_eq!(names(menu.candidates(None)), ["gpt-5.4-nano", "gpt-6-luna", "gpt-4o-mini"]);
-        let named = menu.prices.iter().last().unwrap();
-        assert_eq!(names(menu.candidates(Some(named))), ["gpt-4o-mini"]);
+        let wanted = menu.prices.iter().last().unwrap();
+        assert_eq!(names(menu.candidates(Some(wanted))), ["gpt-4o-mini"]);
     }
 
     #[test]

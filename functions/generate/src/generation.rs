@@ -115,7 +115,7 @@ impl<S: Store + Clone + 'static> Generate<S> {
         let Some(Repeatable { key, body }) = asked.repeatable else { return Ok(Turn::Unclaimed) };
         let owner = (self.outside.new_id)();
         let wanted = Claim::begin(asked.user.clone(), key, body, owner, deadlines.hold_ms, now);
-        match self.ledger.claim(wanted, now).await.map_err(unavailable)? {
+        match self.ledger.claim(wanted, now).await.map_err(|error| unavailable(&error))? {
             Claimed::Ours(claim) => Ok(Turn::Ours(claim)),
             Claimed::OtherBody => {
                 let detail =
@@ -127,17 +127,15 @@ impl<S: Store + Clone + 'static> Generate<S> {
                               have it once more.";
                 Err(Problem::new(Code::InProgress, detail).retry_after(IN_PROGRESS_RETRY_AFTER_S))
             }
-            Claimed::Ended(ended) => match answer::replay(&ended, asked.protocol) {
-                Some(answer) => {
+            Claimed::Ended(ended) => {
+                if let Some(answer) = answer::replay(&ended, asked.protocol) {
                     tracing::info!(user = %asked.user, id = %ended.hold.id, "replayed");
-                    Ok(Turn::Answered(answer))
+                    return Ok(Turn::Answered(answer));
                 }
-                None => {
-                    let detail = "This request was answered before, and its answer is not kept. Take a new idempotency key \
-                                  to have it answered again, at its price.";
-                    Err(Problem::new(Code::AlreadyAnswered, detail).receipt(ended.hold.id.as_str()))
-                }
-            },
+                let detail = "This request was answered before, and its answer is not kept. Take a new idempotency key \
+                              to have it answered again, at its price.";
+                Err(Problem::new(Code::AlreadyAnswered, detail).receipt(ended.hold.id.as_str()))
+            }
         }
     }
 
@@ -157,7 +155,7 @@ impl<S: Store + Clone + 'static> Generate<S> {
             && let Err(error) = self.ledger.note_hold(claim, &hold).await
         {
             closing.void(hold, None).await;
-            return Err(unavailable(error).into());
+            return Err(unavailable(&error).into());
         }
         let by = closing.deadlines.cut_by;
         let (user, id) = (hold.user().clone(), hold.id().clone());

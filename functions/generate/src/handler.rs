@@ -123,7 +123,7 @@ impl<S: Store + Clone + 'static> Generate<S> {
         let wish = parse::parse(request.headers(), request.body(), &self.front.menu)?;
         let question = wish.question();
         let demand = self.demand(&wish, &question);
-        let quote = self.ledger.quote(&user, &demand, now).await.map_err(unavailable)?;
+        let quote = self.ledger.quote(&user, &demand, now).await.map_err(|error| unavailable(&error))?;
         let estimate = openai::estimate(&question.system, &question.turns, 0).prompt();
         Ok(respond::json(StatusCode::OK, &QuoteWire::new(&quote, &demand, estimate, now)))
     }
@@ -138,7 +138,7 @@ impl<S: Store + Clone + 'static> Generate<S> {
         let user = self.authenticate(request, now).await?;
         let protocol = protocol(request)?;
         let ended = match key_digest(id) {
-            Some(key) => self.ledger.ended(&user, key, now).await.map_err(unavailable)?,
+            Some(key) => self.ledger.ended(&user, key, now).await.map_err(|error| unavailable(&error))?,
             None => None,
         };
         let replayed = ended.and_then(|ended| answer::replay(&ended, protocol));
@@ -159,12 +159,12 @@ impl<S: Store + Clone + 'static> Generate<S> {
     ) -> Result<Response<AnswerBody>, Problem> {
         let user = self.authenticate(request, now).await?;
         let claimed = match key_digest(id) {
-            Some(key) => self.ledger.hold_of(&user, key).await.map_err(unavailable)?,
+            Some(key) => self.ledger.hold_of(&user, key).await.map_err(|error| unavailable(&error))?,
             None => None,
         };
         // An id of another form was never a message's, and a key that nobody has claimed is no request's.
         let hold = claimed.or_else(|| ids::parse_hold_id(id)).ok_or_else(Problem::not_found)?;
-        self.ledger.stop(&user, &hold, now).await.map_err(unavailable)?;
+        self.ledger.stop(&user, &hold, now).await.map_err(|error| unavailable(&error))?;
         tracing::info!(%user, id = %hold, "stop asked for");
         Ok(respond::json(StatusCode::ACCEPTED, &json!({ "id": id, "stopping": true })))
     }
@@ -204,7 +204,7 @@ fn key_digest(id: &str) -> Option<Digest> {
     IdempotencyKey::parse(id).ok().map(|key| digest(key.as_str().as_bytes()))
 }
 
-pub(crate) fn unavailable(error: Unavailable) -> Problem {
-    tracing::error!(error = chain(&error), "the ledger does not answer");
+pub(crate) fn unavailable(error: &Unavailable) -> Problem {
+    tracing::error!(error = chain(error), "the ledger does not answer");
     Problem::store_unavailable()
 }

@@ -240,13 +240,14 @@ impl<S: Store> Pump<S> {
         let mut first = Some(self.begun.started.first.clone());
         while Instant::now() < cut_by {
             let until = cut_by.min(Instant::now() + keep_alive_after);
-            let next = match first.take() {
-                Some(first) => Ok(Some(Ok(first))),
-                None => tokio::select! {
+            let next = if let Some(first) = first.take() {
+                Ok(Some(Ok(first)))
+            } else {
+                tokio::select! {
                     biased;
                     () = self.begun.watch.stopped() => return End::Stopped,
                     next = timeout_at(until, self.begun.started.stream.next()) => next,
-                },
+                }
             };
             let chunk = match next {
                 Err(_) => self.protocol.keep_alive(),
