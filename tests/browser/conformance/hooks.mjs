@@ -262,7 +262,7 @@ if (major === 4) {
         cut: () => chunks(CUT),
         'in-band error': () => chunks('[[tokens=12 inband=4]] Says so.'),
         moderated: () => chunks('[[tokens=12 moderation]] Says no.'),
-        silent: () => chunks('[[tokens=6 first_ms=16500]] In a moment.'),
+        silent: () => chunks('[[tokens=2 delay_ms=16500]] In a moment.'),
         clamped: () => clamped(),
         stopped: () => stopped(),
         replayed: () => replayed(),

@@ -148,10 +148,10 @@ export function Chat({ session, active, spent }: Props) {
                 />
                 {busy ? (
                     <button type="button" className="stop" onClick={halt} disabled={stopping}>
-                        {stopping ? 'Stopping…' : <>Stop <kbd>Esc</kbd></>}
+                        {stopping ? 'Stopping…' : <>Stop <kbd aria-hidden="true">Esc</kbd></>}
                     </button>
                 ) : (
-                    <button type="submit" className="primary" disabled={input.trim() === ''}>Send <kbd>↵</kbd></button>
+                    <button type="submit" className="primary" disabled={input.trim() === ''}>Send <kbd aria-hidden="true">↵</kbd></button>
                 )}
             </form>
         </div>

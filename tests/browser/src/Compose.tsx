@@ -118,11 +118,11 @@ export function Compose({ session, active, spent }: Props) {
                 <div className="actions">
                     {isLoading ? (
                         <button type="button" className="stop" onClick={() => void halt()} disabled={stopping !== 'no'}>
-                            {stopping === 'no' ? <>Stop <kbd>Esc</kbd></> : 'Stopping…'}
+                            {stopping === 'no' ? <>Stop <kbd aria-hidden="true">Esc</kbd></> : 'Stopping…'}
                         </button>
                     ) : (
-                        <button type="submit" className="primary" disabled={!ready}>
-                            Write <kbd>{command} ↵</kbd>
+                        <button type="submit" className="primary" disabled={!ready} aria-keyshortcuts="Control+Enter Meta+Enter">
+                            Write <kbd aria-hidden="true">{command} ↵</kbd>
                         </button>
                     )}
                 </div>
