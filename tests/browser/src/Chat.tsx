@@ -55,9 +55,10 @@ export function Chat({ session, active, spent }: Props) {
     }, [active]);
     useEffect(spent, [spent, status]);
     useEffect(() => {
-        if (busy) return;
-        sessionStorage.setItem(MESSAGES, JSON.stringify(messages));
-        setStopping(false);
+        // Of an answer that is not over, the page that is left keeps the question: the API has the answer.
+        const kept = busy ? messages.slice(0, messages.findLastIndex(({ role }) => role === 'user') + 1) : messages;
+        sessionStorage.setItem(MESSAGES, JSON.stringify(kept));
+        if (!busy) setStopping(false);
     }, [busy, messages]);
     useEffect(() => {
         end.current?.scrollIntoView({ block: 'nearest' });
