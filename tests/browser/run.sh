@@ -54,7 +54,12 @@ for ((second = 0; ; second++)); do
 done
 
 cd "$here"
+export INKMETER_URL=$url
 failed=0
-INKMETER_URL=$url timeout "$conformance_seconds_max" "$node" conformance/run.mjs || failed=1
-INKMETER_URL=$url timeout "$browser_seconds_max" "$node" --test --test-reporter=spec 'browser/*.test.mjs' || failed=1
+# Both mostly wait, so they do it together; each test has users of its own.
+timeout "$conformance_seconds_max" "$node" conformance/run.mjs >"$scratch/conformance.out" 2>&1 &
+conformance=$!
+timeout "$browser_seconds_max" "$node" --test --test-reporter=spec 'browser/*.test.mjs' || failed=1
+wait "$conformance" || failed=1
+cat "$scratch/conformance.out"
 exit "$failed"
