@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { alert, box, composed, copy, DESKTOP, LIMIT_MS, metered, meterIs, open, PHONE, shot, signedIn, usage, write } from './chromium.mjs';
+import { alert, box, composed, copy, DESKTOP, LIMIT_MS, metered, meterIs, open, PHONE, shot, signedIn, someone, usage, write } from './chromium.mjs';
 
 const limit = { timeout: 2 * LIMIT_MS };
 /** Tokens of the whole answer, and milliseconds between them: nine seconds, time enough to stop in. */
@@ -38,7 +38,7 @@ test('a test user signs in, writes, and sees the meter move by what the receipt 
 });
 
 test('a reload keeps who is signed in, and signing out forgets it', limit, async (t) => {
-    const page = await signedIn(t, 'alice-reload');
+    const page = await signedIn(t, someone('alice-reload'));
     await page.reload();
     await page.getByRole('meter').waitFor();
     await page.getByRole('button', { name: 'Sign out' }).click();
@@ -49,7 +49,7 @@ test('a reload keeps who is signed in, and signing out forgets it', limit, async
 });
 
 test('what a request costs is shown as it is typed, and nothing is charged for asking', limit, async (t) => {
-    const page = await signedIn(t, 'bob-quote');
+    const page = await signedIn(t, someone('bob-quote'));
     const asked = [];
     page.on('request', (request) => request.url().endsWith('/v1/quote') && asked.push(request));
     const before = await metered(page);
@@ -66,12 +66,12 @@ test('what a request costs is shown as it is typed, and nothing is charged for a
         return shown !== first && shown?.startsWith('At most');
     }, first);
     await shot(page, 'quote');
-    assert.equal((await usage('bob-quote')).usage.settled, before);
+    assert.equal((await usage(someone('bob-quote'))).usage.settled, before);
 });
 
 test('a 402 says how much is left and when it comes back, before and after the button is pressed', limit, async (t) => {
-    const page = await signedIn(t, 'carol-page');
-    const before = await usage('carol-page');
+    const page = await signedIn(t, someone('carol-page'));
+    const before = await usage(someone('carol-page'));
     await box(page).fill('A kettle that sings when the water boils.');
     await page.locator('[data-testid=quote].refused').waitFor();
     await page.getByRole('button', { name: 'Write', exact: true }).click();
@@ -81,11 +81,11 @@ test('a 402 says how much is left and when it comes back, before and after the b
     assert.doesNotMatch(said ?? '', /\d{4}-\d\d-\d\dT|[{}]/, 'it is for a person');
     assert.equal(await alert(page).getByRole('button').count(), 0, 'no button that would be refused for weeks');
     await shot(page, '402');
-    assert.deepEqual((await usage('carol-page')).usage, before.usage);
+    assert.deepEqual((await usage(someone('carol-page'))).usage, before.usage);
 });
 
 test('a 429 counts down, and then the same request passes', limit, async (t) => {
-    const page = await signedIn(t, 'dave-page', { ...PHONE, colorScheme: 'dark' });
+    const page = await signedIn(t, someone('dave-page'), { ...PHONE, colorScheme: 'dark' });
     await write(page, '[[tokens=12]] A kettle');
     await page.locator('[role=alert][data-code=rate_limited]').waitFor();
     const button = alert(page).getByRole('button');
@@ -98,7 +98,7 @@ test('a 429 counts down, and then the same request passes', limit, async (t) => 
 });
 
 test('f28_a_cut_shows_an_error_and_keeps_the_text', limit, async (t) => {
-    const page = await signedIn(t, 'alice-cut');
+    const page = await signedIn(t, someone('alice-cut'));
     await write(page, '[[tokens=30 cut=5]] A kettle that breaks.');
     await alert(page).waitFor();
     assert.match((await alert(page).textContent()) ?? '', /broke off/);
@@ -107,11 +107,11 @@ test('f28_a_cut_shows_an_error_and_keeps_the_text', limit, async (t) => {
     assert.ok(await alert(page).getByRole('button', { name: 'Try again' }).isEnabled());
     await shot(page, 'cut');
     // What was written is what was charged, if anything was; the meter says so too.
-    await meterIs(page, (await usage('alice-cut')).usage.settled);
+    await meterIs(page, (await usage(someone('alice-cut'))).usage.settled);
 });
 
 test('a stop after a few words stops the bill: what was streamed is charged, and not the whole answer', limit, async (t) => {
-    const user = 'bob-stop';
+    const user = someone('bob-stop');
     const page = await signedIn(t, user);
     // The whole answer first, at once, to know what it would come to.
     await write(page, SLOW.replace('300', '0'));
@@ -141,7 +141,7 @@ test('a stop after a few words stops the bill: what was streamed is charged, and
 });
 
 test('a stop in the first moment stops too', limit, async (t) => {
-    const user = 'bob-early';
+    const user = someone('bob-early');
     const page = await signedIn(t, user);
     await write(page, '[[tokens=30 first_ms=4000 delay_ms=300]] A kettle that thinks first.');
     await page.locator('#panel-Compose form').getByRole('button', { name: 'Stop' }).click();
@@ -152,7 +152,7 @@ test('a stop in the first moment stops too', limit, async (t) => {
 });
 
 test('a conversation goes on, and outlives a reload', limit, async (t) => {
-    const user = 'bob-chat';
+    const user = someone('bob-chat');
     const page = await signedIn(t, user);
     await page.getByRole('tab', { name: 'Chat' }).click();
     await shot(page, 'chat-empty');
@@ -175,7 +175,7 @@ test('a conversation goes on, and outlives a reload', limit, async (t) => {
 });
 
 test('an answer that the page left is there after a reload, charged once', limit, async (t) => {
-    const user = 'bob-resume';
+    const user = someone('bob-resume');
     const page = await signedIn(t, user);
     await page.getByRole('tab', { name: 'Chat' }).click();
     const message = page.getByRole('textbox', { name: 'Your message' });
@@ -196,7 +196,7 @@ test('an answer that the page left is there after a reload, charged once', limit
 });
 
 test('a refusal in the conversation says what it says elsewhere', limit, async (t) => {
-    const page = await signedIn(t, 'carol-chat');
+    const page = await signedIn(t, someone('carol-chat'));
     await page.getByRole('tab', { name: 'Chat' }).click();
     const message = page.getByRole('textbox', { name: 'Your message' });
     await message.fill('A kettle');
@@ -208,7 +208,12 @@ test('a refusal in the conversation says what it says elsewhere', limit, async (
 test('everything can be done with the keyboard alone', limit, async (t) => {
     const page = await open(t);
     await page.getByRole('button', { name: 'Bob' }).waitFor();
-    const focused = () => page.evaluate(() => document.activeElement?.getAttribute('id') ?? document.activeElement?.textContent ?? '');
+    const focused = () =>
+        page.evaluate(() => {
+            const { activeElement } = document;
+            if (!activeElement || activeElement === document.body) return '';
+            return activeElement.getAttribute('id') ?? activeElement.textContent ?? '';
+        });
     const reach = async (what) => {
         for (let steps = 0; steps < 20; steps += 1) {
             if (what.test(await focused())) return;
@@ -244,7 +249,7 @@ test('nothing is wider than a phone, in any state', limit, async (t) => {
         assert.equal(await overflow(page), 0, `signing in at ${width}`);
         if (width === 320) await shot(page, 'sign-in-phone', { fullPage: true });
         await page.context().close();
-        const in_ = await signedIn(t, `bob-${width}`, options);
+        const in_ = await signedIn(t, someone(`bob-${width}`), options);
         assert.equal(await overflow(in_), 0, `empty at ${width}`);
         await in_.getByRole('radio', { name: 'Social post' }).check();
         await write(in_, `[[tokens=40 delay_ms=5]] ${'W'.repeat(300)} kettle`);
@@ -258,7 +263,7 @@ test('nothing is wider than a phone, in any state', limit, async (t) => {
 });
 
 test('it is dark where one likes it dark, and still where one likes it still', limit, async (t) => {
-    const page = await signedIn(t, 'bob-dark', { ...DESKTOP, colorScheme: 'dark' });
+    const page = await signedIn(t, someone('bob-dark'), { ...DESKTOP, colorScheme: 'dark' });
     const background = await page.evaluate(() => getComputedStyle(document.documentElement).backgroundColor);
     assert.equal(background, 'rgb(16, 19, 26)');
     await write(page, '[[tokens=80 delay_ms=30]] Stainless steel kettle, sings when the water boils.');
@@ -269,7 +274,7 @@ test('it is dark where one likes it dark, and still where one likes it still', l
 });
 
 test('the page lets no other origin in, and its server nothing out', limit, async (t) => {
-    const page = await signedIn(t, 'alice-safe');
+    const page = await signedIn(t, someone('alice-safe'), DESKTOP, /Content Security Policy/);
     const ran = await page.evaluate(async () => {
         const script = document.createElement('script');
         script.textContent = 'window.injected = true';

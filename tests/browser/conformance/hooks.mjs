@@ -14,9 +14,9 @@ const ai = await import('ai');
 const snippet = (name) => import(new URL(`../.snippets/${name}.mjs`, import.meta.url));
 const { problemOf, quote, usage } = await snippet('inkmeter');
 
-/** Somebody of this version's own: no test takes another's rate or quota. */
-const bob = `bob-v${major}`;
-const carol = `carol-v${major}`;
+/** Somebody of this version's and this run's own: no test takes another's rate or quota. */
+const mine = `v${major}-${Date.now().toString(36)}`;
+const [bob, carol] = [`bob-${mine}`, `carol-${mine}`];
 const { test, run } = cases();
 
 const KETTLE = '[[tokens=12 delay_ms=5]] A kettle that sings.';
@@ -262,7 +262,7 @@ if (major === 4) {
         cut: () => chunks(CUT),
         'in-band error': () => chunks('[[tokens=12 inband=4]] Says so.'),
         moderated: () => chunks('[[tokens=12 moderation]] Says no.'),
-        silent: () => chunks('[[tokens=6 first_ms=16500]] In a moment.'),
+        silent: () => chunks('[[tokens=2 delay_ms=16500]] In a moment.'),
         clamped: () => clamped(),
         stopped: () => stopped(),
         replayed: () => replayed(),
@@ -287,7 +287,7 @@ if (major === 4) {
         });
     }
     const clamped = async () => {
-        const user = `alice-clamped-v${major}`;
+        const user = `alice-${mine}`;
         await generate(user, { prompt: `[[prompt=exact:17000 tokens=2]] ${'x'.repeat(17_200)}` }).then(events);
         // What is left goes in steps, until an answer is shortened.
         for (let step = 0; step < 6; step += 1) {

@@ -1,7 +1,7 @@
 // Runs the hooks' tests for every version of the AI SDK against the local cloud at INKMETER_URL, prints a table, and fails if
 // one of them did.
 
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
 import { extract } from './extract.mjs';
@@ -39,6 +39,9 @@ async function runMajor(major) {
 }
 
 const snippets = await extract();
+const tsc = [here('../node_modules/typescript/bin/tsc').pathname, '--noEmit', '-p', here('tsconfig.json').pathname];
+const { status } = spawnSync(process.execPath, tsc, { stdio: 'inherit' });
+if (status !== 0) throw new Error('the types of docs/FRONTEND.md do not hold');
 const runs = await Promise.all(MAJORS.map(runMajor));
 console.log(`Node.js ${process.version}, React ${await version('react')}; docs/FRONTEND.md: ${snippets.join(', ')}`);
 for (const { major, ai, react, results } of runs) {

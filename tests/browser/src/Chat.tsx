@@ -55,9 +55,10 @@ export function Chat({ session, active, spent }: Props) {
     }, [active]);
     useEffect(spent, [spent, status]);
     useEffect(() => {
-        if (busy) return;
-        sessionStorage.setItem(MESSAGES, JSON.stringify(messages));
-        setStopping(false);
+        // Of an answer that is not over, the page that is left keeps the question: the API has the answer.
+        const kept = busy ? messages.slice(0, messages.findLastIndex(({ role }) => role === 'user') + 1) : messages;
+        sessionStorage.setItem(MESSAGES, JSON.stringify(kept));
+        if (!busy) setStopping(false);
     }, [busy, messages]);
     useEffect(() => {
         end.current?.scrollIntoView({ block: 'nearest' });
@@ -148,10 +149,10 @@ export function Chat({ session, active, spent }: Props) {
                 />
                 {busy ? (
                     <button type="button" className="stop" onClick={halt} disabled={stopping}>
-                        {stopping ? 'Stopping…' : <>Stop <kbd>Esc</kbd></>}
+                        {stopping ? 'Stopping…' : <>Stop <kbd aria-hidden="true">Esc</kbd></>}
                     </button>
                 ) : (
-                    <button type="submit" className="primary" disabled={input.trim() === ''}>Send <kbd>↵</kbd></button>
+                    <button type="submit" className="primary" disabled={input.trim() === ''}>Send <kbd aria-hidden="true">↵</kbd></button>
                 )}
             </form>
         </div>

@@ -1,7 +1,7 @@
 import { useCompletion } from '@ai-sdk/react';
 import { type KeyboardEvent, useEffect, useMemo, useRef, useState } from 'react';
 import * as api from './api';
-import { tokens } from './format';
+import { sentence, tokens } from './format';
 import { useCommandKey, useEscape, useQuote } from './hooks';
 import { Notice } from './Notice';
 import { type Choices, chosen, DEFAULTS, Options, TYPES, Types } from './Options';
@@ -118,11 +118,11 @@ export function Compose({ session, active, spent }: Props) {
                 <div className="actions">
                     {isLoading ? (
                         <button type="button" className="stop" onClick={() => void halt()} disabled={stopping !== 'no'}>
-                            {stopping === 'no' ? <>Stop <kbd>Esc</kbd></> : 'Stopping…'}
+                            {stopping === 'no' ? <>Stop <kbd aria-hidden="true">Esc</kbd></> : 'Stopping…'}
                         </button>
                     ) : (
-                        <button type="submit" className="primary" disabled={!ready}>
-                            Write <kbd>{command} ↵</kbd>
+                        <button type="submit" className="primary" disabled={!ready} aria-keyshortcuts="Control+Enter Meta+Enter">
+                            Write <kbd aria-hidden="true">{command} ↵</kbd>
                         </button>
                     )}
                 </div>
@@ -150,7 +150,7 @@ export function Compose({ session, active, spent }: Props) {
                     {completion}
                 </div>
                 {error && <Notice error={error} partial={completion !== ''} retry={() => void submit()} />}
-                {!isLoading && stopping !== 'no' && <Stopped stopping={stopping} />}
+                {!isLoading && stopping !== 'no' && <Stopped stopping={stopping} written={completion !== ''} />}
                 {!isLoading && metadata && <Receipt metadata={metadata} />}
             </section>
         </div>
@@ -174,7 +174,7 @@ function Price({ quote, blank }: { quote: api.Quote | undefined; blank: boolean 
         text = most + cost + (quote.clamped ? '. The answer will be shortened to what is left.' : '.');
     } else if (quote) {
         refused = true;
-        text = `Would be refused now. ${quote.refusal?.detail ?? ''}`;
+        text = `Would be refused now. ${sentence(quote.refusal?.detail ?? '')}`;
     }
     return <p id="price" className={`price ${refused ? 'refused' : ''}`} data-testid="quote" data-known={quote !== undefined}>{text}</p>;
 }
@@ -207,12 +207,14 @@ function Waiting() {
     );
 }
 
-function Stopped({ stopping }: { stopping: Stopping }) {
+function Stopped({ stopping, written }: { stopping: Stopping; written: boolean }) {
     return (
         <p className="stopped" data-testid="stopped" data-billing={stopping}>
             {stopping === 'unmetered'
                 ? 'Stopped here, but the server could not be told: the answer may be charged to its end.'
-                : 'You stopped this answer. Only what was written is charged.'}
+                : written
+                  ? 'You stopped this answer. Only the prompt and what was written are charged.'
+                  : 'You stopped before anything was written.'}
         </p>
     );
 }

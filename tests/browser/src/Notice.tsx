@@ -1,11 +1,9 @@
 import { useEffect, useState } from 'react';
 import { problemOf } from './api';
-import { day, duration } from './format';
+import { duration, sentence } from './format';
 
 /** Beyond this a countdown tells nobody anything; seconds. */
 const COUNTDOWN_MAX_S = 3_600;
-/** An instant in a sentence, which a person reads as a day. */
-const INSTANT = /\d{4}-\d\d-\d\dT[\d:.]+Z/g;
 
 interface Props {
     error: Error;
@@ -24,7 +22,7 @@ export function Notice({ error, partial, retry }: Props) {
     return (
         <div className={`notice ${kind}`} role="alert" data-code={problem?.code ?? 'none'}>
             <h3>{problem?.title ?? (partial ? 'The answer broke off' : 'No answer')}</h3>
-            <p>{problem ? problem.detail.replace(INSTANT, day) : said(error, partial)}</p>
+            <p>{problem ? sentence(problem.detail) : said(error, partial)}</p>
             {retryable && soon && (
                 <p className="notice-end">
                     <button type="button" disabled={left > 0} onClick={retry}>
