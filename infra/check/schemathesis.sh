@@ -72,6 +72,7 @@ run() {
     local cloud=$1 plan=$2 must=$3 status=0
     shift 3
     printf '\n--- schemathesis as %s\n' "$plan"
+    rm -f "$scratch/$plan.json"
     SCHEMATHESIS_HOOKS=infra/check/schemathesis_hooks.py PYTHONDONTWRITEBYTECODE=1 \
         INKMETER_PLAN=$plan INKMETER_TOKEN=$(said "$cloud" TOKEN) INKMETER_STRIPE=$(said "$cloud" Stripe) \
         INKMETER_SEEN=$scratch/$plan.json \
@@ -84,7 +85,10 @@ run() {
     fi
     python3 - "$scratch/$plan.json" "$must" <<'PYTHON' || status=1
 import json, sys
-seen = json.load(open(sys.argv[1]))
+try:
+    seen = json.load(open(sys.argv[1]))
+except FileNotFoundError:
+    sys.exit("it did not come to its end")
 print("seen:", ", ".join(f"{what} x{count}" for what, count in seen.items()))
 missing = [what for what in sys.argv[2].split(", ") if what not in seen]
 if missing:
