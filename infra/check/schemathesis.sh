@@ -19,6 +19,8 @@ readonly local_cloud=("$@")
 readonly start_seconds=900
 readonly runs_seconds=180
 
+# Nothing of an earlier run: what a cloud says is read from a file.
+rm -rf "$scratch"
 mkdir -p "$scratch"
 clouds=()
 
