@@ -3,7 +3,7 @@
 # is not described, nothing invalid that is taken and nothing valid that is refused.
 # Usage: infra/check/schemathesis.sh SCRATCH_DIRECTORY [LOCAL_CLOUD]
 #
-# Three runs: as a user whose plan refuses nothing, as nobody, and as a user whose plan refuses nearly everything. Each says
+# It is run as a user whose plan refuses nothing, as nobody, and as a user whose plan refuses nearly everything. Each run says
 # what it must have come to, for a run that met nothing but refusals proves nothing. The cases are the same every time.
 #
 # Needs schemathesis (.ci/requirements.txt) in PATH. Starts two clouds on free ports and stops them; without the program
@@ -112,6 +112,7 @@ quote 200, quote 422, replay 200, replay 204, stop 202, usage 200, stripeWebhook
 stripeWebhook 422, preflight 204" || failed=1
 run generous nobody "generate 401, quote 401, replay 401, stop 401, usage 401, stripeWebhook 200" \
     --phases examples,fuzzing --max-examples 5 || failed=1
-run strict strict "generate 402, generate 429, quote 200, usage 200" \
-    --include-tag text --include-tag account --max-examples 8 || failed=1
+run strict strict "generate 402, generate 429, usage 200" \
+    --include-operation-id generate --include-operation-id usage --phases coverage || failed=1
+run strict strict "quote 200" --include-operation-id quote --phases examples,fuzzing --max-examples 10 || failed=1
 exit "$failed"
