@@ -315,9 +315,13 @@ impl Store for SimStore {
     }
 
     async fn drop_claim(&self, claim: &Claim) -> Result<Changed, StoreError> {
-        let claim = claim.clone();
-        let drop = move |world: &World| commit::drop_claim(world, &claim);
-        Ok(self.call("drop claim", true, drop).await?)
+        let dropped = claim.clone();
+        let drop = move |world: &World| commit::drop_claim(world, &dropped);
+        let outcome = self.call("drop claim", true, drop).await;
+        if matches!(outcome, Err(Failed { may_land: true, .. })) {
+            self.world.with(|inner| inner.journal.late_drops.push(claim.clone()));
+        }
+        Ok(outcome?)
     }
 
     async fn claim(&self, user: &UserId, key: Digest) -> Result<Option<Claim>, StoreError> {
