@@ -24,6 +24,8 @@ pub(crate) struct Journal {
     pub(crate) rows: BTreeMap<String, Row>,
     /// How often the store failed while a hold's end was written.
     pub(crate) failed_ends: BTreeMap<HoldId, u32>,
+    /// Owners of claims whose end the store does not take, and whether it is so.
+    pub(crate) unkept: BTreeMap<HoldId, bool>,
     /// Drops of claims that were not answered, and may land yet.
     pub(crate) late_drops: Vec<Claim>,
     /// When each wish to stop was first there, in milliseconds.
