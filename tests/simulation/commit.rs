@@ -327,8 +327,8 @@ pub(crate) fn clear(world: &World, key: &MeterKey) -> Changed {
 }
 
 pub(crate) fn receipt(world: &World, key: &MeterKey, id: &HoldId) -> Option<Receipt> {
-    // Only those read a receipt who ask what became of a claimed request.
-    if world.bug == Some(Bug::TakenOverUnasked) {
+    let asks_for = |claim: &Claim| matches!(&claim.state, ClaimState::Running { hold: Some(hold), .. } if hold.id == *id);
+    if world.bug == Some(Bug::TakenOverUnasked) && world.store.kept().claims.values().any(asks_for) {
         return None;
     }
     at_once(world.store.receipt(key, id))
@@ -363,7 +363,21 @@ pub(crate) fn change_claim(world: &World, claim: &Claim, owner: &HoldId) -> Chan
     if changed == Changed::Yes && claim.owner != *owner {
         world.saw("an abandoned claim was taken over");
     }
+    if changed == Changed::Yes && notes {
+        land_drops(world, claim);
+    }
     changed
+}
+
+/// Lets what was to drop earlier claims on this key land now, which is the worst moment: its owner is about to call.
+fn land_drops(world: &World, claim: &Claim) {
+    let late = world.with(|inner| {
+        let of_key = |late: &mut Claim| late.key == claim.key && late.user == claim.user;
+        inner.journal.late_drops.extract_if(.., of_key).collect::<Vec<_>>()
+    });
+    for late in late.iter().filter(|late| late.owner != claim.owner) {
+        let _: Changed = drop_claim(world, late);
+    }
 }
 
 pub(crate) fn drop_claim(world: &World, claim: &Claim) -> Changed {

@@ -1,6 +1,8 @@
 //! What the simulation itself writes down of every effect on the store, to hold the store's contents against.
 
-use domain::{Account, Admission, CustomerId, HoldId, Meter, Receipt, Timestamp, Tokens, UserId, Window};
+use domain::{
+    Account, Admission, Claim, CustomerId, HoldId, Meter, Receipt, Timestamp, Tokens, UserId, Window,
+};
 use ledger::MeterKey;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -22,6 +24,10 @@ pub(crate) struct Journal {
     pub(crate) rows: BTreeMap<String, Row>,
     /// How often the store failed while a hold's end was written.
     pub(crate) failed_ends: BTreeMap<HoldId, u32>,
+    /// Owners of claims whose end the store does not take, and whether it is so.
+    pub(crate) unkept: BTreeMap<HoldId, bool>,
+    /// Drops of claims that were not answered, and may land yet.
+    pub(crate) late_drops: Vec<Claim>,
     /// When each wish to stop was first there, in milliseconds.
     pub(crate) stops: BTreeMap<HoldId, u64>,
     /// How long the looks for it took after that, and what those cost that failed, in milliseconds.

@@ -21,6 +21,7 @@ pub(crate) enum Mishap {
     StoreConflict,
     StoreSlow,
     StoreTornRead,
+    AnswerUnkept,
     Crash,
     ProviderRefuses,
     ProviderHangs,
@@ -43,7 +44,7 @@ pub(crate) enum Mishap {
 }
 
 impl Mishap {
-    pub(crate) const ALL: [Self; 26] = [
+    pub(crate) const ALL: [Self; 27] = [
         Self::StoreLostBefore,
         Self::StoreLostAfter,
         Self::StoreLate,
@@ -51,6 +52,7 @@ impl Mishap {
         Self::StoreConflict,
         Self::StoreSlow,
         Self::StoreTornRead,
+        Self::AnswerUnkept,
         Self::Crash,
         Self::ProviderRefuses,
         Self::ProviderHangs,
@@ -81,6 +83,7 @@ impl Mishap {
             Self::StoreConflict => "store: transaction conflict",
             Self::StoreSlow => "store: slow",
             Self::StoreTornRead => "store: account and meter read apart",
+            Self::AnswerUnkept => "store: an answer cannot be kept",
             Self::Crash => "process crashes",
             Self::ProviderRefuses => "provider: refuses",
             Self::ProviderHangs => "provider: never answers",

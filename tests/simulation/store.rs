@@ -7,8 +7,8 @@ use crate::simulation::{
     world::{Process, Step, World},
 };
 use domain::{
-    AccountChange, Admission, Claim, Digest, HoldId, Meter, Opening, Receipt, Release, ReportRow, RowFate,
-    Seal, Timestamp, UserId,
+    AccountChange, Admission, Claim, ClaimState, Digest, HoldId, Meter, Opening, Receipt, Release, ReportRow,
+    RowFate, Seal, Timestamp, UserId,
 };
 use futures_util::FutureExt;
 use ledger::{
@@ -143,6 +143,16 @@ impl SimStore {
             Ok(_) | Err(_) => world.travel().await,
         }
         outcome
+    }
+
+    /// Whether the store takes no answer for this claim, however often it is tried.
+    fn cannot_keep(&self, owner: &HoldId) -> bool {
+        if let Some(unkept) = self.world.with(|inner| inner.journal.unkept.get(owner).copied()) {
+            return unkept;
+        }
+        let unkept = self.world.happens(Mishap::AnswerUnkept);
+        self.world.with(|inner| inner.journal.unkept.insert(owner.clone(), unkept));
+        unkept
     }
 
     /// Notes that a hold's end may be lost for want of a store.
@@ -309,15 +319,23 @@ impl Store for SimStore {
     }
 
     async fn change_claim(&self, claim: &Claim, owner: &HoldId) -> Result<Changed, StoreError> {
+        if matches!(claim.state, ClaimState::Ended { .. }) && self.cannot_keep(owner) {
+            self.process.note_failure();
+            return Err(StoreError::new("change claim", Fault::Throttled));
+        }
         let (claim, owner) = (claim.clone(), owner.clone());
         let change = move |world: &World| commit::change_claim(world, &claim, &owner);
         Ok(self.call("change claim", true, change).await?)
     }
 
     async fn drop_claim(&self, claim: &Claim) -> Result<Changed, StoreError> {
-        let claim = claim.clone();
-        let drop = move |world: &World| commit::drop_claim(world, &claim);
-        Ok(self.call("drop claim", true, drop).await?)
+        let dropped = claim.clone();
+        let drop = move |world: &World| commit::drop_claim(world, &dropped);
+        let outcome = self.call("drop claim", true, drop).await;
+        if matches!(outcome, Err(Failed { may_land: true, .. })) {
+            self.world.with(|inner| inner.journal.late_drops.push(claim.clone()));
+        }
+        Ok(outcome?)
     }
 
     async fn claim(&self, user: &UserId, key: Digest) -> Result<Option<Claim>, StoreError> {
