@@ -33,7 +33,7 @@ export class Session {
     }
 
     static async open(person: Person): Promise<Session> {
-        return new Session(person, await Session.#signIn(person.name));
+        return new Session(person, await Session.#signIn(person.name, true));
     }
 
     /** A token that is good for at least a few seconds. */
@@ -55,11 +55,11 @@ export class Session {
         return { token, until: Date.now() + expiresInS * 1000 - TOKEN_SPARE_MS };
     }
 
-    static async #signIn(user: string): Promise<SignedIn> {
+    static async #signIn(user: string, anew = false): Promise<SignedIn> {
         const answer = await fetch('/local/sign-in', {
             method: 'POST',
             headers: { 'content-type': 'application/json' },
-            body: JSON.stringify({ user }),
+            body: JSON.stringify({ user, anew }),
         });
         const body = await answer.json().catch(() => ({}));
         if (!answer.ok) throw new Error(body.error ?? 'The local cloud does not answer. Is it running?');

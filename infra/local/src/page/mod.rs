@@ -42,6 +42,9 @@ pub struct Page {
 #[derive(Deserialize)]
 struct SignIn {
     user: String,
+    /// Whether somebody has just chosen the user, and not a token been renewed.
+    #[serde(default)]
+    anew: bool,
 }
 
 impl Page {
@@ -103,13 +106,14 @@ impl Page {
         if cross_site || headers.get(header::CONTENT_TYPE).is_none_or(|kind| kind != "application/json") {
             return plain(StatusCode::FORBIDDEN, "Only the page itself signs in, with JSON.\n");
         }
-        let (Some(visitors), Ok(SignIn { user })) = (&self.visitors, serde_json::from_slice(body)) else {
+        let (Some(visitors), Ok(SignIn { user, anew })) = (&self.visitors, serde_json::from_slice(body))
+        else {
             return json(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 &json!({ "error": "Send {\"user\": \"alice\"}." }),
             );
         };
-        match visitors.sign_in(&user).await {
+        match visitors.sign_in(&user, anew).await {
             Ok(token) => json(StatusCode::OK, &token),
             Err(error) => {
                 tracing::warn!(%error, "a test user could not be signed in");

@@ -129,12 +129,13 @@ impl Visitors {
     ///
     /// # Errors
     /// See [`SignInError`].
-    pub(super) async fn sign_in(&self, name: &str) -> Result<Value, SignInError> {
+    pub(super) async fn sign_in(&self, name: &str, anew: bool) -> Result<Value, SignInError> {
         let token = self.token(name)?;
         let role = name.split('-').next().unwrap_or(name);
         if let Some((person, _, _)) = PEOPLE.iter().find(|(person, _, _)| *person == role) {
             let mut ready = self.ready.lock().await;
-            if !ready.contains(name) {
+            // A window goes by, so who was too fast is so again; the others stay as they are.
+            if !ready.contains(name) || (anew && *person == HASTY.0) {
                 if ready.len() >= READY_MAX {
                     return Err(SignInError::TooMany);
                 }
