@@ -31,6 +31,25 @@ pub(crate) struct SimStore {
     process: Arc<Process>,
 }
 
+/// A look for a stop, whose time counts even if nobody waits for its end.
+struct Look<'a> {
+    world: &'a World,
+    id: &'a HoldId,
+    begun_ms: u64,
+    more_ms: u64,
+}
+
+impl Drop for Look<'_> {
+    fn drop(&mut self) {
+        let took_ms = self.world.ms() - self.begun_ms + self.more_ms;
+        self.world.with(|inner| {
+            if inner.journal.stops.contains_key(self.id) {
+                *inner.journal.looks.entry(self.id.clone()).or_default() += took_ms;
+            }
+        });
+    }
+}
+
 /// An error, and whether the write may have been made or may yet be.
 struct Failed {
     error: StoreError,
@@ -353,14 +372,10 @@ impl Store for SimStore {
     async fn is_stopped(&self, user: &UserId, id: &HoldId) -> Result<bool, StoreError> {
         let (user, wanted) = (user.clone(), id.clone());
         let read = move |world: &World| commit::is_stopped(world, &user, &wanted);
-        let begun_ms = self.world.ms();
+        let mut look = Look { world: &self.world, id, begun_ms: self.world.ms(), more_ms: 0 };
         let answer = self.call("read stop", false, read).await;
-        let more_ms = self.world.ms() - begun_ms + if answer.is_err() { LOOK_EVERY_MS } else { 0 };
-        self.world.with(|inner| {
-            if inner.journal.stops.contains_key(id) {
-                *inner.journal.looks.entry(id.clone()).or_default() += more_ms;
-            }
-        });
+        look.more_ms = if answer.is_err() { LOOK_EVERY_MS } else { 0 };
+        drop(look);
         Ok(answer?)
     }
 }
