@@ -19,7 +19,7 @@ use generate::{
 };
 use http::{HeaderMap, HeaderValue, Response, header};
 use http_body_util::BodyExt;
-use ledger::Ledger;
+use ledger::{Ledger, OfKey};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
@@ -296,7 +296,10 @@ async fn wish_to_stop(world: &Arc<World>, number: u64, time: u64, user: &UserId,
     let ledger = Ledger::new(SimStore::new(world, &process), world.scenario.book.plans().clone());
     let stop = async {
         let id = match key {
-            Some(key) => ledger.hold_of(user, key.digest()).await.ok().flatten(),
+            Some(key) => match ledger.of_key(user, key.digest()).await {
+                Ok(OfKey::Hold(id)) => Some(id),
+                Ok(OfKey::NotYetAdmitted | OfKey::Nothing) | Err(_) => None,
+            },
             None => world.with(|inner| inner.sent.requests.get(&number)?.message.clone()),
         };
         match id {

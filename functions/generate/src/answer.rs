@@ -45,7 +45,19 @@ impl From<FinishReason> for Ending {
 }
 
 impl Ending {
-    /// What comes after the last text.
+    /// What a person is told of an answer that was cut.
+    const fn why(self, paid: bool) -> &'static str {
+        match (self, paid) {
+            (Self::OutOfTime, true) => {
+                "The answer took too long and was cut. You pay for the prompt and for what was written."
+            }
+            (Self::OutOfTime, false) => "The answer took too long. Nothing was charged.",
+            (_, true) => "The answer was cut short. You pay for the prompt and for what was written.",
+            (_, false) => "There was no answer. Nothing was charged.",
+        }
+    }
+
+    /// What comes after the last text; without metadata nothing was charged.
     pub(crate) fn chunk(self, protocol: Protocol, metadata: Option<&Metadata>) -> bytes::Bytes {
         let reason = match self {
             Self::Stop => FinishReason::Stop,
@@ -53,15 +65,7 @@ impl Ending {
             Self::ContentFilter => FinishReason::ContentFilter,
             Self::ToolCalls => FinishReason::ToolCalls,
             Self::Other => FinishReason::Other,
-            Self::Cut => {
-                let text = "The answer was cut short. You pay for the prompt and for what was written, if anything was.";
-                return protocol.cut(text, metadata);
-            }
-            Self::OutOfTime => {
-                let text = "The answer took too long and was cut. You pay for the prompt and for what was written, if anything \
-                            was.";
-                return protocol.cut(text, metadata);
-            }
+            Self::Cut | Self::OutOfTime => return protocol.cut(self.why(metadata.is_some()), metadata),
             Self::Stopped => return protocol.stopped(metadata),
         };
         match metadata {

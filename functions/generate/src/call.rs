@@ -7,7 +7,10 @@ use domain::{HoldSize, ModelPrice, Tokens};
 use edge::log::chain;
 use ledger::OpenHold;
 use openai::{Advice, CallError, ChatRequest, ChatStream, Event, StreamError};
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::prompts::Question;
@@ -49,6 +52,8 @@ pub(crate) struct Calls<'a> {
     pub(crate) by: Instant,
     /// A number below its argument.
     pub(crate) chance: &'a (dyn Fn(u64) -> u64 + Send + Sync),
+    /// Whose call is under way, for whoever does not wait for its end.
+    pub(crate) under_way: &'a Mutex<Option<ModelPrice>>,
 }
 
 /// Why one call has no text.
@@ -96,10 +101,12 @@ impl Calls<'_> {
                     break 'models;
                 }
                 calls += 1;
+                self.set_under_way(Some((*model).clone()));
                 let failure = match self.call(model, hold.size()).await {
                     Ok((stream, first)) => return Ok(Started { stream, first, price: (*model).clone() }),
                     Err(failure) => failure,
                 };
+                self.set_under_way(None);
                 note(hold, model, &failure, calls);
                 retry_after_ms = failure.retry_after_ms();
                 match failure.advice() {
@@ -113,6 +120,10 @@ impl Calls<'_> {
             }
         }
         Err(NoAnswer { retry_after_ms })
+    }
+
+    fn set_under_way(&self, price: Option<ModelPrice>) {
+        *self.under_way.lock().unwrap_or_else(PoisonError::into_inner) = price;
     }
 
     async fn call(&self, model: &ModelPrice, size: HoldSize) -> Result<(ChatStream, Event), Failure> {

@@ -2,7 +2,7 @@
 //! taken back. The rest is a pump's.
 
 use crate::{
-    answer,
+    answer::{self, Answer, Ending},
     call::{Calls, NoAnswer},
     handler::{Generate, unavailable},
     parse::Wish,
@@ -11,7 +11,7 @@ use crate::{
     stop::StopWatch,
     wire::{AnswerBody, Protocol},
 };
-use domain::{Claim, Demand, Digest, HoldId, ModelPrice, Timestamp, UserId};
+use domain::{Claim, Demand, Digest, ModelPrice, Timestamp, Usage, UserId};
 use edge::{
     drain::Drain,
     log::chain,
@@ -19,7 +19,7 @@ use edge::{
 };
 use http::Response;
 use ledger::{AdmitError, Claimed, OpenClaim, OpenHold, Store};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 const MS_PER_S: u64 = 1_000;
 /// Seconds after which a repeat of a request that is at work is worth another try. Nobody knows when it ends.
@@ -60,8 +60,8 @@ enum Turn {
 /// Why there is no answer to pump.
 enum NotBegun {
     Refused(Problem),
-    /// By its user, before its first text.
-    Stopped(HoldId),
+    /// By its user, before its first text; with whom was being asked, and what they had been sent, if anybody was.
+    Stopped(Box<OpenHold>, Option<(ModelPrice, Usage)>),
 }
 
 impl From<Problem> for NotBegun {
@@ -97,18 +97,41 @@ impl<S: Store + Clone + 'static> Generate<S> {
                 drain.spawn(pump.run());
                 Ok(protocol.streamed(chunks))
             }
-            Err(not_begun) => {
-                if let Some(claim) = claim {
+            Err(not_begun) => match not_begun {
+                NotBegun::Refused(problem) => {
                     closing.drop_claim(claim).await;
+                    Err(problem)
                 }
-                match not_begun {
-                    NotBegun::Refused(problem) => Err(problem),
-                    NotBegun::Stopped(id) => {
-                        Ok(protocol.whole([protocol.start(&id), protocol.stopped(None)].concat().into()))
-                    }
+                NotBegun::Stopped(hold, sent) => {
+                    Ok(self.end_stopped(*hold, sent, claim, &closing, protocol).await)
                 }
-            }
+            },
         }
+    }
+
+    /// Ends a request that its user stopped before its first text. Who was being asked has the prompt and works on it, so the
+    /// prompt is charged: else whoever stops at once could have providers work for nothing, without end.
+    async fn end_stopped(
+        &self,
+        hold: OpenHold,
+        sent: Option<(ModelPrice, Usage)>,
+        claim: Option<OpenClaim>,
+        closing: &Closing<S>,
+        protocol: Protocol,
+    ) -> Response<AnswerBody> {
+        let id = hold.id().clone();
+        let metadata = if let Some((price, usage)) = sent {
+            let (model, clamped) = (price.model.clone(), hold.clamped());
+            let answer = Answer { text: String::new(), ending: Ending::Stopped, usage, model, clamped };
+            let keeping = claim.map(|claim| Keeping::new(claim, self.front.keeps_answers));
+            let receipt = closing.keep_and_settle(hold, keeping, &answer, &price).await;
+            Some(answer.metadata(receipt.as_ref(), false))
+        } else {
+            closing.void(hold, None).await;
+            closing.drop_claim(claim).await;
+            None
+        };
+        protocol.whole([protocol.start(&id), protocol.stopped(metadata.as_ref())].concat().into())
     }
 
     async fn claim(&self, asked: &Asked, deadlines: Deadlines, now: Timestamp) -> Result<Turn, Problem> {
@@ -160,8 +183,9 @@ impl<S: Store + Clone + 'static> Generate<S> {
         let by = closing.deadlines.cut_by;
         let (user, id) = (hold.user().clone(), hold.id().clone());
         let watch = StopWatch::begin(drain, self.ledger.clone(), user, id, by);
-        let chance = &*self.outside.chance;
-        let calls = Calls { provider: &self.provider, question: &question, models: &models, by, chance };
+        let (chance, under_way) = (&*self.outside.chance, &Mutex::new(None));
+        let calls =
+            Calls { provider: &self.provider, question: &question, models: &models, by, chance, under_way };
         let started = tokio::select! {
             biased;
             () = watch.stopped() => None,
@@ -175,10 +199,11 @@ impl<S: Store + Clone + 'static> Generate<S> {
                 Err(provider_unavailable(&none).into())
             }
             None => {
-                let id = hold.id().clone();
-                tracing::info!(user = %hold.user(), %id, "stopped by the user before the first text");
-                closing.void(hold, models.first().copied()).await;
-                Err(NotBegun::Stopped(id))
+                tracing::info!(user = %hold.user(), id = %hold.id(), "stopped by the user before the first text");
+                let asked_of = under_way.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let prompt = openai::estimate(&question.system, &question.turns, 0);
+                let sent = asked_of.map(|price| (price, Usage::Estimated(prompt)));
+                Err(NotBegun::Stopped(Box::new(hold), sent))
             }
         }
     }

@@ -15,7 +15,7 @@ use domain::{Demand, Digest, HoldId, Timestamp, Tokens, UserId};
 use edge::{drain::Drain, ids, log::chain, problem::Problem, request, respond, session};
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use lambda_http::{Request, RequestExt};
-use ledger::{Ledger, Store, Unavailable};
+use ledger::{Ledger, OfKey, Store, Unavailable};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use std::num::NonZeroU64;
@@ -103,13 +103,15 @@ impl<S: Store + Clone + 'static> Generate<S> {
         drain: &Drain,
         now: Timestamp,
     ) -> Result<Response<AnswerBody>, Problem> {
+        // First, for they are reckoned from this instant.
+        let deadlines = Deadlines::of(request::deadline(request), now);
         let user = self.authenticate(request, now).await?;
         let protocol = protocol(request)?;
         let key = parse::idempotency_key(request.headers())?;
         let wish = parse::parse(request.headers(), request.body(), &self.front.menu)?;
         let repeatable =
             key.map(|key| Repeatable { key: digest(key.as_str().as_bytes()), body: digest(request.body()) });
-        let deadlines = Deadlines::of(request::deadline(request), now).ok_or_else(|| {
+        let deadlines = deadlines.ok_or_else(|| {
             tracing::error!("the function's timeout leaves no time to answer and settle");
             Problem::internal()
         })?;
@@ -158,12 +160,17 @@ impl<S: Store + Clone + 'static> Generate<S> {
         now: Timestamp,
     ) -> Result<Response<AnswerBody>, Problem> {
         let user = self.authenticate(request, now).await?;
-        let claimed = match key_digest(id) {
-            Some(key) => self.ledger.hold_of(&user, key).await.map_err(|error| unavailable(&error))?,
-            None => None,
+        let of_key = match key_digest(id) {
+            Some(key) => self.ledger.of_key(&user, key).await.map_err(|error| unavailable(&error))?,
+            None => OfKey::Nothing,
         };
-        // An id of another form was never a message's, and a key that nobody has claimed is no request's.
-        let hold = claimed.or_else(|| ids::parse_hold_id(id)).ok_or_else(Problem::not_found)?;
+        let hold = match of_key {
+            OfKey::Hold(hold) => Some(hold),
+            // Its request has only just come: whoever sends this again in a moment finds it.
+            OfKey::NotYetAdmitted => None,
+            OfKey::Nothing => ids::parse_hold_id(id),
+        };
+        let hold = hold.ok_or_else(Problem::not_found)?;
         self.ledger.stop(&user, &hold, now).await.map_err(|error| unavailable(&error))?;
         tracing::info!(%user, id = %hold, "stop asked for");
         Ok(respond::json(StatusCode::ACCEPTED, &json!({ "id": id, "stopping": true })))

@@ -19,7 +19,8 @@ async fn main() -> anyhow::Result<()> {
     );
     let serve = move |request, drain| {
         let generate = generate.clone();
-        async move { generate.handle(request, &drain, edge::clock::now()).await }
+        // Boxed, because its state is larger than what a worker should move about.
+        async move { Box::pin(generate.handle(request, &drain, edge::clock::now())).await }
     };
     edge::serve::streaming(serve).await.map_err(anyhow::Error::from_boxed)
 }

@@ -206,9 +206,7 @@ impl<S: Store> Pump<S> {
             // An answer that ended before its first text served nothing, so nothing is charged, whatever it may have cost.
             _ if served.completion() == Tokens::ZERO => {
                 closing.void(hold, Some(&price)).await;
-                if let Some(keeping) = keeping {
-                    closing.drop_claim(keeping.claim).await;
-                }
+                closing.drop_claim(keeping.map(|keeping| keeping.claim)).await;
                 return listener.close(ending.chunk(protocol, None));
             }
             // What the provider counted, if that came before the end.
@@ -298,7 +296,7 @@ fn log_end(end: &End, hold: &OpenHold, served: Classes) {
 impl<S: Store> Closing<S> {
     /// Keeps the answer for a repeat, then settles: whoever is killed in between has given an answer away, and not
     /// charged for one that is lost. Where the store is slow to keep it, what was served is settled first.
-    async fn keep_and_settle(
+    pub(crate) async fn keep_and_settle(
         &self,
         hold: OpenHold,
         keeping: Option<Keeping>,
@@ -315,7 +313,9 @@ impl<S: Store> Closing<S> {
         let done = matches!(timeout_at(in_time, end()).await, Ok(Ok(())));
         let (user, id) = (hold.user().clone(), hold.id().clone());
         let receipt = self.settle(hold, answer.usage, price).await;
-        if !done && !matches!(timeout_at(self.deadlines.settled_by, end()).await, Ok(Ok(()))) {
+        // The client waits for the last words meanwhile, so not for long.
+        let in_time = self.deadlines.settled_by.min(Instant::now() + KEEP_WAIT);
+        if !done && !matches!(timeout_at(in_time, end()).await, Ok(Ok(()))) {
             tracing::error!(%user, %id, "the answer is not kept; a repeat will be told that it was given");
         }
         receipt
@@ -362,7 +362,8 @@ impl<S: Store> Closing<S> {
         }
     }
     /// Gives an idempotency key free. Where that fails, repeats wait until the claim's time is out.
-    pub(crate) async fn drop_claim(&self, claim: OpenClaim) {
+    pub(crate) async fn drop_claim(&self, claim: Option<OpenClaim>) {
+        let Some(claim) = claim else { return };
         match timeout_at(self.deadlines.settled_by, self.ledger.drop_claim(claim)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(error = chain(&error), "an idempotency key is not free yet"),

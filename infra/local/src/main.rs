@@ -29,7 +29,16 @@ const TOKEN_USER: &str = "alice";
 /// How long the provider's stand-in waits between words here, so that a stream is seen to stream.
 const BETWEEN_WORDS: Duration = Duration::from_millis(40);
 /// What points a part at the real thing.
-const OVERRIDES: [&str; 4] = ["DYNAMODB_ENDPOINT", "EVENTBRIDGE_ENDPOINT", "EVENT_BUS_NAME", "TABLE_NAME"];
+const OVERRIDES: [&str; 8] = [
+    "DYNAMODB_ENDPOINT",
+    "EVENTBRIDGE_ENDPOINT",
+    "EVENT_BUS_NAME",
+    "TABLE_NAME",
+    "STORE_ANSWERS",
+    "MAX_OUTPUT_TOKENS",
+    "PROVIDER_FIRST_TOKEN_MS",
+    "PROVIDER_IDLE_MS",
+];
 
 /// Runs the whole of Inkmeter on this machine: gateway, functions, database, and stand-ins for the provider, Clerk,
 /// Stripe and EventBridge. OPENAI_*, STRIPE_*, CLERK_* and `DYNAMODB_ENDPOINT` point any of them at the real thing.

@@ -1,13 +1,15 @@
 //! Claims on idempotency keys: which of several equal requests works, and what the others are told; and the wish to stop.
 //!
 //! A claim is put before anything else, its hold is noted in it before the provider is called, and its answer is kept before
-//! the hold is settled. So a claim whose owner is gone says enough: without a hold nothing was asked of the provider, with
+//! the hold is settled, unless the store takes too long over it. So a claim whose owner is gone says enough: without a hold nothing was asked of the provider, with
 //! one its receipt says whether the user paid. Only what nobody paid for is done again.
 
 use crate::{
     protocol::{Ledger, OpenHold, SWEEP_TRIES_MAX, Unavailable, insistently},
     store::{Changed, Fault, MeterKey, Store, StoreError},
 };
+use std::fmt;
+
 use domain::{
     ANSWER_BYTES_MAX, Claim, ClaimState, Digest, HoldId, HoldRef, Outcome, Receipt, Repeat, Timestamp, UserId,
 };
@@ -36,8 +38,19 @@ pub enum Claimed {
     Ended(Box<Ended>),
 }
 
-/// A request that was served.
+/// What an idempotency key stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OfKey {
+    /// Nobody has claimed it.
+    Nothing,
+    /// A request that has not been admitted, at least not that its claim says so.
+    NotYetAdmitted,
+    /// The request with this hold.
+    Hold(HoldId),
+}
+
+/// A request that was served.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Ended {
     /// Its hold, whose id is its receipt's.
     pub hold: HoldRef,
@@ -47,15 +60,35 @@ pub struct Ended {
     pub receipt: Option<Receipt>,
 }
 
+impl fmt::Debug for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let answer_bytes = self.answer.as_ref().map(String::len);
+        f.debug_struct("Ended")
+            .field("hold", &self.hold)
+            .field("answer_bytes", &answer_bytes)
+            .field("receipt", &self.receipt)
+            .finish()
+    }
+}
+
 impl<S: Store> Ledger<S> {
     /// Claims a key, or says what became of the request that has it.
     ///
     /// # Errors
     /// When the store cannot answer; nothing may then be generated.
     pub async fn claim(&self, wanted: Claim, now: Timestamp) -> Result<Claimed, Unavailable> {
+        let claimed = self.claim_or_fail(&wanted, now).await;
+        if claimed.is_err() {
+            // It may have been put all the same. Ours alone is dropped, and if it cannot be it frees itself in time.
+            drop(self.store.drop_claim(&wanted).await);
+        }
+        claimed
+    }
+
+    async fn claim_or_fail(&self, wanted: &Claim, now: Timestamp) -> Result<Claimed, Unavailable> {
         for _ in 0..CLAIM_TRIES_MAX {
-            let Some(standing) = self.store.put_claim(&wanted, now).await? else {
-                return Ok(Claimed::Ours(OpenClaim(wanted)));
+            let Some(standing) = self.store.put_claim(wanted, now).await? else {
+                return Ok(Claimed::Ours(OpenClaim(wanted.clone())));
             };
             // Our own, put by a try whose answer was lost.
             if standing.owner == wanted.owner {
@@ -67,8 +100,8 @@ impl<S: Store> Ledger<S> {
                 Repeat::Ended => {}
                 Repeat::Abandoned => match self.paid(&standing, now).await? {
                     Some(ended) => return Ok(Claimed::Ended(Box::new(ended))),
-                    None if self.store.change_claim(&wanted, &standing.owner).await? == Changed::Yes => {
-                        return Ok(Claimed::Ours(OpenClaim(wanted)));
+                    None if self.store.change_claim(wanted, &standing.owner).await? == Changed::Yes => {
+                        return Ok(Claimed::Ours(OpenClaim(wanted.clone())));
                     }
                     None => continue,
                 },
@@ -161,16 +194,18 @@ impl<S: Store> Ledger<S> {
         })
     }
 
-    /// The hold of the request with this key, if it was admitted.
+    /// What a key stands for.
     ///
     /// # Errors
     /// When the store cannot answer.
-    pub async fn hold_of(&self, user: &UserId, key: Digest) -> Result<Option<HoldId>, Unavailable> {
-        let claim = self.store.claim(user, key).await?;
-        Ok(claim.and_then(|claim| match claim.state {
-            ClaimState::Running { hold, .. } => hold.map(|hold| hold.id),
-            ClaimState::Ended { hold, .. } => Some(hold.id),
-        }))
+    pub async fn of_key(&self, user: &UserId, key: Digest) -> Result<OfKey, Unavailable> {
+        let Some(claim) = self.store.claim(user, key).await? else { return Ok(OfKey::Nothing) };
+        Ok(match claim.state {
+            ClaimState::Running { hold: None, .. } => OfKey::NotYetAdmitted,
+            ClaimState::Running { hold: Some(hold), .. } | ClaimState::Ended { hold, .. } => {
+                OfKey::Hold(hold.id)
+            }
+        })
     }
 
     /// Notes that a user wants the request with this id to end. Whoever works on it looks now and then.

@@ -10,7 +10,7 @@ mod protocol;
 mod quote;
 mod store;
 
-pub use claims::{Claimed, Ended, OpenClaim};
+pub use claims::{Claimed, Ended, OfKey, OpenClaim};
 pub use dynamo::{DynamoSettings, DynamoStore};
 pub use memory::{Kept, MemoryStore};
 pub use protocol::{AdmitError, Attempt, ChangeError, Ledger, OpenHold, SettleError, Standing, Unavailable};

@@ -18,7 +18,7 @@ use std::{sync::Arc, time::Duration};
 /// How often one request may be decided: stale facts, lost races and lost answers each cost one.
 pub(crate) const DECISIONS_MAX: u32 = 12;
 /// How many expired holds one admission sweeps before it decides again. The rest is the hourly run's.
-pub(crate) const SWEPT_BY_ADMIT_MAX: usize = 8;
+const SWEPT_BY_ADMIT_MAX: usize = 8;
 /// How many rate windows that are too old to matter one admission removes. There is seldom more than one, but every
 /// instance that remembers a user may leave one behind, and an expression has 4 KB.
 const FORGOTTEN_BY_ADMIT_MAX: usize = 16;

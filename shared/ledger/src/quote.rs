@@ -1,7 +1,7 @@
 //! A quote: the decision on a request, made and not written.
 
 use crate::{
-    protocol::{DECISIONS_MAX, Ledger, SWEPT_BY_ADMIT_MAX, Standing, Unavailable, first_opening},
+    protocol::{DECISIONS_MAX, Ledger, Standing, Unavailable, first_opening},
     store::{Fault, Loaded, MeterKey, Store, StoreError},
 };
 use domain::{
@@ -55,10 +55,10 @@ impl<S: Store> Ledger<S> {
         Err(StoreError::new("quote", Fault::Contended).into())
     }
 
-    /// What an admission would sweep, taken off a copy.
+    /// What an admission would sweep, taken off a copy. A meter has a bounded number of holds.
     async fn release_expired(&self, meter: &mut Meter, now: Timestamp) -> Result<(), StoreError> {
         let key = MeterKey::of(meter);
-        for (id, hold) in meter.expired(now).into_iter().take(SWEPT_BY_ADMIT_MAX) {
+        for (id, hold) in meter.expired(now) {
             let standing = self.store.receipt(&key, &id).await?;
             let swept = || Receipt::swept(key.user.clone(), key.period_start, (id, &hold), now);
             meter.apply_release(&standing.unwrap_or_else(swept).release(&hold));

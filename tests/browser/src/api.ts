@@ -3,6 +3,9 @@
 import type { Session } from './session';
 
 export const GENERATE = '/v1/generate';
+/** How often a wish to stop is sent that was faster than its request, and the milliseconds between. */
+const STOP_TRIES_MAX = 5;
+const STOP_PAUSE_MS = 1_000;
 /** Milliseconds that a stopped stream may take to end with its receipt, before it is cut on this side. */
 const STOP_PATIENCE_MS = 6_000;
 
@@ -108,9 +111,15 @@ export async function stopAnswer(session: Session, key: string, cut: () => void)
         const token = await session.token();
         const headers = { authorization: `Bearer ${token}` };
         const url = `${GENERATE}/${encodeURIComponent(key)}/stop`;
-        return (await fetch(url, { method: 'POST', keepalive: true, headers })).status === 202;
+        return (await fetch(url, { method: 'POST', keepalive: true, headers })).status;
     };
-    const stopped = await request().catch(() => false);
+    let status = await request().catch(() => 0);
+    // 404: the wish was faster than its request, which is on its way.
+    for (let tries = 1; status === 404 && tries < STOP_TRIES_MAX; tries += 1) {
+        await new Promise((resolve) => setTimeout(resolve, STOP_PAUSE_MS));
+        status = await request().catch(() => 0);
+    }
+    const stopped = status === 202;
     if (stopped) setTimeout(cut, STOP_PATIENCE_MS);
     else cut();
     return stopped;

@@ -130,7 +130,7 @@ async fn a_stop_ends_the_call_and_charges_what_was_streamed() {
 }
 
 #[tokio::test]
-async fn i4_a_stop_before_the_first_text_consumes_nothing() {
+async fn a_stop_before_the_first_text_charges_the_prompt_that_was_sent_and_is_replayed() {
     let world = World::new().await;
     world.upstream.write(HEAD);
     let stop = async {
@@ -145,14 +145,26 @@ async fn i4_a_stop_before_the_first_text_consumes_nothing() {
     };
     let (answer, ()) = tokio::join!(world.repeat(), stop);
     let chunks = chunks(answer.unwrap()).await;
-    assert_eq!(
-        types(&chunks),
-        ["start", "start-step", "text-start", "text-end", "finish-step", "abort", "[DONE]"]
-    );
+    let stopped = [
+        "start",
+        "start-step",
+        "text-start",
+        "text-end",
+        "finish-step",
+        "message-metadata",
+        "abort",
+        "[DONE]",
+    ];
+    assert_eq!(types(&chunks), stopped);
     world.upstream.ended().await;
-    assert_eq!(world.rate_count().await, 0);
+    assert_eq!(world.rate_count().await, 1);
     let receipt = receipt(&world).await;
-    assert_eq!((receipt.outcome, receipt.charged), (Outcome::Void, Tokens::ZERO));
-    // Its key is free.
-    assert_eq!(world.store.inner().claim(&world.user, Digest::new([KEY; 32])).await.unwrap(), None);
+    let Outcome::Settled { usage: Usage::Estimated(classes), .. } = receipt.outcome else {
+        panic!("not an estimate: {receipt:?}")
+    };
+    assert_eq!((classes.completion(), receipt.charged), (Tokens::ZERO, classes.prompt()));
+    assert!(receipt.charged > Tokens::ZERO);
+    // A repeat is not made again, whatever became of the first answer on its way.
+    assert_eq!(types(&super::chunks(world.repeat().await.unwrap()).await), stopped);
+    assert_eq!(world.upstream.calls(), 1);
 }

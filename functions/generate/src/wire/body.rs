@@ -4,17 +4,26 @@
 use bytes::Bytes;
 use http_body::{Body, Frame};
 use std::convert::Infallible;
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::sync::mpsc;
 
 /// A body.
-#[derive(Debug)]
 pub enum AnswerBody {
     /// All there is.
     Whole(Option<Bytes>),
     /// What the pump sends, until it drops its end.
     Stream(mpsc::Receiver<Bytes>),
+}
+
+impl fmt::Debug for AnswerBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole(bytes) => write!(f, "Whole({} bytes)", bytes.as_ref().map_or(0, Bytes::len)),
+            Self::Stream(_) => f.write_str("Stream"),
+        }
+    }
 }
 
 impl Default for AnswerBody {

@@ -2,7 +2,7 @@
 
 use super::support::{AnyStore, HOLD_MS, T0, demand, new_id, on_each, plans, price, t, used, user};
 use domain::{ANSWER_BYTES_MAX, CLAIM_KEPT_MS, Claim, Digest, Outcome, Timestamp, UserId};
-use ledger::{Claimed, Ended, Ledger, MeterKey, OpenClaim, OpenHold, Store};
+use ledger::{Claimed, Ended, Ledger, MeterKey, OfKey, OpenClaim, OpenHold, Store};
 
 const KEY: Digest = Digest::new([1; 32]);
 const BODY: Digest = Digest::new([2; 32]);
@@ -54,10 +54,12 @@ fn i3_a_repeat_waits_while_the_first_runs_and_gets_its_answer_after() {
         let (first, other) = (Instance::new(&store, &user), Instance::new(&store, &user));
         let mut claim = Instance::ours(first.claim(T0).await);
         assert!(matches!(other.claim(T0).await, Claimed::Running));
+        assert_eq!(other.ledger.of_key(&user, KEY).await.unwrap(), OfKey::NotYetAdmitted);
+        assert_eq!(other.ledger.of_key(&user, BODY).await.unwrap(), OfKey::Nothing);
         let hold = first.admit(T0).await;
         let reference = hold.reference();
         first.ledger.note_hold(&mut claim, &hold).await.unwrap();
-        assert_eq!(other.ledger.hold_of(&user, KEY).await.unwrap(), Some(reference.id.clone()));
+        assert_eq!(other.ledger.of_key(&user, KEY).await.unwrap(), OfKey::Hold(reference.id.clone()));
         assert!(matches!(other.claim(T0).await, Claimed::Running));
         assert_eq!(other.ledger.ended(&user, KEY, T0).await.unwrap(), None);
         first.ledger.end_claim(&claim, reference.clone(), Some("text".to_owned())).await.unwrap();
