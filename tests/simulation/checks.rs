@@ -426,6 +426,15 @@ fn receipt_at_rest(world: &World, key: &MeterKey, id: &HoldId, receipt: &Receipt
         world.violated(format!("I1: {id} was charged {} above its hold of {tokens}", receipt.charged));
     }
     match &receipt.outcome {
+        Outcome::Settled { usage, .. } if keys::was_stopped_before_text(world, receipt) => {
+            // Whoever was being asked may not have had the request yet.
+            let failed = usize::try_from(receipt.failed_calls).unwrap();
+            let fits = failed == calls.len() || failed + 1 == calls.len();
+            let cost = cost_most(calls.get(..failed).unwrap_or_default(), size);
+            if !fits || receipt.cost < cost || receipt.charged != usage.classes().total().min(size.total()) {
+                world.violated(format!("F19: {id} was stopped after {calls:?}: {receipt:?}"));
+            }
+        }
         Outcome::Settled { usage, model, .. } => {
             let Some((call, failed)) = calls.split_last().filter(|(call, _)| call.has_begun()) else {
                 world.violated(format!("I3: {id} was settled and not served: {receipt:?}"));
