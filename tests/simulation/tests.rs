@@ -10,7 +10,7 @@ use super::{
 use std::io::{self, Write};
 
 /// Seeds of every run of the tests. The command runs more.
-const SEEDS: u64 = 1_000;
+const SEEDS: u64 = 1_500;
 
 /// How many steps before a violation are told.
 const STEPS_TOLD: usize = 40;
