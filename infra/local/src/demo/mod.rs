@@ -211,14 +211,10 @@ async fn subscribe(
 
 async fn deliver(cloud: &Cloud) -> Result<(), DemoError> {
     let Some(stripe) = cloud.stripe() else { return Err(DemoError::NotStandIns) };
-    let mut waiting = stripe.undelivered().len();
-    for _ in 0..DELIVERIES_MAX {
-        if waiting == 0 {
-            return Ok(());
-        }
-        waiting = stripe.deliver_pending().await;
+    match stripe.deliver_all(DELIVERIES_MAX).await {
+        0 => Ok(()),
+        waiting => Err(DemoError::Webhooks(waiting)),
     }
-    Err(DemoError::Webhooks(waiting))
 }
 
 /// Everybody at once, each user one request after the other or, for the busy one, several at a time.

@@ -207,14 +207,10 @@ impl Visitors {
             ("metadata[user_id]", &user),
         ];
         api.created("v1/subscriptions", &subscription).await?;
-        let mut waiting = stripe.undelivered().len();
-        for _ in 0..DELIVERIES_MAX {
-            if waiting == 0 {
-                return Ok(());
-            }
-            waiting = stripe.deliver_pending().await;
+        match stripe.deliver_all(DELIVERIES_MAX).await {
+            0 => Ok(()),
+            waiting => Err(SignInError::Webhooks(waiting)),
         }
-        Err(SignInError::Webhooks(waiting))
     }
 
     /// One request to its end.

@@ -469,6 +469,18 @@ impl Stripe {
         self.shared().wake_if_due();
     }
 
+    /// Sends every event that waits until it is taken, at most so many times. How many still wait.
+    pub async fn deliver_all(&self, times_max: u32) -> usize {
+        let mut waiting = self.undelivered().len();
+        for _ in 0..times_max {
+            if waiting == 0 {
+                break;
+            }
+            waiting = self.deliver_pending().await;
+        }
+        waiting
+    }
+
     /// Sends every event that waits, due or not, once. How many still wait.
     pub async fn deliver_pending(&self) -> usize {
         self.shared().deliver(Which::All).await;

@@ -126,16 +126,22 @@ impl OpenClaimOf {
     }
 }
 
+/// An instance that dies once its claim has its hold, and that hold.
+async fn dies_at_work(store: &AnyStore, user: &UserId) -> (Instance, OpenHold) {
+    let dead = Instance::new(store, user);
+    let mut claim = Instance::ours(dead.claim(T0).await);
+    let hold = dead.admit(T0).await;
+    dead.ledger.note_hold(&mut claim, &hold).await.unwrap();
+    (dead, hold)
+}
+
 #[test]
 fn i3_what_a_crash_left_is_taken_over_by_one_of_many_when_its_time_is_out() {
     on_each(async |store| {
         let user = user();
-        let dead = Instance::new(&store, &user);
-        let mut claim = Instance::ours(dead.claim(T0).await);
-        let hold = dead.admit(T0).await;
-        dead.ledger.note_hold(&mut claim, &hold).await.unwrap();
+        let (_, hold) = dies_at_work(&store, &user).await;
         let reference = hold.reference();
-        drop((hold, claim));
+        drop(hold);
         let later = T0.plus_ms(HOLD_MS);
         let repeats: Vec<_> = (0..8)
             .map(|_| {
@@ -165,10 +171,7 @@ fn i3_what_a_crash_left_is_taken_over_by_one_of_many_when_its_time_is_out() {
 fn i3_what_was_paid_for_before_a_crash_is_never_done_again() {
     on_each(async |store| {
         let user = user();
-        let dead = Instance::new(&store, &user);
-        let mut claim = Instance::ours(dead.claim(T0).await);
-        let hold = dead.admit(T0).await;
-        dead.ledger.note_hold(&mut claim, &hold).await.unwrap();
+        let (dead, hold) = dies_at_work(&store, &user).await;
         let receipt = dead.ledger.settle(hold, used(200), &price(), T0).await.unwrap();
         let later = T0.plus_ms(HOLD_MS);
         let ended = Instance::ended(Instance::new(&store, &user).claim(later).await);
@@ -180,10 +183,7 @@ fn i3_what_was_paid_for_before_a_crash_is_never_done_again() {
 fn i3_a_receipt_that_no_meter_has_heard_of_is_paid_for_too() {
     on_each(async |store| {
         let user = user();
-        let dead = Instance::new(&store, &user);
-        let mut claim = Instance::ours(dead.claim(T0).await);
-        let hold = dead.admit(T0).await;
-        dead.ledger.note_hold(&mut claim, &hold).await.unwrap();
+        let (_, hold) = dies_at_work(&store, &user).await;
         // The process dies between the receipt and the meter.
         let key = MeterKey { user: user.clone(), period_start: hold.reference().period_start };
         let open = (hold.id().clone(), hold.hold());
