@@ -360,7 +360,7 @@ fn line(world: &World, invoice: &Invoice, line: &Line) -> Value {
 }
 
 /// Puts the fields of several objects into one: an object with many fields is written in parts.
-fn merged(parts: impl IntoIterator<Item = Value>) -> Value {
+pub(super) fn merged(parts: impl IntoIterator<Item = Value>) -> Value {
     let mut fields = serde_json::Map::new();
     for part in parts {
         if let Value::Object(part) = part {
