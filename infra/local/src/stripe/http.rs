@@ -154,6 +154,9 @@ async fn answer(shared: &Arc<Shared>, call: &Call, key: Option<&str>, id: &str) 
         }
     };
     lock(&shared.report).note(endpoint, answer.status >= 400);
+    if let Some(endpoint) = endpoint {
+        shared.record.note(endpoint.name, answer.status, &answer.body);
+    }
     if let Some(claim) = claim.as_mut().filter(|_| saved == Saved::Yes) {
         claim.saved = Some(answer.clone());
     }

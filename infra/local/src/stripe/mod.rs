@@ -31,6 +31,7 @@ mod meter_events;
 mod money;
 mod pages;
 mod portal;
+mod record;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
@@ -59,6 +60,7 @@ use clock::Clock;
 use error::ApiError;
 use faults::{Busy, Faults, RateLimit};
 use idempotency::Keys;
+use record::Record;
 use webhooks::Which;
 use world::World;
 
@@ -155,6 +157,7 @@ struct Shared {
     faults: Mutex<Faults>,
     rate: Mutex<RateLimit>,
     report: Mutex<StrictnessReport>,
+    record: Record,
     /// The beginnings of the paths whose requests wait, and how many wait.
     held: watch::Sender<Vec<String>>,
     at_held: watch::Sender<usize>,
@@ -442,6 +445,7 @@ pub async fn start(listener: TcpListener, options: Options) -> std::io::Result<S
         faults: Mutex::default(),
         rate: Mutex::new(RateLimit::new(options.requests_per_s_max)),
         report: Mutex::default(),
+        record: Record::from_env()?,
         held: watch::Sender::default(),
         at_held: watch::Sender::default(),
         busy: Mutex::default(),
