@@ -62,6 +62,8 @@ class Reader:
     def __init__(self, path):
         text = re.sub(r"/\*.*?\*/|//[^\n]*", "", path.read_text(), flags=re.S)
         self.path, self.types, self.imports = path, {}, {}
+        # Whole namespaces are not followed: what comes from them is not held against anything.
+        self.spaces = set(re.findall(r"import \* as (\w+) from", text))
         for names, source in re.findall(r"import \{([^}]*)\} from '([^']*)'", text):
             for name in names.split(","):
                 self.imports[name.split(" as ")[-1].strip()] = (name.split(" as ")[0].strip(), source)
@@ -224,6 +226,8 @@ class Package:
                 _, name, inner, scope = part
                 if name in ("string", "number", "boolean", "null", "void", "OtherString", "Decimal", "any", "unknown"):
                     yield (name, reader, None)
+                elif name in ("true", "false"):
+                    yield ("literal", reader, name)
                 elif name == "Emptyable":
                     yield ("literal", reader, "")
                     yield from self.flatten(reader, inner[0])
@@ -231,6 +235,9 @@ class Package:
                     yield (name, reader, inner[0])
                 else:
                     found = self.find(reader, name, scope)
+                    if found is None and name.partition(".")[0] in reader.spaces:
+                        yield ("any", reader, None)
+                        continue
                     if found is None:
                         raise LookupError(f"{reader.path}: {name}")
                     other, definition = found
@@ -353,6 +360,11 @@ class Recorded:
         if kind == "list" or (kind is None and isinstance(value.get("data"), list)):
             for one in value["data"]:
                 self.answer(where, one)
+            return
+        if where.startswith("DELETE /v2/"):
+            # What is gone says no more than what it was.
+            if set(value) != {"id", "object"}:
+                self.say(where, "more or less than an id and a type")
             return
         key = ("deleted " if value.get("deleted") else "") + str(kind)
         if key not in self.known:

@@ -61,7 +61,10 @@ impl Api {
         let tls = tls.unwrap().with_root_certificates(roots).with_no_client_auth();
         let http = reqwest::Client::builder().tls_backend_preconfigured(tls).build().unwrap();
         let run = now().as_nanos().to_string();
-        #[expect(clippy::disallowed_methods, reason = "the test asks for the key of the server that it is to test")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the test asks for the key of the server that it is to test"
+        )]
         if let Ok(key) = std::env::var("STRIPE_CONTRACT_KEY") {
             assert!(key.starts_with("sk_test_"), "a key of test mode is wanted");
             return Self { http, base: REAL.to_owned(), key, _local: None, run };

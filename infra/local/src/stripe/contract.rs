@@ -31,7 +31,6 @@ const MAX_CHARS: &[(&str, &str, usize)] = &[
     ("/v1/billing/meters", "display_name", 250),
     ("/v1/billing/meters", "event_name", 100),
     ("/v1/billing/meter_events", "event_name", 100),
-    ("/v1/billing/meter_events", "identifier", 100),
     ("/v1/subscriptions", "description", 500),
     ("/v1/checkout/sessions", "client_reference_id", 200),
     ("/v1/checkout/sessions", "customer_email", 800),
@@ -166,12 +165,18 @@ fn check_hash(
     for (name, node) in nodes {
         let full = full_name(prefix, name);
         let field = fields.get(name.as_str()).ok_or_else(|| ApiError::unknown_parameter(&full))?;
-        if !(field.or_text && matches!(node, Node::Leaf(_))) {
+        if !(field.or_text && is_other_form(node, &field.shape)) {
             check_node(&full, node, &field.shape)?;
         }
     }
     let missing = fields.iter().find(|(name, field)| field.required && !nodes.contains_key(**name));
     missing.map_or(Ok(()), |(name, _)| Err(ApiError::missing(&full_name(prefix, name))))
+}
+
+/// Whether a text stands for a hash or a list: an empty one unsets it, and a time may stand for a range of times.
+fn is_other_form(node: &Node, shape: &Shape) -> bool {
+    let is_range = matches!(shape, Shape::Hash(fields) if fields.contains_key("gte"));
+    matches!(node, Node::Leaf(text) if text.is_empty() || is_range)
 }
 
 fn check_node(name: &str, node: &Node, shape: &Shape) -> Result<(), ApiError> {
@@ -264,6 +269,8 @@ mod tests {
         assert!(check(subscribe, "customer[id]=c").unwrap_err().starts_with("Invalid string: customer"));
         assert!(check(subscribe, "metadata[a][b]=c").unwrap_err().starts_with("Invalid string: metadata[a]"));
         assert_eq!(check(subscribe, "metadata="), Ok(()));
+        assert_eq!(check(subscribe, "metadata=x").unwrap_err(), "Invalid object");
+        assert_eq!(check("GET /v1/events", "created=1"), Ok(()));
     }
 
     #[test]

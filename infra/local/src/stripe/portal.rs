@@ -262,7 +262,6 @@ fn set(field: &mut Option<String>, text: Option<String>) {
 }
 
 fn change_features(world: &World, features: &mut Features, mut params: Params) -> Result<(), ApiError> {
-    params.refuse_unmodelled(&["subscription_pause"])?;
     if let Some(mut hash) = params.hash("customer_update")? {
         let (enabled, allowed) = &mut features.customer_update;
         *enabled = hash.boolean("enabled")?.unwrap_or(*enabled);
@@ -402,9 +401,6 @@ fn object(world: &World, configuration: &Configuration) -> Value {
                 "enabled": features.cancel.enabled,
                 "mode": if features.cancel.immediately { "immediately" } else { "at_period_end" },
                 "proration_behavior": features.cancel.proration,
-            },
-            "subscription_pause": {
-                "duration": { "interval_options": [], "type": "indefinite" }, "enabled": false,
             },
             "subscription_update": {
                 "billing_cycle_anchor": null,

@@ -24,7 +24,10 @@ impl Record {
     /// # Errors
     /// If its file cannot be opened: a check must not pass because nothing was written.
     pub(super) fn from_env() -> std::io::Result<Self> {
-        #[expect(clippy::disallowed_methods, reason = "a stand-in has no configuration of its own; only tests set this")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a stand-in has no configuration of its own; only tests set this"
+        )]
         let Ok(path) = std::env::var(VARIABLE) else { return Ok(Self(None)) };
         let file = OpenOptions::new().create(true).append(true).open(path)?;
         Ok(Self(Some(Mutex::new(file))))
