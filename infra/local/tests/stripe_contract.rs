@@ -132,7 +132,8 @@ impl Api {
             ("recurring[usage_type]", "metered"),
             ("recurring[meter]", meter.as_str()),
         ];
-        (meter, self.post("/v1/prices", &form).await.id())
+        let price = self.post("/v1/prices", &form).await.id();
+        (meter, price)
     }
 
     /// Puts away what can be put away. It proves nothing, so that it does not fail.
