@@ -3,6 +3,12 @@
 //!
 //! Each test makes its own objects and cleans up. Nothing here knows the stand-in's inside.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test's helpers fail as its assertions do"
+)]
+
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 

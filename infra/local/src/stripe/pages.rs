@@ -343,16 +343,22 @@ fn login(world: &World, id: &str, problem: Option<&str>) -> Page {
     Page::Html(StatusCode::OK, document("Manage your subscription", &content))
 }
 
+/// The newest customer with an address.
+fn newest(world: &World, email: &str) -> Option<String> {
+    let found = world.customers.iter().rfind(|customer| customer.email.as_deref() == Some(email))?;
+    Some(found.id.clone())
+}
+
 fn log_in(world: &mut World, id: &str, form: &Params, now_s: i64) -> Page {
     let page = login(world, id, None);
     if !matches!(&page, Page::Html(StatusCode::OK, _)) {
         return page;
     }
     let email = form.leaf_at("email").unwrap_or_default();
-    let known = world.customers.iter().filter(|customer| customer.email.as_deref() == Some(email));
-    let customer = known.last().map(|customer| customer.id.clone());
-    let Some(customer) = customer else { return login(world, id, Some("Nobody here has this address.")) };
-    match portal::open(world, customer, Some(id.to_owned()), None, now_s) {
+    let Some(customer) = newest(world, email) else {
+        return login(world, id, Some("Nobody here has this address."));
+    };
+    match portal::open(world, customer, Some(id), None, now_s) {
         Ok(session) => Page::Redirect(format!("/p/session/{session}")),
         Err(error) => login(world, id, Some(error.message())),
     }

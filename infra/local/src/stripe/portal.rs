@@ -434,7 +434,7 @@ pub(super) fn create_session(world: &mut World, mut params: Params, now_s: i64) 
     if !world.has_customer(&customer) {
         return Err(ApiError::no_such_for("customer", "customer", &customer));
     }
-    let id = open(world, customer, wanted, return_url, now_s)?;
+    let id = open(world, customer, wanted.as_deref(), return_url, now_s)?;
     let session = world.portal_sessions.get(&id).ok_or_else(|| ApiError::server(500))?;
     let configuration = world.portal_configurations.get(&session.configuration);
     let expanded = configuration.filter(|_| expand.contains("configuration"));
@@ -459,11 +459,11 @@ pub(super) fn create_session(world: &mut World, mut params: Params, now_s: i64) 
 pub(super) fn open(
     world: &mut World,
     customer: String,
-    wanted: Option<String>,
+    wanted: Option<&str>,
     return_url: Option<String>,
     now_s: i64,
 ) -> Result<String, ApiError> {
-    let configuration = match &wanted {
+    let configuration = match wanted {
         Some(id) => world.portal_configurations.get(id).ok_or_else(|| {
             ApiError::no_such_for("configuration", "billing portal configuration", id)
         })?,
