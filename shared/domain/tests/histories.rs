@@ -439,7 +439,7 @@ proptest! {
 fn the_random_histories_meet_every_limit_and_every_transition() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let mut met: BTreeMap<&str, u32> = BTreeMap::new();
-    for _ in 0..600 {
+    for _ in 0..900 {
         let history = history().new_tree(&mut runner).unwrap().current();
         let world = play(&history, |before, event, after| {
             let name = match event {

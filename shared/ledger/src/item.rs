@@ -141,6 +141,11 @@ pub(crate) fn meter_sk(period_start: Timestamp) -> String {
     format!("{METER}{:012}", period_start.s())
 }
 
+/// The first key that a meter can have whose period began at `from` or later.
+pub(crate) fn meter_sk_from(from: Timestamp) -> String {
+    meter_sk(Timestamp::from_s(from.ms().div_ceil(MS_PER_S)))
+}
+
 pub(crate) fn receipt_sk(period_start: Timestamp, id: &HoldId) -> String {
     format!("{RECEIPT}{:012}#{id}", period_start.s())
 }

@@ -553,7 +553,7 @@ fn whoever_owes_is_refused_from_the_instant_on_even_by_who_remembers_otherwise()
         let owes = |account: &Account| Some(Account { pay_by: Some(pay_by), ..account.clone() });
         let changed = ledger(&store).change_account(&user, T0, owes).await.unwrap();
         assert_eq!(store.load(&user).await.unwrap().unwrap().account, changed);
-        let ask = |now| warm.admit(&user, &demand(10), &price(), HOLD_MS, &new_id, now);
+        let ask = async |now| warm.admit(&user, &demand(10), &price(), HOLD_MS, &new_id, now).await;
         let before = Timestamp::from_ms(pay_by.ms() - 1);
         drop(ask(before).await.unwrap());
         for now in [pay_by, pay_by.plus_ms(MONTH_MS)] {
