@@ -19,7 +19,8 @@ impl Secret {
         Self(secret.into())
     }
 
-    pub(crate) fn expose(&self) -> &str {
+    /// The secret itself, for whoever it is meant for.
+    pub fn expose(&self) -> &str {
         &self.0
     }
 }
