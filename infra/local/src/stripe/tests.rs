@@ -1129,3 +1129,7 @@ fn debug_shows_no_secret() {
     let text = format!("{options:?}");
     assert!(!text.contains(KEY) && !text.contains(SECRET), "{text}");
 }
+
+mod changes;
+mod collection;
+mod told;
