@@ -578,6 +578,9 @@ fn a_plan_that_came_before_the_meter_is_the_meters_own() {
     let before = meter.period;
     assert!(meter.apply_account(&change));
     assert_eq!((meter.period, meter.plan.as_str()), (before, "agency"));
+}
+
+#[test]
 fn f11_what_usage_costs_is_what_the_subscription_that_pays_for_it_says() {
     let id = |name: &str| PlanId::parse(name).unwrap();
     let (account, meter) = subscribed(start());
