@@ -1,17 +1,13 @@
 //! The Lambda function: one scheduled event is one run.
 
 use anyhow::Context;
+use bus::Bus;
 use domain::Timestamp;
 use edge::clock;
 use lambda_runtime::{LambdaEvent, service_fn};
 use ledger::{DynamoStore, Ledger, SHARDS};
-use reporter::{
-    bus::Bus,
-    config::Config,
-    report::Report,
-    run::{Deps, Pace, run},
-    schedule,
-};
+use report::{Deps, Pace, Report};
+use reporter::{config::Config, run::run, schedule};
 use serde_json::Value;
 use stripe::Stripe;
 

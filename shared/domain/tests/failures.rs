@@ -547,6 +547,40 @@ fn f01_of_two_requests_for_the_last_place_in_a_window_one_lands() {
 }
 
 #[test]
+fn i7_a_change_of_plan_begins_a_meter_of_the_rest_of_the_period_and_the_old_one_keeps_its_price() {
+    let (pro, mut meter) = subscribed(start());
+    let (whole, changes) = (meter.period, start().plus_ms(10 * DAY_MS));
+    let agency = Account { plan: PlanId::parse("agency").unwrap(), plan_since: Some(changes), ..pro.clone() };
+    let change = AccountChange::new(pro, agency, &meter);
+    assert!(meter.apply_account(&change));
+    assert_eq!(meter.period, Period::new(whole.start(), changes).unwrap());
+    assert_eq!((meter.plan.as_str(), meter.customer.is_some()), ("pro", true));
+
+    // A clock that lags goes on with what counts already; nobody else does.
+    let account = change.after;
+    assert_eq!(place(&account, &meter, Timestamp::from_ms(changes.ms() - 1)), Placement::Current);
+    let rest = opening(&account, &meter, changes);
+    assert_eq!(rest.meter.period, Period::new(changes, whole.end()).unwrap());
+    assert_eq!((rest.meter.plan.as_str(), &rest.meter.customer), ("agency", &meter.customer));
+    let last = Timestamp::from_ms(whole.end().ms() - 1);
+    assert_eq!(place(&rest.account, &rest.meter, last), Placement::Current);
+
+    // The next period is a whole one again.
+    let next = opening(&rest.account, &rest.meter, whole.end());
+    assert_eq!(next.meter.period, Period::monthly(account.anchor, whole.end()).unwrap());
+}
+
+#[test]
+fn a_plan_that_came_before_the_meter_is_the_meters_own() {
+    let (pro, mut meter) = subscribed(start());
+    let agency = Account { plan: PlanId::parse("agency").unwrap(), plan_since: Some(start()), ..pro.clone() };
+    let change = AccountChange::new(pro, agency, &meter);
+    let before = meter.period;
+    assert!(meter.apply_account(&change));
+    assert_eq!((meter.period, meter.plan.as_str()), (before, "agency"));
+}
+
+#[test]
 fn f11_what_usage_costs_is_what_the_subscription_that_pays_for_it_says() {
     let id = |name: &str| PlanId::parse(name).unwrap();
     let (account, meter) = subscribed(start());

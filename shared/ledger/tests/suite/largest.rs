@@ -54,6 +54,7 @@ fn account() -> Account {
         customer: Some(longest("c", CustomerId::LENGTH_MAX, CustomerId::parse)),
         subscription: Some(longest("s", SubscriptionId::LENGTH_MAX, SubscriptionId::parse)),
         anchor: start(),
+        plan_since: Some(start()),
         current: start(),
         spend_cap: Some(Tokens::MAX),
         pay_by: Some(Timestamp::MAX),

@@ -1,11 +1,8 @@
 //! One meter: sweep, seal, send or reconcile, accept or park, clear. Each step is in the ledger before the next begins, so
 //! that a crash between any two leaves a row that the next run finds and finishes.
 
-use crate::{
-    bus::{AboutRow, Announcement},
-    report::Report,
-    run::Deps,
-};
+use crate::{counts::Report, deps::Deps};
+use bus::{AboutRow, Announcement};
 use domain::{CustomerId, Meter, NextStep, ReportRow, RowFate, Timestamp, Verdict};
 use ledger::{Attempt, MeterKey, Store, StoreError};
 use std::{
@@ -42,7 +39,7 @@ enum Delivery {
 }
 
 /// The meters of one run.
-pub(crate) struct Reporting<'a, S> {
+pub struct Reporting<'a, S> {
     deps: &'a Deps<S>,
     deadline: Timestamp,
     now: &'a (dyn Fn() -> Timestamp + Sync),
@@ -51,16 +48,13 @@ pub(crate) struct Reporting<'a, S> {
 }
 
 impl<'a, S: Store> Reporting<'a, S> {
-    pub(crate) fn new(
-        deps: &'a Deps<S>,
-        deadline: Timestamp,
-        now: &'a (dyn Fn() -> Timestamp + Sync),
-    ) -> Self {
+    /// Reporting that begins nothing when `deadline` is near.
+    pub fn new(deps: &'a Deps<S>, deadline: Timestamp, now: &'a (dyn Fn() -> Timestamp + Sync)) -> Self {
         Self { deps, deadline, now, misconfigured: AtomicBool::new(false) }
     }
 
     /// Whether there is time to begin a meter.
-    pub(crate) fn has_time(&self) -> bool {
+    pub fn has_time(&self) -> bool {
         self.left_ms() > BEGIN_RESERVE_MS
     }
 
@@ -69,7 +63,7 @@ impl<'a, S: Store> Reporting<'a, S> {
     }
 
     /// Brings one meter as far as it goes.
-    pub(crate) async fn meter(&self, key: &MeterKey) -> Report {
+    pub async fn meter(&self, key: &MeterKey) -> Report {
         let mut report = Report { meters: 1, ..Report::default() };
         match self.rounds(key, &mut report).await {
             Ok(End::Gone) => {}
