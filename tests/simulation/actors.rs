@@ -19,7 +19,7 @@ use generate::{
 };
 use ledger::{Ledger, MeterKey};
 use openai::{BaseUrl, Timeouts};
-use reporter::run::{Deps, Pace, StripeMeter};
+use report::{Deps, Pace, StripeMeter};
 use std::{
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
@@ -112,6 +112,7 @@ pub(crate) fn front() -> &'static Front {
             cors: Cors::new(&origin).unwrap(),
             menu,
             keeps_answers: true,
+            portal_url: None,
         }
     })
 }
@@ -167,7 +168,7 @@ async fn report(world: Arc<World>, name: String) {
     process.kill();
 }
 
-fn count(world: &World, report: &reporter::report::Report) {
+fn count(world: &World, report: &report::Report) {
     let figures = [
         (u64::from(report.swept), "reporter: swept holds"),
         (u64::from(report.parked), "reporter: parked a row"),

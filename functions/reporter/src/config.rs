@@ -1,13 +1,14 @@
 //! What the environment says. Read once; every fault is reported at once, by name.
 
-use crate::{bus::BusSettings, run::StripeMeter};
 use anyhow::Context;
+use bus::BusSettings;
 use domain::Plans;
 use edge::{
     config::{Env, InvalidConfig},
     plans::PlanBook,
 };
 use ledger::DynamoSettings;
+use report::StripeMeter;
 use std::path::PathBuf;
 use stripe::{Secret, Settings};
 

@@ -1,17 +1,13 @@
 //! The Lambda function: one scheduled event is one run.
 
 use anyhow::Context;
+use bus::Bus;
 use domain::Timestamp;
 use edge::clock;
 use lambda_runtime::{LambdaEvent, service_fn};
 use ledger::{DynamoStore, Ledger, SHARDS};
-use reporter::{
-    bus::Bus,
-    config::Config,
-    report::Report,
-    run::{Deps, Pace, run},
-    schedule,
-};
+use report::{Deps, Pace, Report};
+use reporter::{config::Config, run::run, schedule};
 use serde_json::Value;
 use stripe::Stripe;
 
@@ -36,7 +32,8 @@ async fn main() -> anyhow::Result<()> {
 async fn handle(deps: &Deps<DynamoStore>, event: LambdaEvent<Value>) -> anyhow::Result<Report> {
     schedule::check(&event.payload)?;
     let deadline = Timestamp::from_ms(event.context.deadline);
-    let report = run(deps, deadline, clock::now).await;
+    // Boxed, because its state is larger than what the runtime should move about.
+    let report = Box::pin(run(deps, deadline, clock::now)).await;
     anyhow::ensure!(report.shards_failed < u32::from(SHARDS), "no dirty meter could be listed");
     Ok(report)
 }

@@ -1,62 +1,20 @@
 //! One run: the dirty meters of all shards, many customers in parallel, each customer's meters one after the other
 //! (Stripe takes one call at a time for a customer and meter). Whatever happens to one customer happens to no other.
 
-use crate::{bus::Bus, meter::Reporting, report::Report};
 use domain::{Timestamp, UserId};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use ledger::{Ledger, MeterKey, SHARDS, Store, StoreError};
+use report::{Deps, Report, Reporting};
 use std::collections::BTreeMap;
-use stripe::Stripe;
 
 /// How many customers are worked on at a time. With a call of Stripe's taking 50 ms and more, this stays far below
 /// its live limit of 1,000 calls a second; a sandbox's 25 it may touch, and then waits.
 const CUSTOMERS_AT_ONCE_MAX: usize = 8;
 /// Pages read of one shard: 20,000 dirty meters in each of the shards. What lies beyond is the next run's.
 const PAGES_OF_SHARD_MAX: u32 = 200;
-/// The pause before the second call for one row, in milliseconds, at most; it doubles with each further one.
-const PAUSE_MS: u64 = 500;
 /// Which shard comes first moves by one in this time, in milliseconds: the runs' own pace, so that a deadline that cuts
 /// run after run does not always cut the same users.
 const TURN_MS: u64 = 60 * 60 * 1_000;
-
-/// Where the meter is at Stripe.
-#[derive(Clone, Debug)]
-pub struct StripeMeter {
-    /// What its events are called.
-    pub event_name: String,
-    /// Its id, `mtr_...`.
-    pub id: String,
-}
-
-/// How calls are spaced.
-#[derive(Clone, Copy, Debug)]
-pub struct Pace {
-    /// The pause before the second call for one row, in milliseconds, at most; it doubles with each further one.
-    pub pause_ms: u64,
-    /// A random number from 0 to its argument, both included: how long a pause really is.
-    pub jitter: fn(u64) -> u64,
-}
-
-impl Pace {
-    /// The usual pause under this source of randomness.
-    pub fn with_jitter(jitter: fn(u64) -> u64) -> Self {
-        Self { pause_ms: PAUSE_MS, jitter }
-    }
-}
-
-/// What a run works with.
-pub struct Deps<S> {
-    /// The ledger.
-    pub ledger: Ledger<S>,
-    /// Stripe.
-    pub stripe: Stripe,
-    /// The meter at Stripe.
-    pub meter: StripeMeter,
-    /// The bus.
-    pub bus: Bus,
-    /// The spacing of calls.
-    pub pace: Pace,
-}
 
 /// One run. It begins no meter and sends nothing when `deadline` is near; what is left is the next run's.
 ///

@@ -1,16 +1,14 @@
 //! What the runs under test run in: a ledger, users who pay, and a Stripe that counts, forgets and fails as told.
 
-use crate::{
-    bus::Bus,
-    report::Report,
-    run::{Deps, Pace, StripeMeter, run},
-};
+use crate::run::run;
 use aws_sdk_eventbridge::config::{BehaviorVersion, Credentials, Region};
+use bus::Bus;
 use domain::{
     Account, Classes, CustomerId, Demand, HoldId, ModelId, ModelPrice, Plan, PlanId, Plans, RateLimit,
     SubscriptionId, Timestamp, Tokens, Usage, UserId,
 };
 use ledger::{Ledger, MemoryStore, MeterKey, OpenHold};
+use report::{Deps, Pace, Report, StripeMeter};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, VecDeque},

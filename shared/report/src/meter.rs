@@ -1,11 +1,8 @@
 //! One meter: sweep, seal, send or reconcile, accept or park, clear. Each step is in the ledger before the next begins, so
 //! that a crash between any two leaves a row that the next run finds and finishes.
 
-use crate::{
-    bus::{AboutRow, Announcement},
-    report::Report,
-    run::Deps,
-};
+use crate::{counts::Report, deps::Deps};
+use bus::{AboutRow, Announcement};
 use domain::{CustomerId, Meter, NextStep, ReportRow, RowFate, Timestamp, Verdict};
 use ledger::{Attempt, MeterKey, Store, StoreError};
 use std::{
@@ -42,7 +39,7 @@ enum Delivery {
 }
 
 /// The meters of one run.
-pub(crate) struct Reporting<'a, S> {
+pub struct Reporting<'a, S> {
     deps: &'a Deps<S>,
     deadline: Timestamp,
     now: &'a (dyn Fn() -> Timestamp + Sync),
@@ -51,16 +48,13 @@ pub(crate) struct Reporting<'a, S> {
 }
 
 impl<'a, S: Store> Reporting<'a, S> {
-    pub(crate) fn new(
-        deps: &'a Deps<S>,
-        deadline: Timestamp,
-        now: &'a (dyn Fn() -> Timestamp + Sync),
-    ) -> Self {
+    /// Reporting that begins nothing when `deadline` is near.
+    pub fn new(deps: &'a Deps<S>, deadline: Timestamp, now: &'a (dyn Fn() -> Timestamp + Sync)) -> Self {
         Self { deps, deadline, now, misconfigured: AtomicBool::new(false) }
     }
 
     /// Whether there is time to begin a meter.
-    pub(crate) fn has_time(&self) -> bool {
+    pub fn has_time(&self) -> bool {
         self.left_ms() > BEGIN_RESERVE_MS
     }
 
@@ -69,7 +63,7 @@ impl<'a, S: Store> Reporting<'a, S> {
     }
 
     /// Brings one meter as far as it goes.
-    pub(crate) async fn meter(&self, key: &MeterKey) -> Report {
+    pub async fn meter(&self, key: &MeterKey) -> Report {
         let mut report = Report { meters: 1, ..Report::default() };
         match self.rounds(key, &mut report).await {
             Ok(End::Gone) => {}
@@ -121,9 +115,9 @@ impl<'a, S: Store> Reporting<'a, S> {
         // Noted before the first call: from then on the outcome may be unknown, and the time counts.
         let attempt = match row.first_attempt_at {
             Some(_) => Attempt::Again,
-            None => ledger.attempt(key, row, (self.now)()).await?,
+            None => ledger.attempt(key, row, (self.now)(), 0).await?,
         };
-        if attempt == Attempt::Gone {
+        if matches!(attempt, Attempt::Gone | Attempt::Fenced) {
             tracing::info!(user = %key.user, identifier = row.identifier, "another run has ended this row");
             return Ok(End::Stays);
         }
@@ -149,8 +143,9 @@ impl<'a, S: Store> Reporting<'a, S> {
                     reason, "Stripe refused a report for good; it is parked");
                 // Said before it is done: a crash in between says it twice, never not at all.
                 let about = about(meter, row);
-                self.deps.bus.announce(&[Announcement::Parked { about, reason }]).await;
-                ledger.finish(key, row, RowFate::Parked, (self.now)()).await?;
+                let said = Announcement::Parked { about, reason: reason.clone() };
+                self.deps.bus.announce(&[said]).await;
+                ledger.finish(key, row, RowFate::Parked, (self.now)(), Some(&reason)).await?;
                 report.parked += 1;
                 Ok(End::Gone)
             }
@@ -160,7 +155,7 @@ impl<'a, S: Store> Reporting<'a, S> {
 
     /// Ends a row that Stripe has.
     async fn accept(&self, key: &MeterKey, row: &ReportRow, report: &mut Report) -> Result<End, StoreError> {
-        self.deps.ledger.finish(key, row, RowFate::Accepted, (self.now)()).await?;
+        self.deps.ledger.finish(key, row, RowFate::Accepted, (self.now)(), None).await?;
         report.tokens += row.tokens.get();
         Ok(End::Gone)
     }

@@ -38,7 +38,7 @@ pub struct Report {
 impl Report {
     /// Adds another's counts.
     #[must_use]
-    pub(crate) fn plus(self, other: &Self) -> Self {
+    pub fn plus(self, other: &Self) -> Self {
         Self {
             meters: self.meters.saturating_add(other.meters),
             swept: self.swept.saturating_add(other.swept),

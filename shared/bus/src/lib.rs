@@ -1,9 +1,9 @@
-//! The event bus: tells the owner what needs a person. It never decides anything and never fails a run: an event that
-//! cannot be put is an error in the log, and whatever it was about is in the ledger anyway.
+#![doc = include_str!("../README.md")]
 
 use aws_config::{BehaviorVersion, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_eventbridge::{
     Client,
+    error::DisplayErrorContext,
     types::{PutEventsRequestEntry, PutEventsResultEntry},
 };
 use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
@@ -138,7 +138,7 @@ impl Bus {
                     .collect()
             }
             Err(error) => {
-                tracing::warn!(error = edge::log::chain(&error), "the bus did not answer");
+                tracing::warn!(error = %DisplayErrorContext(&error), "the bus did not answer");
                 entries
             }
         }
