@@ -3,10 +3,12 @@
 mod client;
 mod failure;
 mod meter_event;
+pub mod setup;
 mod subscription;
 mod summary;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod v2;
 mod webhook;
 
 pub use client::{InvalidSettings, Secret, Settings, Stripe, TIMEOUT};
