@@ -29,7 +29,8 @@ impl<S: Store> AccountApi<S> {
         let standing = self.ledger.standing(user, now).await.map_err(|error| unavailable(user, &error))?;
         let meter = &standing.meter;
         if let Some(cap) = cap.filter(|cap| !confirmed && *cap < meter.committed) {
-            return Err(Problem::spend_cap_below_used(cap, meter.settled, meter.held()));
+            let held = meter.committed.saturating_sub(meter.settled);
+            return Err(Problem::spend_cap_below_used(cap, meter.settled, held));
         }
         self.ledger.set_spend_cap(user, cap, now).await.map_err(|error| not_changed(user, &error))?;
         tracing::info!(%user, cap = ?cap.map(domain::Tokens::get), "the spend cap was set");

@@ -12,9 +12,10 @@ use clerk::{Settings, Verifier, VerifyingKey};
 use domain::{Timestamp, UserId};
 use edge::{cors::Cors, plans::PlanBook};
 use http::Method;
-use lambda_http::{Body, Request};
+use lambda_http::{Body, Request, RequestExt};
 use ledger::{Ledger, MemoryStore};
 use serde_json::Value;
+use std::collections::HashMap;
 
 /// A public key whose private half was thrown away.
 const CLERK_JWT_KEY: &str = include_str!("tests/clerk_jwt_key.pem");
@@ -55,9 +56,17 @@ fn api(store: MemoryStore, stripe: stripe::Stripe) -> AccountApi<MemoryStore> {
 }
 
 fn request(method: Method, path: &str, body: &Value) -> Request {
-    let request = http::Request::builder().method(method).uri(path);
-    let request = request.header(http::header::CONTENT_TYPE, "application/json");
-    request.body(Body::from(if body.is_null() { String::new() } else { body.to_string() })).unwrap()
+    let builder = http::Request::builder().method(method).uri(path);
+    let builder = builder.header(http::header::CONTENT_TYPE, "application/json");
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    // As the gateway gives them.
+    let query = path.split_once('?').map(|(_, query)| query).unwrap_or_default();
+    let query: HashMap<String, String> = query
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    builder.body(Body::from(body)).unwrap().with_query_string_parameters(query)
 }
 
 /// What the user is answered: status and body.

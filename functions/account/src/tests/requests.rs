@@ -7,7 +7,6 @@ use domain::{
     Timestamp, Tokens, Usage,
 };
 use http::{Method, header};
-use lambda_http::Body;
 use ledger::{MemoryStore, MeterKey, Store};
 use serde_json::{Value, json};
 
@@ -193,7 +192,7 @@ async fn the_first_page_says_what_was_refused_why_and_what_came_late() {
     let key = used(&api, &store, 10, 0).await;
     let refusal = Refusal::Rate { limit: 10, window_ms: 60_000, retry_at: NOW.plus_ms(5) };
     let place = (user(), key.period_start);
-    store.put_denial(&Denial::of(&refusal, place.clone(), Tokens::from_u32(90), NOW)).await.unwrap();
+    let _ = store.put_denial(&Denial::of(&refusal, place.clone(), Tokens::from_u32(90), NOW)).await.unwrap();
     let row = ReportRow {
         seq: 3,
         customer: CustomerId::parse("cus_1").unwrap(),
