@@ -120,7 +120,7 @@ async fn a_cap_below_what_is_used_and_held_takes_a_second_word() {
     assert_eq!((status, &problem["code"]), (409, &"spend_cap_below_used".into()));
     assert_eq!(
         (&problem["limit"], &problem["used"], &problem["held"]),
-        (&999.into(), &900.into(), &0.into())
+        (&999.into(), &900.into(), &100.into())
     );
     assert_eq!(ask(&api, Method::GET, "/v1/usage", &Value::Null, NOW).await.1["spendCap"], Value::Null);
     let (status, usage) = put(json!({"tokens": 1_000})).await;
