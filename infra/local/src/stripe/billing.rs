@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 
 use super::calendar::HOUR_S;
+use super::checkout;
 use super::money;
 use super::webhooks::Subject;
 use super::wire;
@@ -29,6 +30,8 @@ enum Due {
     Period(String),
     /// A draft becomes final.
     Finalize(String),
+    /// A checkout session expires.
+    Expire(String),
 }
 
 /// When a draft becomes final by itself; `None` if it does not.
@@ -59,7 +62,8 @@ fn earliest(world: &World) -> Option<(i64, Due)> {
     let draft = drafts.min_by_key(|(at_s, _)| *at_s).map(|(at_s, id)| (at_s, id.clone()));
     let period = period.map(|(at_s, id)| (at_s, Due::Period(id)));
     let draft = draft.map(|(at_s, id)| (at_s, Due::Finalize(id)));
-    [period, draft].into_iter().flatten().min_by_key(|(at_s, _)| *at_s)
+    let expiry = checkout::next_expiry(world).map(|(at_s, id)| (at_s, Due::Expire(id)));
+    [period, draft, expiry].into_iter().flatten().min_by_key(|(at_s, _)| *at_s)
 }
 
 /// Does everything that is due at `now_s`, in the order in which it became due.
@@ -71,6 +75,7 @@ pub(super) fn catch_up(world: &mut World, now_s: i64) {
         match due {
             Due::Period(id) => end_period(world, &id, at_s),
             Due::Finalize(id) => finalize(world, &id, at_s),
+            Due::Expire(id) => checkout::end(world, &id, at_s),
         }
     }
 }
