@@ -1,7 +1,10 @@
 #![doc = include_str!("../README.md")]
 
 mod client;
+mod dispute;
+mod error_report;
 mod failure;
+mod fetch;
 mod meter_event;
 mod subscription;
 mod summary;
@@ -9,8 +12,13 @@ mod summary;
 pub mod testing;
 mod webhook;
 
+pub use dispute::Dispute;
+pub use error_report::{ErrorReport, Rejected, SAMPLES_MAX};
+pub use fetch::FetchError;
 pub use client::{InvalidSettings, Secret, Settings, Stripe, TIMEOUT};
 pub use meter_event::{MeterEvent, SendError, Sent};
-pub use subscription::{Status, Subscription, SubscriptionError};
+pub use subscription::{Collection, Item, LatestInvoice, Status, Subscription};
 pub use summary::{CountError, Counted};
-pub use webhook::{Event, SIGNATURES_MAX, TOLERANCE_S, WebhookError, verify_webhook};
+pub use webhook::{
+    Event, Form, SIGNATURES_MAX, SigningSecrets, TOLERANCE_S, WebhookError, verify_webhook,
+};
