@@ -6,10 +6,12 @@ mod error_report;
 mod failure;
 mod fetch;
 mod meter_event;
+pub mod setup;
 mod subscription;
 mod summary;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod v2;
 mod webhook;
 
 pub use dispute::Dispute;
