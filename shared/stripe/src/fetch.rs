@@ -4,6 +4,8 @@ use crate::failure::Failure;
 
 /// Stripe's words for an id that is another mode's: there is such an object, but not for this key.
 const OTHER_MODE: &str = "a similar object exists in";
+/// What the APIs, v1 and v2, call an id that leads nowhere.
+const MISSING: [&str; 2] = ["resource_missing", "not_found"];
 
 /// The object is not to be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,20 +24,24 @@ pub enum FetchError {
     Malformed(&'static str),
 }
 
+impl FetchError {
+    /// What Stripe's words of a missing object come to: one of the key's other mode is there all the same.
+    pub fn missing(reason: String) -> Self {
+        if reason.contains(OTHER_MODE) { Self::Refused(reason) } else { Self::NotFound(reason) }
+    }
+}
+
 impl From<Failure> for FetchError {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::NotSent(reason) | Failure::Lost(reason) => Self::Unavailable(reason),
             Failure::Unusable(reason) => Self::Refused(reason),
             Failure::Answered(answer) if answer.busy() => Self::Unavailable(answer.to_string()),
-            // Only what Stripe itself calls missing: an address that it does not know is a fault of ours, a key of the other mode
-            // one of the installation's.
+            // Only what Stripe itself calls missing: an address that it does not know is a fault of ours.
             Failure::Answered(answer)
-                if answer.status == 404
-                    && answer.code.as_deref() == Some("resource_missing")
-                    && !answer.reason.contains(OTHER_MODE) =>
+                if answer.status == 404 && MISSING.contains(&answer.code.as_deref().unwrap_or_default()) =>
             {
-                Self::NotFound(answer.to_string())
+                Self::missing(answer.to_string())
             }
             Failure::Answered(answer) => Self::Refused(answer.to_string()),
         }
