@@ -61,6 +61,10 @@ pub enum Code {
     StoreUnavailable,
     /// 503: the provider does not answer or turned the request away.
     ProviderUnavailable,
+    /// 503: Stripe does not answer or turned the request away.
+    StripeUnavailable,
+    /// 503: what a draft invoice bills is not all reported yet; only Stripe is told so.
+    UsagePending,
 }
 
 impl Code {
@@ -89,6 +93,8 @@ impl Code {
             Self::IdentityUnavailable => "identity_unavailable",
             Self::StoreUnavailable => "store_unavailable",
             Self::ProviderUnavailable => "provider_unavailable",
+            Self::StripeUnavailable => "stripe_unavailable",
+            Self::UsagePending => "usage_pending",
         }
     }
 
@@ -107,9 +113,11 @@ impl Code {
             }
             Self::QuotaHeld | Self::Concurrency | Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::IdentityUnavailable | Self::StoreUnavailable | Self::ProviderUnavailable => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::IdentityUnavailable
+            | Self::StoreUnavailable
+            | Self::ProviderUnavailable
+            | Self::StripeUnavailable
+            | Self::UsagePending => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -136,8 +144,10 @@ impl Code {
             Self::RateLimited => "Too many requests",
             Self::Internal => "Something went wrong on our side",
             Self::IdentityUnavailable => "Your sign-in cannot be checked right now",
-            Self::StoreUnavailable => "Usage cannot be metered right now",
+            Self::StoreUnavailable => "The ledger does not answer right now",
             Self::ProviderUnavailable => "The model does not answer right now",
+            Self::StripeUnavailable => "Stripe does not answer right now",
+            Self::UsagePending => "The period's usage is not all reported yet",
         }
     }
 }
