@@ -7,8 +7,8 @@ use edge::{
     plans::PlanBook,
 };
 use ledger::DynamoSettings;
-use report::StripeMeter;
-use std::{collections::BTreeSet, path::PathBuf};
+use report::{StripeMeter, calls_per_s};
+use std::{collections::BTreeSet, num::NonZeroU32, path::PathBuf};
 use stripe::{Secret, Settings, SigningSecrets};
 
 const SNAPSHOT_SECRETS: &str = "STRIPE_WEBHOOK_SECRET";
@@ -26,6 +26,8 @@ pub struct Config {
     pub meter: StripeMeter,
     /// The bus.
     pub bus: BusSettings,
+    /// How many calls a second Stripe gets of one process.
+    pub calls_per_s: NonZeroU32,
     /// The signing secrets: of the endpoint at least one, of the destination of thin events any.
     pub secrets: SigningSecrets,
 }
@@ -36,6 +38,7 @@ struct Variables {
     stripe: Settings,
     meter: StripeMeter,
     bus: BusSettings,
+    calls_per_s: NonZeroU32,
     secrets: SigningSecrets,
     plans_file: Option<PathBuf>,
 }
@@ -46,9 +49,10 @@ impl Config {
     /// # Errors
     /// Everything that is missing or malformed.
     pub fn from_env() -> anyhow::Result<Self> {
-        let Variables { table, stripe, meter, bus, secrets, plans_file } = Variables::read(Env::read())?;
+        let Variables { table, stripe, meter, bus, calls_per_s, secrets, plans_file } =
+            Variables::read(Env::read())?;
         let book = PlanBook::load(plans_file.as_deref()).context("the plans cannot be used")?;
-        Ok(Self { table, book, stripe, meter, bus, secrets })
+        Ok(Self { table, book, stripe, meter, bus, calls_per_s, secrets })
     }
 }
 
@@ -70,9 +74,11 @@ impl Variables {
         }
         let plans_file = env.text_if_set("PLANS_FILE").map(PathBuf::from);
         env.finish(|| {
+            let secret_key = Secret::new(secret_key?.expose());
             Some(Self {
                 table: DynamoSettings { table: table?, endpoint },
-                stripe: Settings { base_url, secret_key: Secret::new(secret_key?.expose()) },
+                calls_per_s: calls_per_s(secret_key.is_live()),
+                stripe: Settings { base_url, secret_key },
                 meter: StripeMeter { event_name: event_name?, id: meter_id? },
                 bus: BusSettings { name: bus?, endpoint: bus_endpoint },
                 secrets: SigningSecrets {

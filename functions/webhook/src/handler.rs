@@ -26,8 +26,8 @@ pub const BODY_BYTES_MAX: usize = 256 * 1024;
 /// How long one delivery may be worked on, in milliseconds: longer than Stripe listens, shorter than the function lives. What is
 /// not done by then is begun anew by the next delivery.
 pub const WORK_MS_MAX: u64 = 20_000;
-/// How long one call to Stripe may take, in milliseconds.
-pub const CALL_MS_MAX: u64 = 5_000;
+/// How long one call to Stripe may take, in milliseconds. Reporting begins no meter that it has no time for three calls for.
+pub const CALL_MS_MAX: u64 = 4_000;
 /// How long an event is known, in milliseconds: 30 days, as long as Stripe itself can deliver one again.
 const KNOWN_MS: u64 = 30 * 24 * 60 * 60 * 1_000;
 

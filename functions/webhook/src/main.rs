@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use bus::Bus;
+use edge::{clock, ids};
 use ledger::{DynamoStore, Ledger};
 use report::{Deps, Pace};
 use std::{sync::Arc, time::Duration};
@@ -22,12 +23,18 @@ async fn main() -> anyhow::Result<()> {
     let ledger = Ledger::new(store, config.book.plans().clone());
     let accounts = Accounts::new(ledger.clone(), stripe.clone(), config.book);
     let bus = Bus::connect(config.bus).await;
-    let pace = Pace::with_jitter(|most_ms| rand::random_range(0..=most_ms));
-    let deps = Arc::new(Deps { ledger, stripe, meter: config.meter, bus, pace });
-    let webhook = Webhook::new(accounts, deps, config.secrets);
+    let deps = Deps {
+        ledger,
+        stripe,
+        meter: config.meter,
+        bus,
+        pace: Pace::new(|most_ms| ids::chance(most_ms.saturating_add(1)), config.calls_per_s),
+        new_id: Box::new(ids::new_hold_id),
+    };
+    let webhook = Webhook::new(accounts, Arc::new(deps), config.secrets);
     let serve = move |request, _drain| {
         let webhook = webhook.clone();
-        async move { webhook.handle(request, &edge::clock::now).await }
+        async move { webhook.handle(request, &clock::now).await }
     };
     edge::serve::buffered(serve).await.map_err(anyhow::Error::from_boxed)
 }

@@ -39,9 +39,9 @@ impl<S: Store> Worker<'_, S> {
         let Some((key, seq)) = row_of(&sample.identifier) else { return Ok(Found::Foreign) };
         let item = self.ledger().report(&key, seq).await?;
         let Some(item) = item.filter(|item| item.identifier == sample.identifier) else {
-            let meters = self.ledger().meters(&key.user, key.period_start).await?;
-            let mut pending = meters.into_iter().filter_map(|meter| meter.pending);
-            let is_it = pending.any(|row| row.identifier == sample.identifier);
+            let meter = self.ledger().meter(&key).await?;
+            let pending = meter.and_then(|meter| meter.pending);
+            let is_it = pending.is_some_and(|row| row.identifier == sample.identifier);
             return Ok(if is_it { Found::Early } else { Found::Foreign });
         };
         if item.fate != RowFate::Accepted {

@@ -184,11 +184,11 @@ impl<S: Store> Worker<'_, S> {
         // The period has ended by Stripe's clock, which is the one that bills.
         self.ledger().roll(&of.user, now.max(until)).await?;
         let drained =
-            report::drain(self.deps, &of.user, &invoice.customer, until, self.deadline, self.clock).await;
+            report::drain(self.deps, &of.user, &invoice.customer, until, self.deadline, || (self.clock)()).await;
         match drained {
             Drained::Quiet => Ok(Outcome::Reported),
             Drained::Waiting { reasons } => {
-                let reasons = reasons.join("; ");
+                let reasons = reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
                 if now.ms_since(until) > WAITING_MS_MAX {
                     let detail = json!({
                         "invoice": invoice.id.as_str(),

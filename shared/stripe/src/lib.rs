@@ -5,7 +5,10 @@ mod dispute;
 mod error_report;
 mod failure;
 mod fetch;
+mod invoice;
+mod invoice_item;
 mod meter_event;
+mod pace;
 pub mod setup;
 mod subscription;
 mod summary;
@@ -14,11 +17,14 @@ pub mod testing;
 mod v2;
 mod webhook;
 
+pub use client::{InvalidSettings, Secret, Settings, Stripe, TIMEOUT};
 pub use dispute::Dispute;
 pub use error_report::{ErrorReport, Rejected, SAMPLES_MAX};
 pub use fetch::FetchError;
-pub use client::{InvalidSettings, Secret, Settings, Stripe, TIMEOUT};
+pub use invoice::{Invoice, InvoiceError, InvoiceStatus};
+pub use invoice_item::{InvoiceItem, NewInvoiceItem};
 pub use meter_event::{MeterEvent, SendError, Sent};
+pub use pace::Pace;
 pub use subscription::{Collection, Item, LatestInvoice, Status, Subscription};
 pub use summary::{CountError, Counted};
 pub use webhook::{

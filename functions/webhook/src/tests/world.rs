@@ -251,7 +251,7 @@ impl World {
             meter: StripeMeter { event_name: "tokens".into(), id: "mtr_1".into() },
             bus: bus_that_tells(&heard),
             pace: Pace::with_jitter(|_| 0),
-            new_id: Box::new(|| HoldId::parse("webhook").unwrap()),
+            new_id: Box::new(lease_id),
         };
         let accounts = Accounts::new(ledger.clone(), stripe, book());
         let secrets = |secrets: &[&str]| secrets.iter().copied().map(Secret::new).collect();
@@ -351,6 +351,11 @@ impl World {
     pub(super) fn counted(&self) -> u64 {
         self.stripe(|books| books.counted.values().sum())
     }
+}
+
+fn lease_id() -> HoldId {
+    static IDS: AtomicU32 = AtomicU32::new(0);
+    HoldId::parse(&format!("l{}", IDS.fetch_add(1, Ordering::Relaxed))).unwrap()
 }
 
 pub(super) fn pro(subscription: &str, anchor_s: u64) -> (String, Option<String>, u64) {
