@@ -14,7 +14,7 @@ use stripe::{FetchError, Invoice, InvoiceError, InvoiceStatus, Stripe};
 
 /// How long after its end a period may still be waited for before an owner hears of it, in milliseconds: 6 hours. Stripe waits
 /// for up to 72.
-pub const WAITING_MS_MAX: u64 = 6 * 60 * 60 * 1_000;
+const WAITING_MS_MAX: u64 = 6 * 60 * 60 * 1_000;
 
 /// What was done, as whoever looks at Stripe's list of deliveries reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,10 +123,11 @@ impl<S: Store> Worker<'_, S> {
             },
             Task::StuckInvoice(id) => self.stuck_invoice(id).await,
             Task::Dispute(id) => self.dispute(id).await,
-            Task::Rejections => {
-                self.rejections(event, now).await?;
-                Ok(Outcome::Parked)
-            }
+            Task::Rejections => match self.rejections(event, now).await {
+                Ok(()) => Ok(Outcome::Parked),
+                Err(WorkError::Stripe(FetchError::NotFound(_))) => Ok(Outcome::Gone),
+                Err(error) => Err(error),
+            },
             Task::Nobody => Ok(Outcome::NoUser),
             Task::Nothing => Ok(Outcome::Ignored),
         }

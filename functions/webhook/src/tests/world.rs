@@ -1,6 +1,9 @@
 //! What the deliveries under test run in: a ledger, a Stripe that has what a test gives it, a bus that is listened to, a clock.
 
-use crate::{handler::Webhook, sync::Accounts};
+use crate::{
+    handler::{CALL_MS_MAX, Webhook},
+    sync::Accounts,
+};
 use aws_sdk_eventbridge::config::{
     BehaviorVersion, Credentials, Region, http::HttpResponse, retry::RetryConfig,
 };
@@ -26,6 +29,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 use stripe::{
     Secret, Settings, SigningSecrets, Stripe,
@@ -242,7 +246,7 @@ impl World {
             async move { reply }
         });
         let settings = Settings { base_url: None, secret_key: Secret::new("sk_test_x") };
-        let stripe = Stripe::new(settings).unwrap().in_memory(memory);
+        let stripe = Stripe::new(settings).unwrap().in_memory(memory).timeout(Duration::from_millis(CALL_MS_MAX));
         let heard = Arc::new(Mutex::new(Vec::new()));
         let ledger = Ledger::new(MemoryStore::new(), book().plans().clone());
         let deps = Deps {
