@@ -66,7 +66,7 @@ async fn f09_a_draft_that_is_delivered_again_and_again_is_counted_once() {
     let world = world_with(700).await;
     world.set(ENDS_S + 5);
     for number in 0..3 {
-        assert_eq!(world.takes(&drafted(&format!("evt_{number}")), SECRET).await, answer(200, "reported"));
+        assert_eq!(world.takes(&drafted(&format!("evt_again{number}")), SECRET).await, answer(200, "reported"));
     }
     assert_eq!(world.counted(), 700);
 }

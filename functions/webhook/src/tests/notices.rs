@@ -87,9 +87,9 @@ async fn what_stripe_did_not_count_of_what_it_took_is_parked_and_told_once() {
         // The same report under another event's id changes nothing and says nothing more.
         world.stripe(|books| {
             let report = books.objects["/v2/core/events/evt_thin"].clone();
-            books.put("/v2/core/events/evt_2", report);
+            books.put("/v2/core/events/evt_thin2", report);
         });
-        assert_eq!(world.takes(&thin_event("evt_2", REPORTED), THIN_SECRET).await, answer(200, "parked"));
+        assert_eq!(world.takes(&thin_event("evt_thin2", REPORTED), THIN_SECRET).await, answer(200, "parked"));
         assert_eq!(world.heard().len(), 1);
         assert_eq!(world.takes(&told, THIN_SECRET).await, answer(200, "known"));
     }
