@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
+mod checkout;
 mod client;
+mod customer;
 mod dispute;
 mod error_report;
 mod failure;
@@ -9,6 +11,7 @@ mod invoice;
 mod invoice_item;
 mod meter_event;
 mod pace;
+mod portal;
 pub mod setup;
 mod subscription;
 mod summary;
@@ -17,7 +20,9 @@ pub mod testing;
 mod v2;
 mod webhook;
 
+pub use checkout::{Checkout, NewCheckout, Progress};
 pub use client::{InvalidSettings, Secret, Settings, Stripe, TIMEOUT};
+pub use customer::SaleError;
 pub use dispute::Dispute;
 pub use error_report::{ErrorReport, Rejected, SAMPLES_MAX};
 pub use fetch::FetchError;
