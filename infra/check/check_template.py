@@ -68,6 +68,7 @@ OPTIONAL = {
     "CLERK_JWT_KEY": "ClerkJwtKey",
     "CLERK_JWT_KEY_ID": "ClerkJwtKeyId",
     "CLERK_JWKS_URL": "ClerkJwksUrl",
+    "STRIPE_THIN_WEBHOOK_SECRET": "StripeThinWebhookSecret",
     "PORTAL_URL": "PortalUrl",
     "PORTAL_CONFIGURATION_ID": "PortalConfigurationId",
 }
@@ -76,7 +77,9 @@ OPTIONAL = {
 ENVIRONMENT = {
     "Generate": EVERY_FUNCTION | OPENAI | CLERK | {"STORE_ANSWERS", "PORTAL_URL"},
     "Account": EVERY_FUNCTION | CLERK | {"STRIPE_SECRET_KEY", "PORTAL_CONFIGURATION_ID"},
-    "Webhook": EVERY_FUNCTION | {"STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET"},
+    "Webhook": EVERY_FUNCTION
+    | {"STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET", "STRIPE_THIN_WEBHOOK_SECRET"}
+    | {"STRIPE_METER_EVENT_NAME", "STRIPE_METER_ID", "EVENT_BUS_NAME"},
     "Reporter": EVERY_FUNCTION
     | {"STRIPE_SECRET_KEY", "STRIPE_METER_EVENT_NAME", "STRIPE_METER_ID", "EVENT_BUS_NAME"},
 }
@@ -86,6 +89,7 @@ SECRETS = {
     "OPENAI_API_KEY": "OpenAiApiKey",
     "STRIPE_SECRET_KEY": "StripeSecretKey",
     "STRIPE_WEBHOOK_SECRET": "StripeWebhookSecret",
+    "STRIPE_THIN_WEBHOOK_SECRET": "StripeThinWebhookSecret",
 }
 
 TABLE = {"Fn::GetAtt": ["Table", "Arn"]}
@@ -100,7 +104,7 @@ LEDGER = {f"dynamodb:{name}" for name in ("ConditionCheckItem", "GetItem", "PutI
 GRANTS = {
     "GenerateRole": [(action, TABLE) for action in LEDGER | {"dynamodb:DeleteItem"}],
     "AccountRole": [(action, TABLE) for action in LEDGER],
-    "WebhookRole": [(action, TABLE) for action in LEDGER],
+    "WebhookRole": [(action, TABLE) for action in LEDGER] + [("events:PutEvents", BUS)],
     "ReporterRole": [(action, TABLE) for action in LEDGER - {"dynamodb:ConditionCheckItem"}]
     + [("dynamodb:Query", INDEX), ("events:PutEvents", BUS), ("sqs:SendMessage", FAILURES)],
     "ReporterHourlyRole": [("lambda:InvokeFunction", REPORTER), ("sqs:SendMessage", FAILURES)],
@@ -129,7 +133,8 @@ PATTERNS = {
         ["https://app.example.com/", "app.example.com", "https://a.example.com, https://b.example.com"],
     ),
     "StripeSecretKey": (["sk_live_1", "rk_test_1"], ["pk_live_1", "sk_live_"]),
-    "StripeWebhookSecret": (["whsec_1"], ["we_1"]),
+    "StripeWebhookSecret": (["whsec_1", "whsec_1,whsec_2"], ["we_1", "", "whsec_1, whsec_2", "whsec_1,we_2"]),
+    "StripeThinWebhookSecret": (["whsec_1", "whsec_1,whsec_2", ""], ["we_1", "whsec_1, whsec_2"]),
     "StripeMeterEventName": (["inkmeter_tokens"], ["", "two words", "x" * 101]),
     "StripeMeterId": (["mtr_test_1"], ["meter"]),
     "PortalConfigurationId": (["bpc_1a", ""], ["bps_1", "bpc_", "bpc_1/2"]),

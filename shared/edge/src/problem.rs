@@ -69,6 +69,8 @@ pub enum Code {
     ProviderUnavailable,
     /// 503: Stripe does not answer or turned the request away.
     StripeUnavailable,
+    /// 503: what a draft invoice bills is not all reported yet; only Stripe is told so.
+    UsagePending,
 }
 
 impl Code {
@@ -101,6 +103,7 @@ impl Code {
             Self::StoreUnavailable => "store_unavailable",
             Self::ProviderUnavailable => "provider_unavailable",
             Self::StripeUnavailable => "stripe_unavailable",
+            Self::UsagePending => "usage_pending",
         }
     }
 
@@ -126,7 +129,8 @@ impl Code {
             Self::IdentityUnavailable
             | Self::StoreUnavailable
             | Self::ProviderUnavailable
-            | Self::StripeUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::StripeUnavailable
+            | Self::UsagePending => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -156,9 +160,10 @@ impl Code {
             Self::RateLimited => "Too many requests",
             Self::Internal => "Something went wrong on our side",
             Self::IdentityUnavailable => "Your sign-in cannot be checked right now",
-            Self::StoreUnavailable => "Usage cannot be metered right now",
+            Self::StoreUnavailable => "The ledger does not answer right now",
             Self::ProviderUnavailable => "The model does not answer right now",
             Self::StripeUnavailable => "Payments cannot be reached right now",
+            Self::UsagePending => "The period's usage is not all reported yet",
         }
     }
 }

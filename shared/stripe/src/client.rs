@@ -2,6 +2,7 @@
 //! somebody waits for, under one key.
 
 use crate::failure::Failure;
+use crate::pace::Pace;
 use crate::v2::V2;
 use std::{fmt, sync::Arc, time::Duration};
 use stripe_client_core::{
@@ -25,6 +26,11 @@ impl Secret {
     /// Wraps a secret.
     pub fn new(secret: impl Into<String>) -> Self {
         Self(secret.into())
+    }
+
+    /// Whether it is an API key to live mode: real money.
+    pub fn is_live(&self) -> bool {
+        self.0.starts_with("sk_live_") || self.0.starts_with("rk_live_")
     }
 
     pub(crate) fn expose(&self) -> &str {
@@ -64,6 +70,8 @@ pub struct Stripe {
     client: async_stripe::Client,
     pub(crate) v2: Arc<V2>,
     pub(crate) timeout: Duration,
+    /// Whose turn it is; none: everybody's.
+    pace: Option<Pace>,
     /// A function of a test that answers instead of a connection.
     #[cfg(feature = "testing")]
     pub(crate) memory: Option<crate::testing::Memory>,
@@ -91,6 +99,7 @@ impl Stripe {
             client,
             v2: Arc::new(V2::new(base_url, settings.secret_key)),
             timeout: TIMEOUT,
+            pace: None,
             #[cfg(feature = "testing")]
             memory: None,
         })
@@ -110,6 +119,17 @@ impl Stripe {
         self
     }
 
+    /// The same client, each of whose calls waits for its turn.
+    #[must_use]
+    pub fn paced(self, pace: Pace) -> Self {
+        Self { pace: Some(pace), ..self }
+    }
+
+    /// How long one call may take, once it is its turn.
+    pub fn call_timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Makes one request, once.
     pub(crate) async fn call<T: miniserde::Deserialize>(
         &self,
@@ -120,7 +140,16 @@ impl Stripe {
             StripeMethod::Get => RequestStrategy::Once,
             StripeMethod::Post | StripeMethod::Delete => RequestStrategy::Idempotent(fresh_key()?),
         };
-        self.send_by(strategy, request).await
+        self.exchange(strategy, request).await
+    }
+
+    /// Makes one request that changes something, once, under a key of the caller's: repeated under it, it is made once.
+    pub(crate) async fn call_under<T: miniserde::Deserialize>(
+        &self,
+        key: IdempotencyKey,
+        request: CustomizableStripeRequest<T>,
+    ) -> Result<T, Failure> {
+        self.exchange(RequestStrategy::Idempotent(key), request).await
     }
 
     /// Makes one POST under a key of the caller's own: whoever makes the same one at the same time, or makes it again within a
@@ -141,7 +170,7 @@ impl Stripe {
             let key = IdempotencyKey::new(format!("{key}-{number}"))
                 .map_err(|error| Failure::Unusable(error.to_string()))?;
             let request = RequestBuilder::new(StripeMethod::Post, path).form(form).customize::<T>();
-            let outcome = self.send_by(RequestStrategy::Idempotent(key), request).await;
+            let outcome = self.exchange(RequestStrategy::Idempotent(key), request).await;
             tried += 1;
             match &outcome {
                 Err(Failure::Answered(answer)) if answer.status >= 500 => number += 1,
@@ -156,11 +185,14 @@ impl Stripe {
         }
     }
 
-    async fn send_by<T: miniserde::Deserialize>(
+    async fn exchange<T: miniserde::Deserialize>(
         &self,
         strategy: RequestStrategy,
         request: CustomizableStripeRequest<T>,
     ) -> Result<T, Failure> {
+        if let Some(pace) = &self.pace {
+            pace.turn().await;
+        }
         let request = request.request_strategy(strategy).timeout(self.timeout);
         #[cfg(feature = "testing")]
         if let Some(memory) = &self.memory {
