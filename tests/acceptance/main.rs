@@ -16,6 +16,8 @@ mod identity;
 #[cfg(test)]
 mod kills;
 #[cfg(test)]
+mod money;
+#[cfg(test)]
 mod outage;
 #[cfg(test)]
 mod provider;

@@ -102,6 +102,8 @@ pub(super) fn of_functions(
     }
     if let Some(catalog) = catalog {
         set("STRIPE_METER_ID", &catalog.meter_id);
+        set("PORTAL_CONFIGURATION_ID", &catalog.portal_id);
+        set("PORTAL_URL", &catalog.portal_url);
     }
     if let Some(clerk) = &addresses.clerk {
         set("CLERK_ISSUER", &clerk.issuer);
