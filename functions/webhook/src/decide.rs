@@ -63,6 +63,11 @@ pub(crate) fn is_behind(subscription: &Subscription) -> bool {
     matches!(subscription.status, Status::PastDue | Status::Unpaid)
 }
 
+/// Whether any of its prices is in the plan book.
+pub(crate) fn is_ours(subscription: &Subscription, book: &PlanBook) -> bool {
+    subscription.lookup_keys().any(|key| book.plan_of_price(key).is_some())
+}
+
 /// What this subscription entitles to.
 pub(crate) fn entitlement<'a>(seen: &Seen, book: &'a PlanBook) -> Entitlement<'a> {
     let subscription = &seen.subscription;

@@ -137,6 +137,7 @@ impl<S: Store> Worker<'_, S> {
         let in_line = match self.accounts.sync(id, now).await? {
             Synced::Gone => return Ok(Outcome::Gone),
             Synced::NoUser => return Ok(Outcome::NoUser),
+            Synced::Foreign => return Ok(Outcome::Ignored),
             Synced::InLine(in_line) => in_line,
         };
         for oddity in self.accounts.oddities(&in_line, new).await? {
@@ -172,6 +173,7 @@ impl<S: Store> Worker<'_, S> {
         match self.accounts.sync(subscription, now).await? {
             Synced::Gone => Ok(Outcome::Gone),
             Synced::NoUser => Ok(Outcome::NoUser),
+            Synced::Foreign => Ok(Outcome::Ignored),
             Synced::InLine(in_line) => self.report(&invoice, &in_line, now).await,
         }
     }
