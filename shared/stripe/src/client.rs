@@ -2,7 +2,8 @@
 
 use crate::failure::Failure;
 use crate::pace::Pace;
-use std::{fmt, time::Duration};
+use crate::v2::V2;
+use std::{fmt, sync::Arc, time::Duration};
 use stripe_client_core::{CustomizableStripeRequest, IdempotencyKey, RequestStrategy, StripeMethod};
 
 /// How long one call may take, from connecting to the last byte of the answer, unless [`Stripe::timeout`] says
@@ -24,7 +25,8 @@ impl Secret {
         self.0.starts_with("sk_live_") || self.0.starts_with("rk_live_")
     }
 
-    pub(crate) fn expose(&self) -> &str {
+    /// The secret itself, for whoever it is meant for.
+    pub fn expose(&self) -> &str {
         &self.0
     }
 }
@@ -59,12 +61,13 @@ pub enum InvalidSettings {
 #[derive(Clone, Debug)]
 pub struct Stripe {
     client: async_stripe::Client,
-    timeout: Duration,
+    pub(crate) v2: Arc<V2>,
+    pub(crate) timeout: Duration,
     /// Whose turn it is; none: everybody's.
     pace: Option<Pace>,
     /// A function of a test that answers instead of a connection.
     #[cfg(feature = "testing")]
-    memory: Option<crate::testing::Memory>,
+    pub(crate) memory: Option<crate::testing::Memory>,
 }
 
 impl Stripe {
@@ -74,18 +77,20 @@ impl Stripe {
     /// When the base URL is no URL or would carry the key in the clear, or the key is not printable ASCII.
     pub fn new(settings: Settings) -> Result<Self, InvalidSettings> {
         let mut builder = async_stripe::ClientBuilder::new(settings.secret_key.expose());
-        if let Some(mut url) = settings.base_url {
-            if !keeps_a_secret(&url) {
+        let mut base_url = settings.base_url;
+        if let Some(url) = &mut base_url {
+            if !keeps_a_secret(url) {
                 return Err(InvalidSettings::Insecure);
             }
             if !url.ends_with('/') {
                 url.push('/');
             }
-            builder = builder.url(url);
+            builder = builder.url(url.as_str());
         }
         let client = builder.build().map_err(|error| InvalidSettings::Unusable(error.to_string()))?;
         Ok(Self {
             client,
+            v2: Arc::new(V2::new(base_url, settings.secret_key)),
             timeout: TIMEOUT,
             pace: None,
             #[cfg(feature = "testing")]
@@ -159,7 +164,7 @@ impl Stripe {
 
 /// A key that no other call has. Stripe replays the saved answer of a key it knows, its own 500s included, so a repeated
 /// attempt must not repeat the key; what makes a repeated meter event harmless is its `identifier`.
-fn fresh_key() -> Result<IdempotencyKey, Failure> {
+pub(crate) fn fresh_key() -> Result<IdempotencyKey, Failure> {
     let random: u128 = rand::random();
     IdempotencyKey::new(format!("{random:032x}")).map_err(|error| Failure::Unusable(error.to_string()))
 }

@@ -96,6 +96,12 @@ impl From<StripeError> for Failure {
 }
 
 impl Answer {
+    /// An error of the v2 API, which has a code and a message only.
+    pub(crate) fn of_v2(status: u16, code: Option<String>, message: Option<&str>) -> Self {
+        let reason = message.unwrap_or("no message").chars().take(REASON_CHARS_MAX).collect();
+        Self { status, code, reason, param: None, idempotency: false }
+    }
+
     fn new(answer: ApiErrors, status: u16) -> Self {
         let reason = answer.message.unwrap_or_else(|| "no message".into());
         Self {

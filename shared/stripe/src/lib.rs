@@ -6,10 +6,12 @@ mod invoice;
 mod invoice_item;
 mod meter_event;
 mod pace;
+pub mod setup;
 mod subscription;
 mod summary;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod v2;
 mod webhook;
 
 pub use client::{InvalidSettings, Secret, Settings, Stripe, TIMEOUT};
