@@ -1,14 +1,16 @@
 //! Stripe's webhooks through the real binaries: from a checkout to an invoice that waits until every token is on it.
 
-use crate::support::{Client, Events, cloud, metadata, soon};
+use crate::support::{Client, Events, cloud, items, metadata, report, soon, subscribe};
 use local::{
     cloud::Cloud,
     net,
-    stripe::{self, InvoiceStatus},
+    stripe::{self, InvoiceStatus, WebhookEndpoint},
 };
 use serde_json::Value;
 
 const HOUR_S: i64 = 60 * 60;
+/// As the local cloud's functions are told.
+const THIN_SECRET: &str = "whsec_local_thin";
 
 /// Asks Stripe's stand-in for something, as whoever has the key does.
 async fn ask(cloud: &Cloud, path: &str, form: &[(&str, &str)]) -> Value {
@@ -95,5 +97,35 @@ async fn f11_i7_a_drafted_invoice_waits_for_the_last_stream_of_its_period_and_th
     let metered: u64 = paid.lines.iter().filter(|line| line.metered).map(|line| line.quantity).sum();
     assert_eq!(metered, first + second, "{:?}", paid.lines);
     assert_eq!(client.usage().await["plan"], "pro");
+    cloud.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stripe_rejects_after_it_took_it_is_parked_and_told_under_the_thin_secret_only() {
+    let cloud = cloud(|_| {}).await;
+    let stripe = cloud.stripe().unwrap();
+    let client = Client::new(&cloud, "wilma");
+    let customer = subscribe(&cloud, &client.user).await;
+    Events::of(client.generate("[[tokens=30]] A kettle.").await).rest().await;
+    report(&cloud).await;
+    assert!(counted(&cloud, &customer) > 0);
+    let sent = stripe.meter_events().remove(0);
+    let url = format!("{}/v1/webhooks/stripe", cloud.url());
+    let hears = |secret: &str| {
+        stripe.set_thin_webhook(Some(WebhookEndpoint { url: url.clone(), secret: secret.to_owned() }));
+    };
+    let fate = || items(&cloud, &client.user, "P#").remove(0)["fate"].clone();
+
+    // Whoever has another secret is not believed, so Stripe goes on delivering.
+    hears("whsec_other");
+    stripe.reject_meter_event(&sent.identifier).unwrap();
+    stripe.advance_to(stripe.now_s() + 60).await.unwrap();
+    assert_eq!(waiting(&cloud), ["v1.billing.meter.error_report_triggered"]);
+    assert_eq!(fate(), "accepted");
+    hears(THIN_SECRET);
+    assert_eq!(soon(stripe.deliver_all(3)).await, 0, "{:?}", stripe.undelivered());
+    assert_eq!(fate(), "parked");
+    let told: Vec<_> = cloud.events().events().into_iter().map(|event| event.detail_type).collect();
+    assert_eq!(told, ["Report Rejected"]);
     cloud.shutdown().await;
 }

@@ -1,8 +1,11 @@
 //! Drafted invoices: Stripe waits until their periods are reported to the end.
 
 use super::world::{CREATED, DAY_S, DELETED, SECRET, World, answer, ended, event, invoice, pro, subscription};
+use crate::handler::WORK_MS_MAX;
 use domain::Timestamp;
 use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::time::Instant;
 
 const HOUR_S: u64 = 60 * 60;
 const BEGAN_S: u64 = 1_799_000_000;
@@ -138,4 +141,24 @@ async fn a_drafts_subscription_that_nobody_has_heard_of_is_brought_in_line_first
     world.set(ENDS_S + 5);
     assert_eq!(world.takes(&drafted("evt_1"), SECRET).await, answer(200, "reported"));
     assert_eq!(world.standing().await, pro("sub_1", BEGAN_S));
+}
+
+#[tokio::test(start_paused = true)]
+async fn f09_a_stripe_that_says_nothing_costs_one_delivery_its_time_and_no_token() {
+    let world = world_with(700).await;
+    world.set(ENDS_S + 5);
+    for (silent_at, problem) in [
+        ("/v1/invoices", "stripe_unavailable"),
+        ("/v1/subscriptions", "stripe_unavailable"),
+        ("/v1/billing/meter_events", "usage_pending"),
+    ] {
+        world.stripe(|books| books.silent_at = Some(silent_at));
+        let began = Instant::now();
+        assert_eq!(world.takes(&drafted("evt_1"), SECRET).await, answer(503, problem), "{silent_at}");
+        assert!(began.elapsed() <= Duration::from_millis(WORK_MS_MAX), "{silent_at}: {:?}", began.elapsed());
+    }
+    assert_eq!(world.counted(), 0);
+    world.stripe(|books| books.silent_at = None);
+    assert_eq!(world.takes(&drafted("evt_1"), SECRET).await, answer(200, "reported"));
+    assert_eq!(world.counted(), 700);
 }

@@ -107,6 +107,8 @@ pub(super) struct Books {
     pub(super) hook: Option<Hook>,
     /// It does not answer.
     pub(super) down: bool,
+    /// It says nothing to what is asked at paths that begin so.
+    pub(super) silent_at: Option<&'static str>,
 }
 
 impl Books {
@@ -118,6 +120,9 @@ impl Books {
         self.asked.push(format!("{} {}", request.method, request.path));
         if self.down {
             return Reply::Cut;
+        }
+        if self.silent_at.is_some_and(|prefix| request.path.starts_with(prefix)) {
+            return Reply::Hang;
         }
         let reply = self.look(request);
         match self.hook.take() {
