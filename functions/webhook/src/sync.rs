@@ -90,7 +90,9 @@ impl<S: Store> Accounts<S> {
     /// When Stripe or the ledger does not answer, or both went on changing: Stripe has to deliver again.
     pub async fn sync(&self, id: &SubscriptionId, now: Timestamp) -> Result<Synced, SyncError> {
         // This answer says whose account it is about, and nothing else: it is older than the reading of the account.
-        let Some(subscription) = there_is(self.stripe.subscription(id).await)? else { return Ok(Synced::Gone) };
+        let Some(subscription) = there_is(self.stripe.subscription(id).await)? else {
+            return Ok(Synced::Gone);
+        };
         let ours = decide::is_ours(&subscription, &self.book);
         let Some(user) = subscription.user else {
             return Ok(if ours { Synced::NoUser } else { Synced::Foreign });
@@ -105,9 +107,8 @@ impl<S: Store> Accounts<S> {
             if outdone {
                 tracing::info!(%user, subscription = %id, "another subscription of this account prevails");
             }
-            let decide = |account: &Account| {
-                decide::decide(account, &seen, &self.book, now).filter(|_| !outdone)
-            };
+            let decide =
+                |account: &Account| decide::decide(account, &seen, &self.book, now).filter(|_| !outdone);
             if self.write(&user, &read, now, decide).await? {
                 return Ok(Synced::InLine(Box::new(InLine { user, seen })));
             }
@@ -127,7 +128,8 @@ impl<S: Store> Accounts<S> {
     ) -> Result<(), SyncError> {
         for _ in 0..ROUNDS_MAX {
             let read = self.ledger.account(user, now).await?;
-            let Some(id) = read.subscription.as_ref().filter(|_| read.customer.as_ref() == Some(customer)) else {
+            let Some(id) = read.subscription.as_ref().filter(|_| read.customer.as_ref() == Some(customer))
+            else {
                 tracing::info!(%user, %customer, "a customer was deleted who pays for nothing of this account");
                 return Ok(());
             };

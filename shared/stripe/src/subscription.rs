@@ -135,8 +135,9 @@ impl Stripe {
     /// When Stripe does not have the subscription, does not answer, refuses, or answers with what is no list of invoices.
     pub async fn unpaid_since(&self, id: &SubscriptionId) -> Result<Option<Timestamp>, FetchError> {
         let query = Unpaid { subscription: id.as_str(), status: "open", limit: PAGE_MAX };
-        let request =
-            RequestBuilder::new(StripeMethod::Get, "/invoices").query(&query).customize::<WireList<WireInvoice>>();
+        let request = RequestBuilder::new(StripeMethod::Get, "/invoices")
+            .query(&query)
+            .customize::<WireList<WireInvoice>>();
         let list = self.call(StripeMethod::Get, request).await?;
         Ok(list.data.iter().filter_map(WireInvoice::finalized_at).min())
     }
