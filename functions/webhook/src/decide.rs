@@ -63,12 +63,19 @@ pub(crate) fn is_behind(subscription: &Subscription) -> bool {
     matches!(subscription.status, Status::PastDue | Status::Unpaid)
 }
 
+/// Whether any of its prices is in the plan book.
+pub(crate) fn is_ours(subscription: &Subscription, book: &PlanBook) -> bool {
+    subscription.lookup_keys().any(|key| book.plan_of_price(key).is_some())
+}
+
 /// What this subscription entitles to.
 pub(crate) fn entitlement<'a>(seen: &Seen, book: &'a PlanBook) -> Entitlement<'a> {
     let subscription = &seen.subscription;
     match subscription.status {
         // Nobody would pay for what is used meanwhile.
-        Status::Active | Status::Trialing | Status::PastDue | Status::Unpaid if is_given_away(subscription) => {
+        Status::Active | Status::Trialing | Status::PastDue | Status::Unpaid
+            if is_given_away(subscription) =>
+        {
             Entitlement::Ended
         }
         Status::Active | Status::Trialing | Status::PastDue | Status::Unpaid => {
@@ -109,7 +116,8 @@ fn pay_by(seen: &Seen, book: &PlanBook) -> Option<Timestamp> {
 /// the only one's.
 fn plan<'a>(subscription: &Subscription, book: &'a PlanBook) -> Option<&'a Plan> {
     let plans: Vec<&Plan> = subscription.lookup_keys().filter_map(|key| book.plan_of_price(key)).collect();
-    let is_base = |plan: &Plan| keys(book, &plan.id).is_some_and(|keys| has(subscription, &keys.base).is_some());
+    let is_base =
+        |plan: &Plan| keys(book, &plan.id).is_some_and(|keys| has(subscription, &keys.base).is_some());
     let mut based: Vec<&Plan> = plans.iter().copied().filter(|plan| is_base(plan)).collect();
     if based.is_empty() {
         based = plans;

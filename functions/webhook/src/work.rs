@@ -108,7 +108,12 @@ impl<S: Store> Worker<'_, S> {
     }
 
     /// Does what a task asks for.
-    pub(crate) async fn work(&self, task: &Task, event: &EventId, now: Timestamp) -> Result<Outcome, WorkError> {
+    pub(crate) async fn work(
+        &self,
+        task: &Task,
+        event: &EventId,
+        now: Timestamp,
+    ) -> Result<Outcome, WorkError> {
         match task {
             Task::Subscription { id, new } => self.subscription(id, *new, now).await,
             Task::DeletedCustomer { id, user } => {
@@ -133,10 +138,16 @@ impl<S: Store> Worker<'_, S> {
         }
     }
 
-    async fn subscription(&self, id: &SubscriptionId, new: bool, now: Timestamp) -> Result<Outcome, WorkError> {
+    async fn subscription(
+        &self,
+        id: &SubscriptionId,
+        new: bool,
+        now: Timestamp,
+    ) -> Result<Outcome, WorkError> {
         let in_line = match self.accounts.sync(id, now).await? {
             Synced::Gone => return Ok(Outcome::Gone),
             Synced::NoUser => return Ok(Outcome::NoUser),
+            Synced::Foreign => return Ok(Outcome::Ignored),
             Synced::InLine(in_line) => in_line,
         };
         for oddity in self.accounts.oddities(&in_line, new).await? {
@@ -172,6 +183,7 @@ impl<S: Store> Worker<'_, S> {
         match self.accounts.sync(subscription, now).await? {
             Synced::Gone => Ok(Outcome::Gone),
             Synced::NoUser => Ok(Outcome::NoUser),
+            Synced::Foreign => Ok(Outcome::Ignored),
             Synced::InLine(in_line) => self.report(&invoice, &in_line, now).await,
         }
     }
@@ -185,7 +197,8 @@ impl<S: Store> Worker<'_, S> {
         // The period has ended by Stripe's clock, which is the one that bills.
         self.ledger().roll(&of.user, now.max(until)).await?;
         let drained =
-            report::drain(self.deps, &of.user, &invoice.customer, until, self.deadline, || (self.clock)()).await;
+            report::drain(self.deps, &of.user, &invoice.customer, until, self.deadline, || (self.clock)())
+                .await;
         match drained {
             Drained::Quiet => Ok(Outcome::Reported),
             Drained::Waiting { reasons } => {

@@ -165,7 +165,7 @@ impl<'a, S: Store> Reporting<'a, S> {
             report.leased += 1;
             return Ok(End::Leased);
         };
-        let end = self.under_lease(&Row { key, meter, row, lease: &lease }, report).await;
+        let end = Box::pin(self.under_lease(&Row { key, meter, row, lease: &lease }, report)).await;
         // What is not given back runs out.
         if let Err(error) = self.deps.ledger.drop_lease(&lease).await {
             tracing::warn!(error = edge::log::chain(&error), customer = %row.customer, "a lease was not given back");

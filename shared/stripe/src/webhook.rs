@@ -297,7 +297,12 @@ mod tests {
 
     #[test]
     fn what_is_missing_or_of_another_type_is_not_named_and_stops_nothing() {
-        for data in ["", r#","data":null"#, r#","data":{"object":[1]}"#, r#","data":{"object":{"id":7,"metadata":"x"}}"#] {
+        for data in [
+            "",
+            r#","data":null"#,
+            r#","data":{"object":[1]}"#,
+            r#","data":{"object":{"id":7,"metadata":"x"}}"#,
+        ] {
             let body = format!(r#"{{"id":"evt_1","object":"event","type":"x"{data}}}"#);
             let header = format!("t={NOW_S},v1={}", sign(&body, "whsec_a", NOW_S));
             let event = verify(&body, &header, &["whsec_a"], NOW_S).unwrap();

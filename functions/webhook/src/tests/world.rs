@@ -13,9 +13,7 @@ use aws_smithy_runtime_api::client::{
 };
 use aws_smithy_types::body::SdkBody;
 use bus::Bus;
-use domain::{
-    Account, Classes, Demand, HoldId, ModelId, ModelPrice, Timestamp, Tokens, Usage, UserId,
-};
+use domain::{Account, Classes, Demand, HoldId, ModelId, ModelPrice, Timestamp, Tokens, Usage, UserId};
 use edge::plans::PlanBook;
 use http::{Method, StatusCode};
 use lambda_http::{Body, Request};
@@ -107,6 +105,8 @@ pub(super) struct Books {
     pub(super) hook: Option<Hook>,
     /// It does not answer.
     pub(super) down: bool,
+    /// It says nothing to what is asked at paths that begin so.
+    pub(super) silent_at: Option<&'static str>,
 }
 
 impl Books {
@@ -118,6 +118,9 @@ impl Books {
         self.asked.push(format!("{} {}", request.method, request.path));
         if self.down {
             return Reply::Cut;
+        }
+        if self.silent_at.is_some_and(|prefix| request.path.starts_with(prefix)) {
+            return Reply::Hang;
         }
         let reply = self.look(request);
         match self.hook.take() {
@@ -149,7 +152,8 @@ impl Books {
                 let (of, status) = (query("subscription"), query("status"));
                 self.list("/v1/invoices/", |object| {
                     let subscription = &object["parent"]["subscription_details"]["subscription"];
-                    of.is_none_or(|of| subscription == of) && status.is_none_or(|status| object["status"] == status)
+                    of.is_none_or(|of| subscription == of)
+                        && status.is_none_or(|status| object["status"] == status)
                 })
             }
             ("GET", "/v1/invoiceitems") => self.list("/v1/invoiceitems/", |_| true),
@@ -170,7 +174,8 @@ impl Books {
 
 fn missing(path: &str) -> String {
     let message = format!("No such object: '{path}'");
-    json!({"error": {"type": "invalid_request_error", "code": "resource_missing", "message": message}}).to_string()
+    json!({"error": {"type": "invalid_request_error", "code": "resource_missing", "message": message}})
+        .to_string()
 }
 
 /// Everything that a delivery touches.
@@ -246,7 +251,8 @@ impl World {
             async move { reply }
         });
         let settings = Settings { base_url: None, secret_key: Secret::new("sk_test_x") };
-        let stripe = Stripe::new(settings).unwrap().in_memory(memory).timeout(Duration::from_millis(CALL_MS_MAX));
+        let stripe =
+            Stripe::new(settings).unwrap().in_memory(memory).timeout(Duration::from_millis(CALL_MS_MAX));
         let heard = Arc::new(Mutex::new(Vec::new()));
         let ledger = Ledger::new(MemoryStore::new(), book().plans().clone());
         let deps = Deps {
@@ -259,7 +265,8 @@ impl World {
         };
         let accounts = Accounts::new(ledger.clone(), stripe, book());
         let secrets = |secrets: &[&str]| secrets.iter().copied().map(Secret::new).collect();
-        let secrets = SigningSecrets { snapshot: secrets(&[OLD_SECRET, SECRET]), thin: secrets(&[THIN_SECRET]) };
+        let secrets =
+            SigningSecrets { snapshot: secrets(&[OLD_SECRET, SECRET]), thin: secrets(&[THIN_SECRET]) };
         let webhook = Webhook::new(accounts, Arc::new(deps), secrets);
         Self { webhook, ledger, books, heard, now_ms: AtomicU64::new(NOW.ms()), ids: AtomicU32::new(0) }
     }
@@ -335,7 +342,8 @@ impl World {
         let user = UserId::parse("user_1").unwrap();
         let tokens = Tokens::from_u32(tokens);
         let one = Tokens::from_u32(1);
-        let demand = Demand { prompt_most: tokens, prompt_least: tokens, output_most: one, output_least: one };
+        let demand =
+            Demand { prompt_most: tokens, prompt_least: tokens, output_most: one, output_least: one };
         let new_id = || HoldId::parse(&format!("h{}", self.ids.fetch_add(1, Ordering::Relaxed))).unwrap();
         self.ledger.admit(&user, &demand, &price(), HOLD_MS, &new_id, self.now()).await.unwrap()
     }
