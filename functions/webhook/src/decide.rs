@@ -189,6 +189,7 @@ pub(crate) fn decide(account: &Account, seen: &Seen, book: &PlanBook, now: Times
             customer: Some(subscription.customer.clone()),
             subscription: Some(subscription.id.clone()),
             anchor: anchor(subscription, plan, book, now),
+            plan_since: plan_since(account, subscription, plan, now),
             pay_by,
             ..account.clone()
         },
@@ -206,9 +207,24 @@ pub(crate) fn end(account: &Account, ended_at: Timestamp, book: &PlanBook) -> Ac
         plan: book.plans().first().id.clone(),
         subscription: None,
         anchor: ended_at.floor_s(),
+        plan_since: None,
         pay_by: None,
         ..account.clone()
     }
+}
+
+/// Since when the plan's price counts. A subscription that brings its account another plan than it brought before has changed
+/// it within a period: from when it is heard of, for what was used until then is on its old meter.
+fn plan_since(
+    account: &Account,
+    subscription: &Subscription,
+    plan: &Plan,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    if account.subscription.as_ref() != Some(&subscription.id) {
+        return None;
+    }
+    if account.plan == plan.id { account.plan_since } else { Some(now.floor_s()) }
 }
 
 /// An anchor that is still to come, as in a trial, ends the period that counts now; the boundary's event brings the anchor itself.
