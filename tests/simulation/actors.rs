@@ -200,7 +200,8 @@ async fn deliver(world: Arc<World>, subscription: String) {
         let book = world.scenario.book.clone();
         let ledger = Ledger::new(SimStore::new(&world, &process), book.plans().clone());
         let accounts = Accounts::new(ledger, stripe::reached_by(&world, &process), book);
-        let sync = accounts.sync(&id, world.clock(&process));
+        let now = world.clock(&process);
+        let sync = accounts.sync(&id, now, now);
         let outcome = timeout(Duration::from_millis(DELIVERY_MS), sync).await;
         process.kill();
         if let Ok(Ok(_)) = outcome {
