@@ -353,7 +353,9 @@ pub(super) fn line(world: &World, invoice: &Invoice, line: &Line) -> Value {
             "type": "invoice_item_details",
         })
     } else {
-        details["subscription_item"] = json!(line.item);
+        if let Some(fields) = details.as_object_mut() {
+            fields.insert("subscription_item".to_owned(), json!(line.item));
+        }
         json!({
             "invoice_item_details": null,
             "subscription_item_details": details,
