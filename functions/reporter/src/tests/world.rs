@@ -66,6 +66,8 @@ pub(super) struct Book {
     pub(super) requests: Vec<Request>,
     /// Done once, when the next event comes in.
     pub(super) meanwhile: Option<Box<dyn FnOnce() + Send>>,
+    /// Done each time when a count is asked for, by a Stripe in memory that looks for it.
+    pub(super) at_count: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
 impl Book {
