@@ -12,9 +12,11 @@ async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
     let mut console = Console { out: &mut out, err: &mut err, ask: &mut ask };
-    let Command::Setup(command) = &arguments.command;
-    let ended = match Account::from_env(Env::read(), &arguments.global) {
-        Ok(account) => setup::run(&account, &arguments.global, command, &mut console).await,
+    let global = &arguments.global;
+    let ended = match Account::from_env(Env::read(), global) {
+        Ok(account) => match &arguments.command {
+            Command::Setup(command) => setup::run(&account, global, command, &mut console).await,
+        },
         Err(error) => console.fail(&error, error.exit()),
     };
     Ok(ended.context("the output cannot be written")?.into())

@@ -1,14 +1,22 @@
-//! The client: where Stripe is, the key to it, and how one request is made. It never retries.
+//! The client: where Stripe is, the key to it, and how one request is made. It repeats nothing but the creation of what
+//! somebody waits for, under one key.
 
 use crate::failure::Failure;
 use crate::pace::Pace;
 use crate::v2::V2;
 use std::{fmt, sync::Arc, time::Duration};
-use stripe_client_core::{CustomizableStripeRequest, IdempotencyKey, RequestStrategy, StripeMethod};
+use stripe_client_core::{
+    CustomizableStripeRequest, IdempotencyKey, RequestBuilder, RequestStrategy, StripeMethod,
+};
 
 /// How long one call may take, from connecting to the last byte of the answer, unless [`Stripe::timeout`] says
 /// otherwise. The library underneath has no limit of its own.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often one creation that somebody waits for is tried.
+const CREATE_TRIES_MAX: u32 = 4;
+/// Half of the pause before its second try, in milliseconds; it doubles with each further one.
+const CREATE_PAUSE_MS: u64 = 50;
 
 /// A secret as text: an API key or a webhook's signing secret. `Debug` does not show it, and there is no `Display`.
 #[derive(Clone)]
@@ -143,6 +151,39 @@ impl Stripe {
         request: CustomizableStripeRequest<T>,
     ) -> Result<T, Failure> {
         self.exchange(RequestStrategy::Idempotent(key), request).await
+    }
+
+    /// Makes one POST under a key of the caller's own: whoever makes the same one at the same time, or makes it again within a
+    /// day, gets the object that the first one made.
+    ///
+    /// While Stripe is busy with it, or no answer comes, it is made again under the same key. A failure of Stripe's own is kept
+    /// under its key as an answer is, so the next key of the same series is taken for the next try: everybody who makes this
+    /// request goes through the same series.
+    pub(crate) async fn create_once<T: miniserde::Deserialize>(
+        &self,
+        key: &str,
+        path: &str,
+        form: &impl serde::Serialize,
+    ) -> Result<T, Failure> {
+        let mut number = 0;
+        let mut tried = 0;
+        loop {
+            let key = IdempotencyKey::new(format!("{key}-{number}"))
+                .map_err(|error| Failure::Unusable(error.to_string()))?;
+            let request = RequestBuilder::new(StripeMethod::Post, path).form(form).customize::<T>();
+            let outcome = self.exchange(RequestStrategy::Idempotent(key), request).await;
+            tried += 1;
+            match &outcome {
+                Err(Failure::Answered(answer)) if answer.status >= 500 => number += 1,
+                Err(Failure::Answered(answer)) if answer.busy() => {}
+                Err(Failure::Lost(_) | Failure::NotSent(_)) => {}
+                Ok(_) | Err(Failure::Answered(_) | Failure::Unusable(_)) => return outcome,
+            }
+            if tried >= CREATE_TRIES_MAX {
+                return outcome;
+            }
+            tokio::time::sleep(Duration::from_millis(CREATE_PAUSE_MS << tried)).await;
+        }
     }
 
     async fn exchange<T: miniserde::Deserialize>(

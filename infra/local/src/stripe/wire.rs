@@ -54,7 +54,6 @@ pub(super) fn product(product: &Product) -> Value {
         "id": product.id,
         "object": "product",
         "active": product.active,
-        "attributes": [],
         "created": product.created_s,
         "default_price": null,
         "description": product.description,
@@ -67,6 +66,7 @@ pub(super) fn product(product: &Product) -> Value {
         "shippable": null,
         "statement_descriptor": null,
         "tax_code": null,
+        "tax_details": null,
         "type": "service",
         "unit_label": product.unit_label,
         "updated": product.updated_s,
@@ -239,8 +239,8 @@ fn item(world: &World, subscription: &Subscription, item: &Item) -> Value {
 
 /// A subscription, with `customer` and `latest_invoice` as objects when they are asked for.
 pub(super) fn subscription(world: &World, subscription: &Subscription, expand: &BTreeSet<String>) -> Value {
-    let at_period_end =
-        !subscription.status.is_over() && subscription.ending.is_some_and(|ending| ending.at == CancelAt::PeriodEnd);
+    let at_period_end = !subscription.status.is_over()
+        && subscription.ending.is_some_and(|ending| ending.at == CancelAt::PeriodEnd);
     let reason = subscription.end_reason.or(subscription.ending.map(|_| "cancellation_requested"));
     let items: Vec<Value> = subscription.items.iter().map(|found| item(world, subscription, found)).collect();
     let items_url = format!("/v1/subscription_items?subscription={}", subscription.id);
@@ -545,7 +545,7 @@ pub(super) fn dispute(world: &World, dispute: &Dispute) -> Value {
 }
 
 /// Puts the fields of several objects into one: an object with many fields is written in parts.
-fn merged(parts: impl IntoIterator<Item = Value>) -> Value {
+pub(super) fn merged(parts: impl IntoIterator<Item = Value>) -> Value {
     let mut fields = serde_json::Map::new();
     for part in parts {
         if let Value::Object(part) = part {
@@ -622,7 +622,8 @@ fn invoice_state(world: &World, invoice: &Invoice) -> Value {
         Some(Standing::Void { at_s }) => voided_at = Some(at_s),
         Some(Standing::Open) | None => {}
     }
-    let page = |end: &str| fixed.map(|_| format!("https://invoice.stripe.com/i/acct_local/{}{end}", invoice.id));
+    let page =
+        |end: &str| fixed.map(|_| format!("https://invoice.stripe.com/i/acct_local/{}{end}", invoice.id));
     json!({
         "auto_advance": invoice.auto_advance,
         "automatically_finalizes_at": invoices::finalizes_at_s(world, invoice),
