@@ -17,9 +17,10 @@ async fn drained(world: &World, user: &UserId, until: Timestamp) -> Drained {
 async fn f11_i7_a_period_is_quiet_once_every_token_of_it_is_at_stripe() {
     let world = World::new().await;
     let user = world.pays("cus_a", START).await;
-    world.uses(&user, 100).await;
+    let key = world.uses(&user, 100).await;
+    let period = world.store.kept().meters[&key].period;
+    world.set(Timestamp::from_ms(period.end().ms() - 60_000));
     let open = world.admit(&user, 50).await;
-    let period = open.period();
     let other = world.pays("cus_b", START).await;
     world.uses(&other, 7).await;
     world.set(period.end());
@@ -35,7 +36,7 @@ async fn f11_i7_a_period_is_quiet_once_every_token_of_it_is_at_stripe() {
     assert_eq!(drained(&world, &user, period.end()).await, Drained::Quiet);
     assert_eq!(world.counted("cus_a"), [100, 50]);
     assert_eq!(world.counted("cus_b"), Vec::<u64>::new(), "nobody else's rows are sent");
-    assert!(world.store.meters().iter().filter(|meter| meter.user == user).all(|meter| !meter.dirty));
+    assert!(world.store.every_meter().iter().filter(|meter| meter.user == user).all(|meter| !meter.dirty));
 }
 
 #[tokio::test]

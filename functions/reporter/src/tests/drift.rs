@@ -46,12 +46,12 @@ async fn i2_figures_that_agree_are_told_to_nobody() {
     let open = world.pays("cus_b", START).await;
     world.uses(&open, 11).await;
     let hold = world.admit(&open, 3).await;
-    let before = world.store.meters();
+    let before = world.store.every_meter();
     let checked = check(&world).await;
     drop(hold);
     assert_eq!((checked.users, checked.meters, checked.drifted, checked.failed), (3, 3, 0, 0));
     assert_eq!(world.announced(), Vec::<String>::new());
-    assert_eq!(world.store.meters(), before);
+    assert_eq!(world.store.every_meter(), before);
 }
 
 #[tokio::test]

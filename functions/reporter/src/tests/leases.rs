@@ -50,7 +50,7 @@ async fn two_reporters_at_once_never_call_about_one_customer_at_the_same_time() 
     for n in 0..30 {
         assert_eq!(world.counted(&format!("cus_{n}")), [100]);
     }
-    assert!(world.store.meters().iter().all(|meter| meter.pending.is_none() && !meter.dirty));
+    assert!(world.store.every_meter().iter().all(|meter| meter.pending.is_none() && !meter.dirty));
 }
 
 #[tokio::test]

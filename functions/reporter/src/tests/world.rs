@@ -342,7 +342,7 @@ pub(super) fn price() -> ModelPrice {
 }
 
 fn plans() -> Plans {
-    let plan = |id: &str, overage| Plan {
+    let plan = |id: &str, overage: Option<NonZeroU64>| Plan {
         id: PlanId::parse(id).unwrap(),
         price_cents: 0,
         included: Tokens::from_u32(if overage.is_some() { INCLUDED } else { 1_000_000 }),
