@@ -1,6 +1,7 @@
 //! The whole function but for Lambda and AWS: the real handler, pump and provider client against a scripted provider on
 //! a socket and the ledger in memory.
 
+mod denials;
 mod repeats;
 mod shaky;
 mod stream;
