@@ -112,6 +112,7 @@ pub(crate) fn front() -> &'static Front {
             cors: Cors::new(&origin).unwrap(),
             menu,
             keeps_answers: true,
+            portal_url: None,
         }
     })
 }

@@ -45,10 +45,22 @@ pub(crate) fn meter_is_sound(world: &World, key: &MeterKey) {
         let moved = receipts.filter(|receipt| !meter.holds.contains_key(&receipt.id));
         let charged: Tokens = moved.map(|receipt| receipt.charged).sum();
         let reports = kept.reports.iter().filter(|((of, _), _)| of == key);
-        let mut rows: BTreeMap<u64, Tokens> =
-            reports.map(|((_, seq), (row, _))| (*seq, row.tokens)).collect();
+        let mut rows: BTreeMap<u64, Tokens> = reports
+            .clone()
+            .filter(|(_, item)| item.fate != RowFate::Retried)
+            .map(|((_, seq), item)| (*seq, item.tokens))
+            .collect();
         rows.extend(meter.pending.iter().map(|row| (row.seq, row.tokens)));
         let sealed: Tokens = rows.into_values().sum();
+        // An item whose row is pending still has not moved the meter yet.
+        let dropped = |seq: u64| meter.pending.as_ref().is_none_or(|row| row.seq != seq);
+        let of_fate = |fates: &[RowFate]| -> Tokens {
+            let ended =
+                reports.clone().filter(|((_, seq), item)| dropped(*seq) && fates.contains(&item.fate));
+            ended.map(|(_, item)| item.tokens).sum()
+        };
+        let parked = of_fate(&[RowFate::Parked, RowFate::Forgiven]);
+        let invoiced = of_fate(&[RowFate::Invoiced]);
         [
             (
                 meter.committed != meter.settled.saturating_add(meter.held()),
@@ -57,7 +69,8 @@ pub(crate) fn meter_is_sound(world: &World, key: &MeterKey) {
             (charged != meter.settled, "I2: settled is not what the receipts charge"),
             (sealed != meter.sealed, "I2: sealed is not what the rows say"),
             (meter.sealed > meter.settled, "I2: more is sealed than settled"),
-            (meter.parked > meter.sealed, "I2: more is parked than sealed"),
+            (meter.parked != parked, "I2: parked is not what the report items say"),
+            (meter.invoiced != invoiced, "I2: invoiced is not what the report items say"),
         ]
         .into_iter()
         .find(|(wrong, _)| *wrong)
@@ -234,17 +247,18 @@ fn events_at_rest(world: &World) {
 /// I2: what is said to be accepted was counted, and what is said to be refused for good was.
 fn reports_at_rest(world: &World) {
     let reports: Vec<_> = world.store.kept().reports.values().cloned().collect();
-    for (row, fate) in reports {
+    for report in reports {
         let (counted, refused) = world.with(|inner| {
-            let counted = inner.stripe.counted.iter().any(|event| event.identifier == row.identifier);
-            (counted, inner.stripe.refused.contains(&row.identifier))
+            let counted = inner.stripe.counted.iter().any(|event| event.identifier == report.identifier);
+            (counted, inner.stripe.refused.contains(&report.identifier))
         });
-        let true_fate = match fate {
+        let true_fate = match report.fate {
             RowFate::Accepted => counted,
-            RowFate::Parked => refused && !counted,
+            RowFate::Invoiced => !counted,
+            RowFate::Parked | RowFate::Forgiven | RowFate::Retried => refused && !counted,
         };
         if !true_fate {
-            world.violated(format!("I2: {fate:?}, but counted: {counted}, refused: {refused}: {row:?}"));
+            world.violated(format!("I2: counted: {counted}, refused: {refused}: {report:?}"));
         }
     }
 }
@@ -447,6 +461,7 @@ fn receipt_at_rest(world: &World, key: &MeterKey, id: &HoldId, receipt: &Receipt
                 world.violated(format!("F19: {id} cost {cost:?} after {failed:?}: {receipt:?}"));
             }
         }
+        Outcome::Imported => world.violated(format!("I3: nobody imported {id}")),
         Outcome::Swept | Outcome::Void => {
             if receipt.charged > Tokens::ZERO {
                 world.violated(format!("I3: {id} was charged for what nobody can show was served"));

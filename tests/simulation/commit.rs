@@ -9,8 +9,8 @@ use crate::simulation::{
     world::World,
 };
 use domain::{
-    AccountChange, Admission, Claim, ClaimState, HoldId, Meter, Opening, Outcome, RateCounts, Receipt,
-    Release, ReportRow, RowFate, Seal, Timestamp, Tokens, UserId,
+    AccountChange, Admission, Attempt, Claim, ClaimState, CustomerId, HoldId, Lease, Meter, Opening, Outcome,
+    RateCounts, Receipt, Release, Report, ReportRow, RowFate, Seal, Timestamp, Tokens, UserId,
 };
 use futures_util::FutureExt;
 use ledger::{AdmitAnswer, Changed, MeterKey, Store};
@@ -283,11 +283,11 @@ pub(crate) fn seal(world: &World, key: &MeterKey, seal: &Seal) -> Changed {
     changed
 }
 
-pub(crate) fn note_attempt(world: &World, key: &MeterKey, seq: u64, at: Timestamp) -> Changed {
+pub(crate) fn note_attempt(world: &World, key: &MeterKey, seq: u64, at: Timestamp, fence: u64) -> Attempt {
     if world.bug == Some(Bug::AttemptNotNoted) {
-        return Changed::Yes;
+        return Attempt::First;
     }
-    at_once(world.store.note_attempt(key, seq, at))
+    at_once(world.store.note_attempt(key, seq, at, fence))
 }
 
 pub(crate) fn put_report(
@@ -296,10 +296,54 @@ pub(crate) fn put_report(
     row: &ReportRow,
     fate: RowFate,
     at: Timestamp,
+    note: Option<&str>,
 ) -> RowFate {
-    let standing = at_once(world.store.put_report(key, row, fate, at));
+    let standing = at_once(world.store.put_report(key, row, fate, at, note));
     look_at(world, key);
     standing
+}
+
+pub(crate) fn forgive(world: &World, key: &MeterKey, seq: u64, at: Timestamp, note: &str) -> Changed {
+    at_once(world.store.forgive(key, seq, at, note))
+}
+
+pub(crate) fn retry(world: &World, key: &MeterKey, seq: u64, row: &ReportRow, at: Timestamp) -> Changed {
+    let changed = at_once(world.store.retry(key, seq, row, at));
+    look_at(world, key);
+    changed
+}
+
+pub(crate) fn reject(
+    world: &World,
+    key: &MeterKey,
+    seq: u64,
+    tokens: Tokens,
+    at: Timestamp,
+    note: &str,
+) -> Changed {
+    let changed = at_once(world.store.reject(key, seq, tokens, at, note));
+    look_at(world, key);
+    changed
+}
+
+pub(crate) fn import(world: &World, key: &MeterKey, receipt: &Receipt, report: &Report) -> Changed {
+    let changed = at_once(world.store.import(key, receipt, report));
+    look_at(world, key);
+    changed
+}
+
+pub(crate) fn take_lease(
+    world: &World,
+    customer: &CustomerId,
+    owner: &HoldId,
+    now: Timestamp,
+    until: Timestamp,
+) -> Option<Lease> {
+    at_once(world.store.take_lease(customer, owner, now, until))
+}
+
+pub(crate) fn drop_lease(world: &World, lease: &Lease) -> Changed {
+    at_once(world.store.drop_lease(lease))
 }
 
 pub(crate) fn drop_row(world: &World, key: &MeterKey, row: &ReportRow, fate: RowFate) -> Changed {

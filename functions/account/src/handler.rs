@@ -84,7 +84,7 @@ mod tests {
         }
         let store = MemoryStore::new();
         let response = function(store.clone()).handle(request.body(Body::Empty).unwrap(), NOW).await;
-        assert!(store.meters().is_empty(), "a refused request left something behind");
+        assert!(store.every_meter().is_empty(), "a refused request left something behind");
         (response.status().as_u16(), serde_json::from_slice(response.body()).unwrap_or_default())
     }
 
@@ -113,6 +113,6 @@ mod tests {
         assert_eq!(body["usage"]["settled"], 0);
         assert_eq!(body["usage"]["left"], 20_000);
         assert_eq!(body["resetsAt"], body["period"]["end"]);
-        assert_eq!(store.meters().len(), 1);
+        assert_eq!(store.every_meter().len(), 1);
     }
 }

@@ -32,7 +32,8 @@ async fn main() -> anyhow::Result<()> {
 async fn handle(deps: &Deps<DynamoStore>, event: LambdaEvent<Value>) -> anyhow::Result<Report> {
     schedule::check(&event.payload)?;
     let deadline = Timestamp::from_ms(event.context.deadline);
-    let report = run(deps, deadline, clock::now).await;
+    // Boxed, because its state is larger than what the runtime should move about.
+    let report = Box::pin(run(deps, deadline, clock::now)).await;
     anyhow::ensure!(report.shards_failed < u32::from(SHARDS), "no dirty meter could be listed");
     Ok(report)
 }

@@ -22,6 +22,8 @@ pub struct Account {
     pub current: Timestamp,
     /// The user's own cap for a period, in tokens; the plan's cap holds besides.
     pub spend_cap: Option<Tokens>,
+    /// From this instant on nothing is admitted, because an invoice is unpaid; none: all is paid.
+    pub pay_by: Option<Timestamp>,
 }
 
 impl Account {
@@ -37,7 +39,13 @@ impl Account {
             anchor,
             current: anchor,
             spend_cap: None,
+            pay_by: None,
         }
+    }
+
+    /// Whether an invoice has been unpaid for longer than its user may go on.
+    pub fn is_overdue(&self, now: Timestamp) -> bool {
+        self.pay_by.is_some_and(|pay_by| pay_by <= now)
     }
 
     /// The customer whose meter at Stripe this user's tokens go to: none without a subscription, whose invoice they
@@ -60,6 +68,8 @@ pub struct AccountChange {
     pub meter_period: Period,
     /// [`Meter::mixed`] from now on.
     pub meter_mixed: bool,
+    /// [`Meter::plan`] from now on.
+    pub meter_plan: PlanId,
 }
 
 impl AccountChange {
@@ -71,6 +81,9 @@ impl AccountChange {
     /// for it. A meter that began at or after a subscription's end, before somebody heard of that, is nobody's to pay. Any
     /// other keeps its payer: the end of a subscription takes none away, for what was used under it is still owed. Its
     /// period ends where the new anchor begins another, so that what it still reports is on the last invoice of what ended.
+    ///
+    /// What its usage costs is what the subscription that pays for it says: the end of one does not make it cheaper or
+    /// dearer. A meter that nobody pays for has the account's plan.
     pub fn new(before: Account, after: Account, meter: &Meter) -> Self {
         let after = Account {
             user: before.user.clone(),
@@ -88,10 +101,12 @@ impl AccountChange {
         let new_payer = after.billed_to().filter(|_| adopted.is_some());
         let payer = new_payer.or(meter.customer.as_ref()).filter(|_| !began_after_the_end);
         let meter_customer = payer.cloned();
+        let repriced = new_payer.is_some() || meter_customer.is_none();
+        let meter_plan = if repriced { after.plan.clone() } else { meter.plan.clone() };
         let meter_period = adopted.or(cut).unwrap_or(meter.period);
         let another_pays = meter.customer.is_some() && meter.customer != meter_customer;
         let meter_mixed = meter.mixed || another_pays || meter_period.end() < meter.period.end();
-        Self { before, after, meter_customer, meter_period, meter_mixed }
+        Self { before, after, meter_customer, meter_period, meter_mixed, meter_plan }
     }
 }
 

@@ -5,8 +5,8 @@ use crate::{
     world::{Event, History, LAG_MS_MAX, Refused, Sent, World, Write, history, lagging, plan_of, plans},
 };
 use domain::{
-    AdmitRequest, CapKind, Classes, HoldId, Meter, Outcome, Placement, Receipt, Refusal, RowFate, Timestamp,
-    Tokens, Verdict, Window, cap_in_force, reconcile,
+    AdmitRequest, Attempt, CapKind, Classes, HoldId, Meter, Outcome, Placement, Receipt, Refusal, RowFate,
+    Timestamp, Tokens, Verdict, Window, cap_in_force, reconcile,
 };
 use proptest::{prelude::*, sample::Index, strategy::ValueTree};
 use std::collections::{BTreeMap, BTreeSet};
@@ -115,6 +115,7 @@ fn check_rows(world: &World, meter: &Meter) {
         let fate = world.reports.get(&(start, row.seq));
         match fate {
             _ if pending => {}
+            Some((_, RowFate::Invoiced | RowFate::Forgiven | RowFate::Retried)) => {}
             Some((item, RowFate::Accepted)) => accepted = accepted.checked_add(item.tokens).unwrap(),
             Some((item, RowFate::Parked)) => parked = parked.checked_add(item.tokens).unwrap(),
             None => panic!("row {} is neither pending nor reported", row.seq),
@@ -199,6 +200,7 @@ fn check_refusal(refused: &Refused, earlier: &[Index]) {
         "a 402 is for what settled alone leaves too little for"
     );
     match refusal {
+        Refusal::PastDue { pay_by } => assert!(pay_by <= now),
         Refusal::Quota { kind, cap, left, needed, resets_at } => {
             assert_eq!((*kind, *cap, *resets_at), (kind_now, cap_now, meter.period.end()));
             assert_eq!(*left, cap_now.saturating_sub(meter.settled));
@@ -318,7 +320,8 @@ proptest! {
                     assert!(copy.apply_close(&other.rate) || copy == *meter);
                     copy.clone_from(meter);
                 }
-                assert!(copy.apply_attempt(meter.seq, after.clock) || copy == *meter);
+                let attempt = copy.apply_attempt(meter.seq, after.clock, 0);
+                assert!(matches!(attempt, Attempt::First | Attempt::Again) || copy == *meter);
                 copy.clone_from(meter);
                 assert!(copy.apply_drop(meter.seq, RowFate::Parked) || copy == *meter);
                 assert!(copy.apply_clear() || copy == *meter);
@@ -407,6 +410,7 @@ fn the_random_histories_meet_every_limit_and_every_transition() {
                 Event::Released { applied: true, .. } => "released",
                 Event::Released { applied: false, .. } => "released again",
                 Event::Refused(refused) => match refused.refusal {
+                    Refusal::PastDue { .. } => "past due",
                     Refusal::Quota { .. } => "quota",
                     Refusal::QuotaHeld { .. } => "quota held",
                     Refusal::Concurrency { .. } => "concurrency",

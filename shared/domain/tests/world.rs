@@ -339,7 +339,7 @@ impl World {
             Report::Attempt(which) => {
                 if let Some(at) = pick(&self.rows, *which) {
                     let (start, row) = &self.rows[at];
-                    self.meters.get_mut(start).unwrap().apply_attempt(row.seq, self.clock);
+                    self.meters.get_mut(start).unwrap().apply_attempt(row.seq, self.clock, 0);
                 }
             }
             Report::Finish { row, parked, half } => {

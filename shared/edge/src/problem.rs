@@ -23,6 +23,8 @@ pub enum Code {
     QuotaExceeded,
     /// 402: what is settled leaves too little of the user's own cap.
     SpendCapReached,
+    /// 402: an invoice is unpaid, and the time to pay it is over.
+    PastDue,
     /// 404: nothing is here.
     NotFound,
     /// 405: not by this method.
@@ -68,6 +70,7 @@ impl Code {
             Self::Unauthenticated => "unauthenticated",
             Self::QuotaExceeded => "quota_exceeded",
             Self::SpendCapReached => "spend_cap_reached",
+            Self::PastDue => "past_due",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::InProgress => "in_progress",
@@ -93,7 +96,7 @@ impl Code {
     pub const fn status(self) -> StatusCode {
         match self {
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
-            Self::QuotaExceeded | Self::SpendCapReached => StatusCode::PAYMENT_REQUIRED,
+            Self::QuotaExceeded | Self::SpendCapReached | Self::PastDue => StatusCode::PAYMENT_REQUIRED,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::InProgress | Self::AlreadyAnswered => StatusCode::CONFLICT,
@@ -116,6 +119,7 @@ impl Code {
             Self::Unauthenticated => "Sign in first",
             Self::QuotaExceeded => "The plan's tokens for this period are used up",
             Self::SpendCapReached => "Your own spend cap is reached",
+            Self::PastDue => "An invoice is unpaid",
             Self::NotFound => "There is nothing here",
             Self::MethodNotAllowed => "Not by this method",
             Self::InProgress => "This request is being answered",
@@ -171,6 +175,12 @@ struct Body {
     resets_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_at: Option<String>,
+    /// When an invoice should have been paid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pay_by: Option<String>,
+    /// Where it can be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    portal_url: Option<String>,
     /// The receipt of an answer that was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     receipt: Option<String>,
@@ -195,6 +205,8 @@ impl Problem {
             needed: None,
             resets_at: None,
             retry_at: None,
+            pay_by: None,
+            portal_url: None,
             receipt: None,
             upper_bound: false,
         };
@@ -246,6 +258,15 @@ impl Problem {
     /// A request that was not admitted, with the limit that refused it.
     pub fn refusal(refusal: &Refusal, now: Timestamp) -> Self {
         match refusal {
+            Refusal::PastDue { pay_by } => {
+                let detail = format!(
+                    "An invoice should have been paid by {pay_by}. Pay it, or give another means of payment; then everything \
+                     goes on."
+                );
+                let mut problem = Self::new(Code::PastDue, detail);
+                problem.body.pay_by = Some(pay_by.to_string());
+                problem
+            }
             Refusal::Quota { kind, cap, left, needed, resets_at } => {
                 let (code, instead) = match kind {
                     CapKind::Plan => (Code::QuotaExceeded, "move to a plan with more tokens"),
@@ -314,6 +335,15 @@ impl Problem {
     pub fn retry_after(mut self, seconds: u64) -> Self {
         self.body.retry_after = Some(seconds);
         self.header(header::RETRY_AFTER, HeaderValue::from(seconds))
+    }
+
+    /// Says where an unpaid invoice can be paid, if it is that.
+    #[must_use]
+    pub fn portal(mut self, url: &str) -> Self {
+        if self.body.code == Code::PastDue {
+            self.body.portal_url = Some(url.to_owned());
+        }
+        self
     }
 
     /// Names the receipt of an answer that was given.
@@ -411,6 +441,17 @@ mod tests {
         });
         check(&quota(CapKind::Plan), 402, "quota_exceeded", &members);
         check(&quota(CapKind::SpendCap), 402, "spend_cap_reached", &members);
+    }
+
+    #[test]
+    fn a_402_for_a_debt_says_since_when_and_where_to_pay() {
+        let refusal = Refusal::PastDue { pay_by: Timestamp::from_s(900) };
+        check(&refusal, 402, "past_due", &json!({"payBy": "1970-01-01T00:15:00.000Z"}));
+        let url = "https://pay.example.com/p/login/1";
+        let (_, body) = answer(Problem::refusal(&refusal, NOW).portal(url));
+        assert_eq!(body["portalUrl"], url);
+        let (_, other) = answer(Problem::refusal(&quota(CapKind::Plan), NOW).portal(url));
+        assert_eq!(other.get("portalUrl"), None, "nothing to pay there");
     }
 
     #[test]

@@ -115,9 +115,9 @@ impl<'a, S: Store> Reporting<'a, S> {
         // Noted before the first call: from then on the outcome may be unknown, and the time counts.
         let attempt = match row.first_attempt_at {
             Some(_) => Attempt::Again,
-            None => ledger.attempt(key, row, (self.now)()).await?,
+            None => ledger.attempt(key, row, (self.now)(), 0).await?,
         };
-        if attempt == Attempt::Gone {
+        if matches!(attempt, Attempt::Gone | Attempt::Fenced) {
             tracing::info!(user = %key.user, identifier = row.identifier, "another run has ended this row");
             return Ok(End::Stays);
         }
@@ -143,8 +143,9 @@ impl<'a, S: Store> Reporting<'a, S> {
                     reason, "Stripe refused a report for good; it is parked");
                 // Said before it is done: a crash in between says it twice, never not at all.
                 let about = about(meter, row);
-                self.deps.bus.announce(&[Announcement::Parked { about, reason }]).await;
-                ledger.finish(key, row, RowFate::Parked, (self.now)()).await?;
+                let said = Announcement::Parked { about, reason: reason.clone() };
+                self.deps.bus.announce(&[said]).await;
+                ledger.finish(key, row, RowFate::Parked, (self.now)(), Some(&reason)).await?;
                 report.parked += 1;
                 Ok(End::Gone)
             }
@@ -154,7 +155,7 @@ impl<'a, S: Store> Reporting<'a, S> {
 
     /// Ends a row that Stripe has.
     async fn accept(&self, key: &MeterKey, row: &ReportRow, report: &mut Report) -> Result<End, StoreError> {
-        self.deps.ledger.finish(key, row, RowFate::Accepted, (self.now)()).await?;
+        self.deps.ledger.finish(key, row, RowFate::Accepted, (self.now)(), None).await?;
         report.tokens += row.tokens.get();
         Ok(End::Gone)
     }

@@ -38,7 +38,7 @@ async fn f10_a_refused_report_is_parked_announced_and_followed_by_the_next() {
     let report = world.run().await;
     assert_eq!((report.accepted, report.tokens), (1, 7));
     let fates: Vec<_> =
-        world.store.reports(&key).iter().map(|(row, fate)| (row.tokens.get(), *fate)).collect();
+        world.store.reports_of(&key).iter().map(|report| (report.tokens.get(), report.fate)).collect();
     assert_eq!(fates, [(100, RowFate::Parked), (7, RowFate::Accepted)]);
     assert_eq!(world.counted("cus_a"), [7]);
 }
@@ -92,5 +92,5 @@ async fn two_runs_at_once_report_everything_once() {
     for n in 0..10 {
         assert_eq!(world.counted(&format!("cus_{n}")), [100]);
     }
-    assert!(world.store.meters().iter().all(|meter| meter.pending.is_none() && !meter.dirty));
+    assert!(world.store.every_meter().iter().all(|meter| meter.pending.is_none() && !meter.dirty));
 }

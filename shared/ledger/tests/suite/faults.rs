@@ -2,12 +2,12 @@
 
 use super::support::{HOLD_MS, T0, demand, new_id, plans, price, t, used, user};
 use domain::{
-    AccountChange, Admission, Claim, Digest, HoldId, Meter, Opening, Outcome, Receipt, Release, ReportRow,
-    RowFate, Seal, Timestamp, UserId,
+    AccountChange, Admission, Attempt, Claim, CustomerId, Denial, Digest, EventId, HoldId, Lease, Meter,
+    Opening, Outcome, Receipt, Release, Report, ReportRow, RowFate, Seal, Timestamp, Tokens, UserId,
 };
 use ledger::{
     AdmitAnswer, AdmitError, AdmitFailure, Changed, Cursor, Fault, Ledger, Loaded, MemoryStore, MeterKey,
-    Page, Store, StoreError,
+    Page, ReceiptCursor, ReceiptPage, ReportCursor, ReportPage, Store, StoreError, UserCursor, UserPage,
 };
 use std::sync::{Arc, Mutex};
 
@@ -138,8 +138,8 @@ impl Store for Faulty {
         fn change_account(&self, change: &AccountChange) -> Changed;
         fn receipt(&self, key: &MeterKey, id: &HoldId) -> Option<Receipt>;
         fn seal(&self, key: &MeterKey, seal: &Seal) -> Changed;
-        fn note_attempt(&self, key: &MeterKey, seq: u64, at: Timestamp) -> Changed;
-        fn put_report(&self, key: &MeterKey, row: &ReportRow, fate: RowFate, at: Timestamp) -> RowFate;
+        fn note_attempt(&self, key: &MeterKey, seq: u64, at: Timestamp, fence: u64) -> Attempt;
+        fn put_report(&self, key: &MeterKey, row: &ReportRow, fate: RowFate, at: Timestamp, note: Option<&str>) -> RowFate;
         fn drop_row(&self, key: &MeterKey, row: &ReportRow, fate: RowFate) -> Changed;
         fn clear(&self, key: &MeterKey) -> Changed;
         fn dirty(&self, shard: u8, from: Option<&Cursor>) -> Page;
@@ -147,6 +147,21 @@ impl Store for Faulty {
         fn claim(&self, user: &UserId, key: Digest) -> Option<Claim>;
         fn put_stop(&self, user: &UserId, id: &HoldId, forget_at: Timestamp) -> ();
         fn is_stopped(&self, user: &UserId, id: &HoldId) -> bool;
+        fn report(&self, key: &MeterKey, seq: u64) -> Option<Report>;
+        fn forgive(&self, key: &MeterKey, seq: u64, at: Timestamp, note: &str) -> Changed;
+        fn retry(&self, key: &MeterKey, seq: u64, row: &ReportRow, at: Timestamp) -> Changed;
+        fn reject(&self, key: &MeterKey, seq: u64, tokens: Tokens, at: Timestamp, note: &str) -> Changed;
+        fn import(&self, key: &MeterKey, receipt: &Receipt, report: &Report) -> Changed;
+        fn users(&self, shard: u8, from: Option<&UserCursor>) -> UserPage;
+        fn meters(&self, user: &UserId, from: Timestamp) -> Vec<Meter>;
+        fn receipts(&self, user: &UserId, of: Option<Timestamp>, before: Option<&ReceiptCursor>) -> ReceiptPage;
+        fn reports(&self, user: &UserId, of: Option<Timestamp>, before: Option<&ReportCursor>) -> ReportPage;
+        fn put_denial(&self, denial: &Denial) -> Changed;
+        fn denials(&self, user: &UserId, period_start: Timestamp) -> Vec<Denial>;
+        fn put_event(&self, id: &EventId, kind: &str, at: Timestamp, forget_at: Timestamp) -> Changed;
+        fn event(&self, id: &EventId) -> bool;
+        fn take_lease(&self, customer: &CustomerId, owner: &HoldId, now: Timestamp, until: Timestamp) -> Option<Lease>;
+        fn drop_lease(&self, lease: &Lease) -> Changed;
     }
 }
 
@@ -184,7 +199,7 @@ async fn i3_an_admission_that_lands_after_it_was_given_up_is_released_uncharged(
     assert_eq!(ledger.sweep(&MeterKey::of(&meter), later).await.unwrap(), 1);
     let meter = meter_of(&store, &user).await;
     assert_eq!((meter.settled, meter.committed, meter.totals.absorbed), (t(300), t(300), t(0)));
-    let voided = store.inner.receipts(&MeterKey::of(&meter));
+    let voided = store.inner.receipts_of(&MeterKey::of(&meter));
     assert_eq!(voided.iter().filter(|receipt| receipt.outcome == Outcome::Void).count(), 1);
 }
 
@@ -223,7 +238,7 @@ async fn a_throttled_admission_is_tried_again() {
     let store = Faulty::new(Plan { admits: vec![Fate::Throttled; 3], ..Plan::default() });
     let (ledger, user) = (Ledger::new(store.clone(), plans()), user());
     let hold = ledger.admit(&user, &demand(10), &price(), HOLD_MS, &new_id, T0).await.unwrap();
-    assert!(store.inner.receipts(&MeterKey { user, period_start: hold.period().start() }).is_empty());
+    assert!(store.inner.receipts_of(&MeterKey { user, period_start: hold.period().start() }).is_empty());
     ledger.void(hold, T0).await.unwrap();
 }
 

@@ -8,10 +8,10 @@ use super::{
 };
 use domain::{
     Account, AccountChange, Admission, Classes, CustomerId, Facts, HOLDS_MAX, Hold, HoldId, HoldSize, Meter,
-    ModelId, NanoUsd, Opening, Outcome, Period, PlanId, Predecessor, RateCounts, Receipt, ReportRow, RowFate,
-    Seal, SubscriptionId, Timestamp, Tokens, Totals, Usage, UserId, Window,
+    ModelId, NOTE_CHARS_MAX, NanoUsd, Opening, Outcome, Period, PlanId, Predecessor, RateCounts, Receipt,
+    ReportRow, RowFate, Seal, SubscriptionId, Timestamp, Tokens, Totals, Usage, UserId, Window,
 };
-use ledger::{AdmitAnswer, Changed, DynamoStore, Ledger, MeterKey, Store};
+use ledger::{AdmitAnswer, Attempt, Changed, DynamoStore, Ledger, MeterKey, Store};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -55,6 +55,7 @@ fn account() -> Account {
         anchor: start(),
         current: start(),
         spend_cap: Some(Tokens::MAX),
+        pay_by: Some(Timestamp::MAX),
     }
 }
 
@@ -66,10 +67,12 @@ fn meter() -> Meter {
         period: Period::new(start(), Timestamp::MAX).unwrap(),
         rev: account.rev,
         customer: account.customer,
+        plan: account.plan,
         settled: Tokens::ZERO,
         committed: Tokens::ZERO,
         sealed: Tokens::ZERO,
         parked: Tokens::ZERO,
+        invoiced: Tokens::ZERO,
         rate: rate(),
         holds: BTreeMap::new(),
         closed: false,
@@ -121,7 +124,13 @@ fn row() -> ReportRow {
         tokens: Tokens::MAX,
         timestamp: start(),
         first_attempt_at: None,
+        fence: 0,
     }
+}
+
+/// The longest note, of characters with as many bytes as one can have.
+fn note() -> String {
+    "\u{10ffff}".repeat(NOTE_CHARS_MAX)
 }
 
 fn settled(n: u16) -> Receipt {
@@ -177,7 +186,8 @@ async fn everything<S: Store>(store: &S, fullest: impl FnOnce()) {
     let charged = Meter { settled: Tokens::MAX, ..meter() };
     let seal = Seal { row: row(), ..domain::seal(&charged, Timestamp::MAX).unwrap() };
     assert_eq!(store.seal(&key, &seal).await.unwrap(), Changed::Yes);
-    assert_eq!(store.note_attempt(&key, 0, Timestamp::MAX).await.unwrap(), Changed::Yes);
+    let attempt = store.note_attempt(&key, 0, Timestamp::MAX, u64::MAX).await.unwrap();
+    assert_eq!(attempt, Attempt::First);
     fullest();
 
     let receipt = settled(0);
@@ -185,7 +195,7 @@ async fn everything<S: Store>(store: &S, fullest: impl FnOnce()) {
     assert_eq!(store.release(&receipt.release(&hold())).await.unwrap(), Changed::Yes);
     let void = Receipt::void(the_user(), start(), hold_id(1), Timestamp::MAX);
     assert_eq!(store.release(&void.release(&hold())).await.unwrap(), Changed::Yes);
-    store.put_report(&key, &row(), RowFate::Parked, Timestamp::MAX).await.unwrap();
+    store.put_report(&key, &row(), RowFate::Parked, Timestamp::MAX, Some(&note())).await.unwrap();
     assert_eq!(store.drop_row(&key, &row(), RowFate::Parked).await.unwrap(), Changed::Yes);
     assert_eq!(store.clear(&key).await.unwrap(), Changed::No);
     let change = AccountChange::new(account(), account(), &store.meter(&key).await.unwrap().unwrap());

@@ -235,18 +235,18 @@ impl Kept {
                 self.holds.insert(id.clone(), hold);
                 answer
             }
-            Err(AdmitError::Refused(refusal)) => Answer::Refused(refusal),
+            Err(AdmitError::Refused { refusal, .. }) => Answer::Refused(refusal),
             Err(other) => panic!("{other:?}"),
         }
     }
 
     async fn report(&self, key: &MeterKey, fate: RowFate, crash: bool, now: Timestamp) -> Option<ReportRow> {
         let (_, row) = self.ledger.seal(key, now).await.unwrap()?;
-        self.ledger.attempt(key, &row, now).await.unwrap();
+        self.ledger.attempt(key, &row, now, 0).await.unwrap();
         if crash {
-            self.store.put_report(key, &row, fate, now).await.unwrap();
+            self.store.put_report(key, &row, fate, now, None).await.unwrap();
         } else {
-            self.ledger.finish(key, &row, fate, now).await.unwrap();
+            self.ledger.finish(key, &row, fate, now, None).await.unwrap();
         }
         Some(row)
     }
@@ -429,7 +429,7 @@ impl Run {
                 same!(seal(&key, &seal));
             }
             Write::Attempt => {
-                same!(note_attempt(&key, meter.seq, now));
+                same!(note_attempt(&key, meter.seq, now, 0));
             }
             Write::Drop => {
                 let Some(row) = meter.pending else { return };
@@ -487,7 +487,7 @@ impl Run {
         }
         let expected = meter.pending.clone();
         if let Some(row) = &expected {
-            meter.apply_attempt(row.seq, self.now);
+            meter.apply_attempt(row.seq, self.now, 0);
             let standing = *self.model.reports.entry((key.period_start, row.seq)).or_insert(fate);
             if !crash {
                 assert!(meter.apply_drop(row.seq, standing));
