@@ -54,6 +54,9 @@ EVERY_FUNCTION = {"RUST_LOG", "TABLE_NAME"}
 CLERK = {"CLERK_ISSUER", "CLERK_JWT_KEY", "CLERK_JWT_KEY_ID", "CLERK_JWKS_URL", "CLERK_AUTHORIZED_PARTIES"}
 OPENAI = {"OPENAI_BASE_URL", "OPENAI_API_KEY", "OPENAI_MODEL"}
 
+# What the provider may cost in a day.
+BUDGETS = {"OWNER_DAILY_USD", "TRIAL_DAILY_USD"}
+
 # The variables that come from parameters which may be left empty.
 OPTIONAL = {
     "OPENAI_API_KEY": "OpenAiApiKey",
@@ -64,7 +67,7 @@ OPTIONAL = {
 
 # What each function is told, by name of the variable.
 ENVIRONMENT = {
-    "Generate": EVERY_FUNCTION | OPENAI | CLERK | {"STORE_ANSWERS"},
+    "Generate": EVERY_FUNCTION | OPENAI | CLERK | BUDGETS | {"STORE_ANSWERS", "EVENT_BUS_NAME"},
     "Account": EVERY_FUNCTION | CLERK,
     "Webhook": EVERY_FUNCTION | {"STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET"},
     "Reporter": EVERY_FUNCTION
@@ -88,7 +91,7 @@ LEDGER = {f"dynamodb:{name}" for name in ("ConditionCheckItem", "GetItem", "PutI
 
 # Role -> what it may do: (action, resource). Nothing else.
 GRANTS = {
-    "GenerateRole": [(action, TABLE) for action in LEDGER | {"dynamodb:DeleteItem"}],
+    "GenerateRole": [(action, TABLE) for action in LEDGER | {"dynamodb:DeleteItem"}] + [("events:PutEvents", BUS)],
     "AccountRole": [(action, TABLE) for action in LEDGER],
     "WebhookRole": [(action, TABLE) for action in LEDGER],
     "ReporterRole": [(action, TABLE) for action in LEDGER - {"dynamodb:ConditionCheckItem"}]

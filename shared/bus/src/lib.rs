@@ -7,7 +7,7 @@ use aws_sdk_eventbridge::{
     types::{PutEventsRequestEntry, PutEventsResultEntry},
 };
 use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
-use domain::{ReportRow, Tokens, UserId};
+use domain::{Day, Level, NanoUsd, Pool, ReportRow, Tokens, UserId};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -19,8 +19,10 @@ const TRIES_MAX: u32 = 3;
 const ATTEMPT_MS_MAX: u64 = 3_000;
 /// How often the SDK itself tries a call that was not answered.
 const SDK_ATTEMPTS_MAX: u32 = 2;
-/// Who speaks.
-const SOURCE: &str = "inkmeter.reporter";
+/// Who speaks of what is reported.
+const REPORTER: &str = "inkmeter.reporter";
+/// Who speaks of what is asked for.
+const GENERATE: &str = "inkmeter.generate";
 
 /// Where the bus is.
 #[derive(Clone, Debug)]
@@ -64,6 +66,37 @@ pub enum Announcement {
         /// Stripe's words.
         reason: String,
     },
+    /// A budget of the owner's reached a level. Said once a day for each, or a few times.
+    Budget(BudgetLevel),
+}
+
+/// How much of a day's budget is leased.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BudgetLevel {
+    /// Whose budget.
+    pub pool: Pool,
+    /// Of which day.
+    pub day: Day,
+    /// The level that is reached.
+    pub level: Level,
+    /// What is leased, of which most is spent.
+    pub leased: NanoUsd,
+    /// The whole budget.
+    pub ceiling: NanoUsd,
+}
+
+impl BudgetLevel {
+    /// Amounts are nano-dollars, which are exact, in texts, for a number in JSON may not be.
+    fn wire(&self) -> Value {
+        json!({
+            "pool": self.pool.as_str(),
+            "day": self.day.to_string(),
+            "percent": self.level.percent(),
+            "leasedNanoUsd": self.leased.get().to_string(),
+            "ceilingNanoUsd": self.ceiling.get().to_string(),
+            "resetsAt": self.day.end().to_string(),
+        })
+    }
 }
 
 /// The bus. Clones share its connections.
@@ -145,10 +178,10 @@ impl Bus {
     }
 
     fn entry(&self, announcement: &Announcement) -> PutEventsRequestEntry {
-        let (kind, detail) = announcement.wire();
+        let (source, kind, detail) = announcement.wire();
         PutEventsRequestEntry::builder()
             .event_bus_name(&self.name)
-            .source(SOURCE)
+            .source(source)
             .detail_type(kind)
             .detail(detail.to_string())
             .build()
@@ -168,9 +201,9 @@ impl AboutRow {
 }
 
 impl Announcement {
-    /// The detail type and the detail.
-    fn wire(&self) -> (&'static str, Value) {
-        match self {
+    /// Source, detail type and detail.
+    fn wire(&self) -> (&'static str, &'static str, Value) {
+        let (kind, detail) = match self {
             Self::Parked { about, reason } => {
                 ("Report Parked", json!({ "report": about.wire(), "reason": reason }))
             }
@@ -181,6 +214,8 @@ impl Announcement {
                 ("Report Unclear", detail)
             }
             Self::Misconfigured { reason } => ("Reporter Misconfigured", json!({ "reason": reason })),
-        }
+            Self::Budget(level) => return (GENERATE, "Budget Threshold", level.wire()),
+        };
+        (REPORTER, kind, detail)
     }
 }
