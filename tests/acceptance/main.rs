@@ -18,6 +18,8 @@ mod identity;
 #[cfg(test)]
 mod kills;
 #[cfg(test)]
+mod money;
+#[cfg(test)]
 mod outage;
 #[cfg(test)]
 mod provider;
@@ -33,3 +35,5 @@ mod streaming;
 mod structure;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod webhooks;
