@@ -54,7 +54,6 @@ pub(super) fn product(product: &Product) -> Value {
         "id": product.id,
         "object": "product",
         "active": product.active,
-        "attributes": [],
         "created": product.created_s,
         "default_price": null,
         "description": product.description,
@@ -67,6 +66,7 @@ pub(super) fn product(product: &Product) -> Value {
         "shippable": null,
         "statement_descriptor": null,
         "tax_code": null,
+        "tax_details": null,
         "type": "service",
         "unit_label": product.unit_label,
         "updated": product.updated_s,
@@ -545,7 +545,7 @@ pub(super) fn dispute(world: &World, dispute: &Dispute) -> Value {
 }
 
 /// Puts the fields of several objects into one: an object with many fields is written in parts.
-fn merged(parts: impl IntoIterator<Item = Value>) -> Value {
+pub(super) fn merged(parts: impl IntoIterator<Item = Value>) -> Value {
     let mut fields = serde_json::Map::new();
     for part in parts {
         if let Value::Object(part) = part {

@@ -222,7 +222,7 @@ async fn a_new_billing_date_bills_the_usage_and_the_new_period_at_once() {
     let pro = Pro::new().await;
     pro.f.use_tokens(&pro.customer, "before", "1500000", pro.start_s + 60).await;
     pro.to(pro.start_s + 15 * DAY_S).await;
-    let moved = pro.update(&[("billing_cycle_anchor", "now")]).await;
+    let moved = pro.update(&[("billing_cycle_anchor[type]", "now")]).await;
     let (start_s, end_s) = period(&moved);
     assert_eq!((moved["billing_cycle_anchor"].as_i64(), end_s - start_s), (Some(start_s), 30 * DAY_S));
     let credit = part(2000, pro.end_s - start_s, pro.end_s - pro.start_s);
