@@ -31,6 +31,8 @@ fn the_arrows_are_those_of_the_architecture() {
             "shared/domain" | "infra/local" => false,
             // Who sends a request is asked in one place.
             "shared/edge" => other == "domain" || other == "clerk",
+            // One protocol over several adapters, which functions share.
+            "shared/report" => ["domain", "ledger", "stripe", "bus", "edge"].contains(&other),
             place if place.starts_with("shared/") => other == "domain",
             place if place.starts_with("functions/") => folder(other).starts_with("shared/"),
             _ => true,

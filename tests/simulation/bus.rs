@@ -8,7 +8,7 @@ use aws_smithy_runtime_api::client::{
     orchestrator::HttpRequest,
 };
 use aws_smithy_types::body::SdkBody;
-use reporter::bus::Bus;
+use bus::Bus;
 use std::sync::OnceLock;
 
 #[derive(Debug)]

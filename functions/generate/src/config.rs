@@ -2,12 +2,13 @@
 
 use anyhow::Context;
 use clerk::Verifier;
-use domain::{ModelId, ModelPrice, ModelPrices, Plans, Tokens};
+use domain::{ModelId, ModelPrice, ModelPrices, Plans, Refusal, Timestamp, Tokens};
 use edge::{
     config::{Env, InvalidConfig},
     cors::Cors,
     models,
     plans::PlanBook,
+    problem::Problem,
     session,
 };
 use ledger::DynamoSettings;
@@ -35,6 +36,19 @@ pub struct Front {
     pub menu: Menu,
     /// Whether answers are kept for the repeats of a request with an idempotency key.
     pub keeps_answers: bool,
+    /// Where a customer pays what is unpaid: the login page of Stripe's customer portal; none: nobody is sent there.
+    pub portal_url: Option<String>,
+}
+
+impl Front {
+    /// What a request that a limit refused is answered with.
+    pub(crate) fn refusal(&self, refusal: &Refusal, now: Timestamp) -> Problem {
+        let problem = Problem::refusal(refusal, now);
+        match &self.portal_url {
+            Some(url) => problem.portal(url),
+            None => problem,
+        }
+    }
 }
 
 /// The models on offer.
@@ -81,6 +95,7 @@ struct Variables {
     model: Option<ModelId>,
     output_max: NonZeroU32,
     keeps_answers: bool,
+    portal_url: Option<String>,
     plans_file: Option<PathBuf>,
 }
 
@@ -132,6 +147,7 @@ impl Config {
                 cors: variables.cors,
                 menu,
                 keeps_answers: variables.keeps_answers,
+                portal_url: variables.portal_url,
             },
         })
     }
@@ -150,6 +166,7 @@ impl Variables {
         let first_token_ms = env.parsed_or("PROVIDER_FIRST_TOKEN_MS", FIRST_TOKEN_MS_DEFAULT);
         let idle_ms = env.parsed_or("PROVIDER_IDLE_MS", IDLE_MS_DEFAULT);
         let keeps_answers = env.parsed_or("STORE_ANSWERS", Switch::On);
+        let portal_url = env.url_if_set("PORTAL_URL").map(String::from);
         env.finish(|| {
             let (verifier, cors) = verifier?;
             Some(Self {
@@ -163,6 +180,7 @@ impl Variables {
                     },
                 },
                 keeps_answers: keeps_answers? == Switch::On,
+                portal_url,
                 verifier,
                 cors,
                 model,
@@ -203,6 +221,20 @@ mod tests {
         assert!(!read(&[("STORE_ANSWERS", "off")]).unwrap().front.keeps_answers);
         let error = read(&[("STORE_ANSWERS", "no")]).err().unwrap().to_string();
         assert!(error.contains("STORE_ANSWERS"), "{error}");
+    }
+
+    #[test]
+    fn whoever_owes_is_sent_to_the_portal_if_there_is_one() {
+        let refusal = Refusal::PastDue { pay_by: Timestamp::from_s(900) };
+        let told = |more: &[(&str, &str)]| {
+            let problem = read(more).unwrap().front.refusal(&refusal, Timestamp::from_s(1_000));
+            serde_json::to_value(problem).unwrap().get("portalUrl").cloned()
+        };
+        let url = "https://pay.example.com/p/login/1";
+        assert_eq!(told(&[("PORTAL_URL", url)]), Some(url.into()));
+        assert_eq!(told(&[]), None);
+        let error = read(&[("PORTAL_URL", "pay here")]).err().unwrap().to_string();
+        assert!(error.contains("PORTAL_URL"), "{error}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::{
     stop::StopWatch,
     wire::{AnswerBody, Protocol},
 };
-use domain::{Claim, Demand, Digest, ModelPrice, Timestamp, Usage, UserId};
+use domain::{Claim, Demand, Denial, Digest, ModelPrice, Timestamp, Usage, UserId};
 use edge::{
     drain::Drain,
     log::chain,
@@ -173,7 +173,7 @@ impl<S: Store + Clone + 'static> Generate<S> {
         let question = asked.wish.question();
         let demand = self.demand(&asked.wish, &question);
         let models = self.front.menu.candidates(asked.wish.model.as_ref());
-        let mut hold = self.admit(asked, &demand, &models, closing.deadlines.hold_ms, now).await?;
+        let mut hold = self.admit(asked, &demand, &models, closing.deadlines.hold_ms, drain, now).await?;
         if let Some(claim) = claim
             && let Err(error) = self.ledger.note_hold(claim, &hold).await
         {
@@ -214,6 +214,7 @@ impl<S: Store + Clone + 'static> Generate<S> {
         demand: &Demand,
         models: &[&ModelPrice],
         hold_ms: u64,
+        drain: &Drain,
         now: Timestamp,
     ) -> Result<OpenHold, Problem> {
         let Asked { user, wish, repeatable, .. } = asked;
@@ -222,23 +223,37 @@ impl<S: Store + Clone + 'static> Generate<S> {
         let dearest = models.iter().copied().max_by_key(cost_most).unwrap_or(&self.front.menu.default);
         let new_id = &*self.outside.new_id;
         let admitted = self.ledger.admit(user, demand, dearest, hold_ms, new_id, now).await;
-        let hold = admitted.map_err(|error| not_admitted(&error, user, now))?;
+        let hold = admitted.map_err(|error| self.not_admitted(&error, user, demand, drain, now))?;
         tracing::info!(%user, id = %hold.id(), kind = wish.kind.as_str(), prompts = prompts::VERSION,
             held = hold.size().total().get(), clamped = hold.clamped(), repeatable = repeatable.is_some(), "admitted");
         Ok(hold)
     }
-}
 
-fn not_admitted(error: &AdmitError, user: &UserId, now: Timestamp) -> Problem {
-    match error {
-        AdmitError::Refused(refusal) => {
-            let problem = Problem::refusal(refusal, now);
-            tracing::info!(%user, code = problem.code().as_str(), "not admitted");
-            problem
-        }
-        AdmitError::Unavailable(unavailable) => {
-            tracing::error!(%user, error = chain(unavailable), "not admitted: the ledger does not answer");
-            Problem::store_unavailable()
+    /// What a request that is not admitted is answered with. That a limit refused it is kept for its user to see, while the
+    /// answer goes out.
+    fn not_admitted(
+        &self,
+        error: &AdmitError,
+        user: &UserId,
+        demand: &Demand,
+        drain: &Drain,
+        now: Timestamp,
+    ) -> Problem {
+        match error {
+            AdmitError::Refused { refusal, period_start } => {
+                let problem = self.front.refusal(refusal, now);
+                tracing::info!(%user, code = problem.code().as_str(), "not admitted");
+                let denial = Denial::of(refusal, (user.clone(), *period_start), demand.least(), now);
+                if self.denials.is_due(&denial) {
+                    let ledger = self.ledger.clone();
+                    drain.spawn(async move { ledger.deny(&denial).await });
+                }
+                problem
+            }
+            AdmitError::Unavailable(unavailable) => {
+                tracing::error!(%user, error = chain(unavailable), "not admitted: the ledger does not answer");
+                Problem::store_unavailable()
+            }
         }
     }
 }

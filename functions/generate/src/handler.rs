@@ -3,6 +3,7 @@
 use crate::{
     answer,
     config::Front,
+    denials::Denials,
     generation::{Asked, Repeatable},
     parse::{self, IdempotencyKey, Wish},
     prompts::Question,
@@ -11,7 +12,7 @@ use crate::{
     routes::Route,
     wire::{AnswerBody, Protocol},
 };
-use domain::{Demand, Digest, HoldId, Timestamp, Tokens, UserId};
+use domain::{Demand, Digest, HoldId, Refusal, Timestamp, Tokens, UserId};
 use edge::{drain::Drain, ids, log::chain, problem::Problem, request, respond, session};
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use lambda_http::{Request, RequestExt};
@@ -58,12 +59,13 @@ pub struct Generate<S> {
     pub(crate) provider: openai::Client,
     pub(crate) front: Arc<Front>,
     pub(crate) outside: Outside,
+    pub(crate) denials: Denials,
 }
 
 impl<S: Store + Clone + 'static> Generate<S> {
     /// A function over this ledger and provider.
     pub fn new(ledger: Ledger<S>, provider: openai::Client, front: Front, outside: Outside) -> Self {
-        Self { ledger, provider, front: Arc::new(front), outside }
+        Self { ledger, provider, front: Arc::new(front), outside, denials: Denials::new() }
     }
 
     /// Answers one request. What outlives the answer runs on `drain`.
@@ -127,7 +129,8 @@ impl<S: Store + Clone + 'static> Generate<S> {
         let demand = self.demand(&wish, &question);
         let quote = self.ledger.quote(&user, &demand, now).await.map_err(|error| unavailable(&error))?;
         let estimate = openai::estimate(&question.system, &question.turns, 0).prompt();
-        Ok(respond::json(StatusCode::OK, &QuoteWire::new(&quote, &demand, estimate, now)))
+        let refused = |refusal: &Refusal| self.front.refusal(refusal, now);
+        Ok(respond::json(StatusCode::OK, &QuoteWire::new(&quote, &demand, estimate, refused)))
     }
 
     /// `GET /v1/generate/{id}/stream`: the answer that was given to the request with this key, or 204.

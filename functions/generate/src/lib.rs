@@ -3,6 +3,7 @@
 mod answer;
 mod call;
 pub mod config;
+mod denials;
 pub mod generation;
 pub mod handler;
 pub mod parse;

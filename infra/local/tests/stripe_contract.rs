@@ -3,6 +3,12 @@
 //!
 //! Each test makes its own objects and cleans up. Nothing here knows the stand-in's inside.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test's helpers fail as its assertions do"
+)]
+
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -132,7 +138,8 @@ impl Api {
             ("recurring[usage_type]", "metered"),
             ("recurring[meter]", meter.as_str()),
         ];
-        (meter, self.post("/v1/prices", &form).await.id())
+        let price = self.post("/v1/prices", &form).await.id();
+        (meter, price)
     }
 
     /// Puts away what can be put away. It proves nothing, so that it does not fail.

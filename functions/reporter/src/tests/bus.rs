@@ -1,7 +1,7 @@
 //! The bus takes some, loses some, and never fails a run.
 
 use super::world::{bus_at, entries};
-use crate::bus::Announcement;
+use bus::Announcement;
 use serde_json::json;
 use std::sync::Mutex;
 use stripe::testing::{Peer, Reply};

@@ -339,7 +339,9 @@ pub(super) fn change_by<T>(
 
 /// Tells of what differs from before, if anything does.
 fn announce_change(world: &mut World, id: &str, before: Option<Value>, at_s: i64) {
-    let (Some(Value::Object(before)), Some(Value::Object(after))) = (before, snapshot(world, id)) else { return };
+    let (Some(Value::Object(before)), Some(Value::Object(after))) = (before, snapshot(world, id)) else {
+        return;
+    };
     let previous: Map<String, Value> =
         before.into_iter().filter(|(name, value)| after.get(name) != Some(value)).collect();
     if !previous.is_empty() {

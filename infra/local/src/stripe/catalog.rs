@@ -10,8 +10,8 @@ use super::error::ApiError;
 use super::form::{Metadata, Params};
 use super::money::{MAX_METERED_UNIT_CENTS, Price as Amount, Tier};
 use super::payments::Card;
-use super::{customers, wire};
 use super::world::{Customer, Meter, Price, Product, Recurring, Scheme, Usage, World};
+use super::{customers, wire};
 
 /// Most tiers of a price.
 const MAX_TIERS: usize = 100;

@@ -11,6 +11,7 @@ use super::catalog::{email, merge_metadata};
 use super::error::ApiError;
 use super::form::{Metadata, Params};
 use super::money;
+use super::payments::Card;
 use super::urls::{self, Scheme};
 use super::webhooks::Subject;
 use super::world::{Identified, Price, Scheme as Amounts, Usage, World};
@@ -342,15 +343,25 @@ pub(super) fn complete(world: &mut World, id: &str, now_s: i64) -> Result<(), Ch
         return Err(CheckoutError::NotOpen(session.status.as_str()));
     }
     let refused = |error: ApiError| CheckoutError::Refused(error.message().to_owned());
-    let customer = match session.customer {
-        Some(customer) => customer,
-        None => {
-            let email = session.email.iter().map(|email| ("email", email.as_str()));
-            let made = catalog::create_customer(world, Params::of(email), now_s).map_err(refused)?;
-            made.get("id").and_then(Value::as_str).unwrap_or_default().to_owned()
-        }
+    let customer = if let Some(customer) = session.customer {
+        customer
+    } else {
+        let email = session.email.iter().map(|email| ("email", email.as_str()));
+        let made = catalog::create_customer(world, Params::of(email), now_s).map_err(refused)?;
+        made.get("id").and_then(Value::as_str).unwrap_or_default().to_owned()
     };
-    let mut form = vec![("customer".to_owned(), customer.clone())];
+    if let Some(session) = world.checkout_sessions.get_mut(id) {
+        // Also when the payment fails: the next try is the same customer's.
+        session.customer = Some(customer.clone());
+    }
+    // Whoever has no card gives one on the page. One that fails leaves the session open, and no subscription behind.
+    if let Some(customer) = world.customers.get_mut(&customer).filter(|found| found.card == Card::None) {
+        customer.card = Card::Works;
+    }
+    let mut form = vec![
+        ("customer".to_owned(), customer),
+        ("payment_behavior".to_owned(), "error_if_incomplete".to_owned()),
+    ];
     for (index, line) in session.lines.iter().enumerate() {
         form.push((format!("items[{index}][price]"), line.price.clone()));
         form.extend(line.quantity.map(|count| (format!("items[{index}][quantity]"), count.to_string())));
@@ -363,7 +374,6 @@ pub(super) fn complete(world: &mut World, id: &str, now_s: i64) -> Result<(), Ch
     let text = |name: &str| made.get(name).and_then(Value::as_str).map(str::to_owned);
     if let Some(session) = world.checkout_sessions.get_mut(id) {
         session.status = Status::Complete;
-        session.customer = Some(customer);
         session.subscription = text("id");
         session.invoice = text("latest_invoice");
     }

@@ -292,7 +292,8 @@ async fn execute(shared: &Arc<Shared>, call: &Call, params: Params) -> Result<Va
     let mut world = lock(&shared.world);
     billing::catch_up(&mut world, now_s);
     let answer = route(&mut world, call, params, now_s);
-    if ["/v1/webhook_endpoints", "/v2/core/event_destinations"].iter().any(|path| call.path.starts_with(path)) {
+    if ["/v1/webhook_endpoints", "/v2/core/event_destinations"].iter().any(|path| call.path.starts_with(path))
+    {
         webhooks::follow_lists(&mut world);
     }
     answer

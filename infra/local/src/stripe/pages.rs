@@ -10,9 +10,10 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, L
 use axum::http::{HeaderValue, Response, StatusCode};
 use chrono::DateTime;
 
-use super::invoices;
 use super::checkout::{self, CheckoutError};
 use super::form::Params;
+use super::invoices;
+use super::payments::Card;
 use super::portal::{self, Configuration, PortalSession, Wish};
 use super::world::{Invoice, Price, Scheme, Subscription, Usage, World};
 
@@ -250,7 +251,7 @@ fn session(world: &mut World, id: &str, problem: Option<&str>, now_s: i64) -> Pa
         content.push_str(&invoices_part(world, &session));
     }
     if configuration.features.payment_method_update {
-        content.push_str(&card_part());
+        content.push_str(&card_part(world, &session));
     }
     let _written =
         write!(content, "<div class=\"row\">{}</div>", link(session.return_url.as_ref(), "Return"));
@@ -305,19 +306,33 @@ fn number(invoice: &Invoice) -> String {
     invoice.final_part().map_or_else(|| "Draft".to_owned(), |fixed| fixed.number.clone())
 }
 
-fn card_part() -> String {
-    String::new()
+/// Two buttons stand for a form that takes a card: no number is ever asked for.
+fn card_part(world: &World, session: &PortalSession) -> String {
+    let card = world.customers.get(&session.customer).map_or(Card::None, |customer| customer.card);
+    let state = match card {
+        Card::Works => "Your card works.",
+        Card::Fails => "Your card is declined.",
+        Card::None => "There is no card.",
+    };
+    format!(
+        "<h2>Payment method</h2><p>{state}</p><form method=\"post\" class=\"row\"><button name=\"action\" \
+         value=\"card_works\" class=\"plain\">Use a card that works</button><button name=\"action\" \
+         value=\"card_fails\" class=\"plain\">Use a card that is declined</button></form>"
+    )
 }
 
 fn act(world: &mut World, id: &str, form: &Params, now_s: i64) -> Page {
     let Some((session, configuration)) = portal::visit(world, id, now_s) else { return dead_session() };
     let subscription = form.leaf_at("subscription").unwrap_or_default();
-    let wish = match form.leaf_at("action") {
-        Some("cancel") => Wish::Cancel,
-        Some("resume") => Wish::Resume,
+    let features = &configuration.features;
+    let done = match form.leaf_at("action") {
+        Some("cancel") => portal::act(world, &session, features, subscription, Wish::Cancel, now_s),
+        Some("resume") => portal::act(world, &session, features, subscription, Wish::Resume, now_s),
+        Some("card_works") => portal::change_card(world, &session, features, Card::Works),
+        Some("card_fails") => portal::change_card(world, &session, features, Card::Fails),
         _ => return self::session(world, id, Some("There is no such button."), now_s),
     };
-    match portal::act(world, &session, &configuration.features, subscription, wish, now_s) {
+    match done {
         // The page is read anew, so that a reload does not do it twice.
         Ok(()) => Page::Redirect(format!("/p/session/{id}")),
         Err(error) => self::session(world, id, Some(error.message()), now_s),
@@ -338,16 +353,22 @@ fn login(world: &World, id: &str, problem: Option<&str>) -> Page {
     Page::Html(StatusCode::OK, document("Manage your subscription", &content))
 }
 
+/// The newest customer with an address.
+fn newest(world: &World, email: &str) -> Option<String> {
+    let found = world.customers.iter().rfind(|customer| customer.email.as_deref() == Some(email))?;
+    Some(found.id.clone())
+}
+
 fn log_in(world: &mut World, id: &str, form: &Params, now_s: i64) -> Page {
     let page = login(world, id, None);
     if !matches!(&page, Page::Html(StatusCode::OK, _)) {
         return page;
     }
     let email = form.leaf_at("email").unwrap_or_default();
-    let known = world.customers.iter().filter(|customer| customer.email.as_deref() == Some(email));
-    let customer = known.last().map(|customer| customer.id.clone());
-    let Some(customer) = customer else { return login(world, id, Some("Nobody here has this address.")) };
-    match portal::open(world, customer, Some(id.to_owned()), None, now_s) {
+    let Some(customer) = newest(world, email) else {
+        return login(world, id, Some("Nobody here has this address."));
+    };
+    match portal::open(world, customer, Some(id), None, now_s) {
         Ok(session) => Page::Redirect(format!("/p/session/{session}")),
         Err(error) => login(world, id, Some(error.message())),
     }

@@ -9,6 +9,7 @@ use super::calendar::{HOUR_S, MINUTE_S};
 use super::catalog::merge_metadata;
 use super::error::ApiError;
 use super::form::{Metadata, Params};
+use super::payments::Card;
 use super::urls::{self, Scheme};
 use super::webhooks::Subject;
 use super::world::{Identified, World};
@@ -434,7 +435,7 @@ pub(super) fn create_session(world: &mut World, mut params: Params, now_s: i64) 
     if !world.has_customer(&customer) {
         return Err(ApiError::no_such_for("customer", "customer", &customer));
     }
-    let id = open(world, customer, wanted, return_url, now_s)?;
+    let id = open(world, customer, wanted.as_deref(), return_url, now_s)?;
     let session = world.portal_sessions.get(&id).ok_or_else(|| ApiError::server(500))?;
     let configuration = world.portal_configurations.get(&session.configuration);
     let expanded = configuration.filter(|_| expand.contains("configuration"));
@@ -459,11 +460,11 @@ pub(super) fn create_session(world: &mut World, mut params: Params, now_s: i64) 
 pub(super) fn open(
     world: &mut World,
     customer: String,
-    wanted: Option<String>,
+    wanted: Option<&str>,
     return_url: Option<String>,
     now_s: i64,
 ) -> Result<String, ApiError> {
-    let configuration = match &wanted {
+    let configuration = match wanted {
         Some(id) => world.portal_configurations.get(id).ok_or_else(|| {
             ApiError::no_such_for("configuration", "billing portal configuration", id)
         })?,
@@ -503,6 +504,19 @@ pub(super) fn visit(world: &mut World, id: &str, now_s: i64) -> Option<(PortalSe
     let session = session.clone();
     let configuration = world.portal_configurations.get(&session.configuration)?.clone();
     Some((session, configuration))
+}
+
+/// Changes the customer's card, if the configuration allows it.
+pub(super) fn change_card(
+    world: &mut World,
+    session: &PortalSession,
+    features: &Features,
+    card: Card,
+) -> Result<(), ApiError> {
+    let customer = world.customers.get_mut(&session.customer).filter(|_| features.payment_method_update);
+    let customer = customer.ok_or_else(|| ApiError::no_such("customer", &session.customer))?;
+    customer.card = card;
+    Ok(())
 }
 
 /// What a customer can do with a subscription on the page.

@@ -13,11 +13,11 @@ use super::error::ApiError;
 use super::form::{Metadata, Params};
 use super::invoices::{self, Bill};
 use super::payments::Card;
+use super::proration;
 use super::subscriptions::{self, MAX_ITEMS, PaymentBehavior, Prorates};
 use super::world::{
     CancelAt, Ending, Item, NoCard, Pause, PauseBehavior, Reason, Status, Subscription, Trial, World,
 };
-use super::proration;
 
 /// Most invoice items that one change makes: a credit, a debit and the tiers of each item.
 const MAX_MADE: usize = 1_000;
@@ -83,8 +83,10 @@ fn changed_item(
         new.price = price;
         new.usage_from_s = now_s;
     }
-    let price =
-        world.prices.get(&new.price).ok_or_else(|| ApiError::no_such_for(&price_name, "price", &new.price))?;
+    let price = world
+        .prices
+        .get(&new.price)
+        .ok_or_else(|| ApiError::no_such_for(&price_name, "price", &new.price))?;
     new.quantity = subscriptions::quantity_of(price, &quantity_name, quantity, old.quantity.unwrap_or(1))?;
     Ok(ItemChange { old: Some(old), new: Some(new) })
 }
@@ -245,7 +247,8 @@ pub(super) fn update(world: &mut World, id: &str, params: Params, now_s: i64) ->
 }
 
 fn apply(world: &mut World, of: &Subscription, update: Update, now_s: i64) -> Result<(), ApiError> {
-    let resets = update.anchor_now || matches!(update.trial_end, Some(Some(_))) && of.status != Status::Trialing;
+    let resets =
+        update.anchor_now || matches!(update.trial_end, Some(Some(_))) && of.status != Status::Trialing;
     let changes = update.items.unwrap_or_else(|| {
         let kept = of.items.iter().cloned();
         kept.map(|item| ItemChange { old: Some(item.clone()), new: Some(item) }).collect()

@@ -422,7 +422,11 @@ impl Outbox {
         if let Some(delay_s) = delay_s {
             status.next_attempt_s = now_s + delay_s;
         } else {
-            tracing::warn!(id = status.id, kind = status.kind, "the last attempt failed: the event is given up");
+            tracing::warn!(
+                id = status.id,
+                kind = status.kind,
+                "the last attempt failed: the event is given up"
+            );
             self.waiting.remove(at);
         }
         None
@@ -461,7 +465,10 @@ pub(super) fn list_events(world: &World, mut params: Params, now_s: i64) -> Resu
     params.expand(&[])?;
     params.finish()?;
     if kind.is_some() && !kinds.is_empty() {
-        return Err(ApiError::exclusive("type", "You may only specify one of these parameters: type, types."));
+        return Err(ApiError::exclusive(
+            "type",
+            "You may only specify one of these parameters: type, types.",
+        ));
     }
     let wanted = |logged: &&Logged| {
         created.contains(logged.created_s)
