@@ -11,8 +11,8 @@ use crate::simulation::{
     world::World,
 };
 use domain::{
-    Admission, HoldId, HoldSize, Lease, Meter, NanoUsd, Outcome, Plan, Pool, Receipt, Release, Report, ReportRow,
-    RowFate, Tokens, Usage, Window,
+    Admission, HoldId, HoldSize, Lease, Meter, NanoUsd, Outcome, Plan, Pool, Receipt, Release, Report,
+    ReportRow, RowFate, Tokens, Usage, Window,
 };
 use ledger::MeterKey;
 use serde_json::Value;

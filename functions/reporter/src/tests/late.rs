@@ -155,7 +155,8 @@ async fn f11_f23_a_late_row_is_billed_once_wherever_between_two_writes_its_run_d
             };
             let made = world.deps.stripe.create_invoice_item(&item).await.unwrap();
             let note = Some(made.id.as_str());
-            let put = ledger::Store::put_report(&world.store, &key, &row, RowFate::Invoiced, world.now(), note);
+            let put =
+                ledger::Store::put_report(&world.store, &key, &row, RowFate::Invoiced, world.now(), note);
             assert_eq!(put.await.unwrap(), RowFate::Invoiced);
         }
         for _ in 0..3 {
@@ -168,7 +169,9 @@ async fn f11_f23_a_late_row_is_billed_once_wherever_between_two_writes_its_run_d
 
 #[tokio::test]
 async fn f09_f11_an_item_whose_answer_was_lost_is_found_again_and_one_that_was_lost_is_made() {
-    for mishaps in [vec![Mishap::AnswerLost], vec![Mishap::CallLost, Mishap::Status(500), Mishap::Status(429)]] {
+    for mishaps in
+        [vec![Mishap::AnswerLost], vec![Mishap::CallLost, Mishap::Status(500), Mishap::Status(429)]]
+    {
         let world = World::new().await;
         let (_, key, _) = late(&world).await;
         world.mishap("items", &mishaps);
@@ -202,7 +205,11 @@ async fn f11_late_usage_within_what_is_included_costs_nothing_and_is_told_as_suc
     world.set(period.end().plus_ms(3 * HOUR_MS));
     world.deps.ledger.settle(hold, usage(300), &price(), world.now()).await.unwrap();
     let report = world.run().await;
-    assert_eq!((report.late, report.invoiced, report.sent), (1, 1, 0), "no invoice was drawn up within two hours");
+    assert_eq!(
+        (report.late, report.invoiced, report.sent),
+        (1, 1, 0),
+        "no invoice was drawn up within two hours"
+    );
     assert_eq!(items(&world), []);
     assert_eq!(world.store.reports_of(&key)[0].note.as_deref(), Some("0 cents"));
 }
