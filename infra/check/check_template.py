@@ -40,6 +40,14 @@ ROUTES = {
     ("/v1/quote", "options"): "Generate",
     ("/v1/usage", "get"): "Account",
     ("/v1/usage", "options"): "Account",
+    ("/v1/receipts", "get"): "Account",
+    ("/v1/receipts", "options"): "Account",
+    ("/v1/checkout", "post"): "Account",
+    ("/v1/checkout", "options"): "Account",
+    ("/v1/portal", "post"): "Account",
+    ("/v1/portal", "options"): "Account",
+    ("/v1/spend-cap", "put"): "Account",
+    ("/v1/spend-cap", "options"): "Account",
     ("/v1/webhooks/stripe", "post"): "Webhook",
 }
 
@@ -60,13 +68,18 @@ OPTIONAL = {
     "CLERK_JWT_KEY": "ClerkJwtKey",
     "CLERK_JWT_KEY_ID": "ClerkJwtKeyId",
     "CLERK_JWKS_URL": "ClerkJwksUrl",
+    "STRIPE_THIN_WEBHOOK_SECRET": "StripeThinWebhookSecret",
+    "PORTAL_URL": "PortalUrl",
+    "PORTAL_CONFIGURATION_ID": "PortalConfigurationId",
 }
 
 # What each function is told, by name of the variable.
 ENVIRONMENT = {
-    "Generate": EVERY_FUNCTION | OPENAI | CLERK | {"STORE_ANSWERS"},
-    "Account": EVERY_FUNCTION | CLERK,
-    "Webhook": EVERY_FUNCTION | {"STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET"},
+    "Generate": EVERY_FUNCTION | OPENAI | CLERK | {"STORE_ANSWERS", "PORTAL_URL"},
+    "Account": EVERY_FUNCTION | CLERK | {"STRIPE_SECRET_KEY", "PORTAL_CONFIGURATION_ID"},
+    "Webhook": EVERY_FUNCTION
+    | {"STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET", "STRIPE_THIN_WEBHOOK_SECRET"}
+    | {"STRIPE_METER_EVENT_NAME", "STRIPE_METER_ID", "EVENT_BUS_NAME"},
     "Reporter": EVERY_FUNCTION
     | {"STRIPE_SECRET_KEY", "STRIPE_METER_EVENT_NAME", "STRIPE_METER_ID", "EVENT_BUS_NAME"},
 }
@@ -76,6 +89,7 @@ SECRETS = {
     "OPENAI_API_KEY": "OpenAiApiKey",
     "STRIPE_SECRET_KEY": "StripeSecretKey",
     "STRIPE_WEBHOOK_SECRET": "StripeWebhookSecret",
+    "STRIPE_THIN_WEBHOOK_SECRET": "StripeThinWebhookSecret",
 }
 
 TABLE = {"Fn::GetAtt": ["Table", "Arn"]}
@@ -90,7 +104,7 @@ LEDGER = {f"dynamodb:{name}" for name in ("ConditionCheckItem", "GetItem", "PutI
 GRANTS = {
     "GenerateRole": [(action, TABLE) for action in LEDGER | {"dynamodb:DeleteItem"}],
     "AccountRole": [(action, TABLE) for action in LEDGER],
-    "WebhookRole": [(action, TABLE) for action in LEDGER],
+    "WebhookRole": [(action, TABLE) for action in LEDGER] + [("events:PutEvents", BUS)],
     "ReporterRole": [(action, TABLE) for action in LEDGER - {"dynamodb:ConditionCheckItem"}]
     + [("dynamodb:Query", INDEX), ("events:PutEvents", BUS), ("sqs:SendMessage", FAILURES)],
     "ReporterHourlyRole": [("lambda:InvokeFunction", REPORTER), ("sqs:SendMessage", FAILURES)],
@@ -119,9 +133,12 @@ PATTERNS = {
         ["https://app.example.com/", "app.example.com", "https://a.example.com, https://b.example.com"],
     ),
     "StripeSecretKey": (["sk_live_1", "rk_test_1"], ["pk_live_1", "sk_live_"]),
-    "StripeWebhookSecret": (["whsec_1"], ["we_1"]),
+    "StripeWebhookSecret": (["whsec_1", "whsec_1,whsec_2"], ["we_1", "", "whsec_1, whsec_2", "whsec_1,we_2"]),
+    "StripeThinWebhookSecret": (["whsec_1", "whsec_1,whsec_2", ""], ["we_1", "whsec_1, whsec_2"]),
     "StripeMeterEventName": (["inkmeter_tokens"], ["", "two words", "x" * 101]),
     "StripeMeterId": (["mtr_test_1"], ["meter"]),
+    "PortalConfigurationId": (["bpc_1a", ""], ["bps_1", "bpc_", "bpc_1/2"]),
+    "PortalUrl": (["https://billing.stripe.com/p/login/1", ""], ["http://billing.stripe.com/p/login/1", "pay"]),
 }
 
 # Parameters that do not go together, and the rule that refuses them; whatever is not named has its default. The first
@@ -514,9 +531,11 @@ MUTATIONS = {
         drop(f"{GENERATE}/Events/Post/Properties/TimeoutInMillis"),
         put(f"{GENERATE}/Events/Post/Properties/TimeoutInMillis", 29_000),
         put(f"{GENERATE}/Timeout", 299),
-        put(f"{ACCOUNT}/Events/Get/Properties/ResponseTransferMode", "RESPONSE_STREAM"),
-        put(f"{ACCOUNT}/Events/Get/Properties/Path", "/v1/use"),
+        put(f"{ACCOUNT}/Events/Usage/Properties/ResponseTransferMode", "RESPONSE_STREAM"),
+        put(f"{ACCOUNT}/Events/Usage/Properties/Path", "/v1/use"),
         drop(f"{GENERATE}/Events/Preflight"),
+        drop(f"{ACCOUNT}/Events/CheckoutPreflight"),
+        put(f"{ACCOUNT}/Events/SpendCap/Properties/Method", "POST"),
         drop(f"{GENERATE}/Events/Replay/Properties/ResponseTransferMode"),
         drop(f"{GENERATE}/Events/Stop/Properties/TimeoutInMillis"),
         put(f"{GENERATE}/Events/Quote/Properties/TimeoutInMillis", 29_000),
@@ -546,7 +565,7 @@ MUTATIONS = {
         put(f"{PARAMETERS}/Architecture/Default", "x86_64"),
         drop(f"{ACCOUNT}/LoggingConfig"),
         drop("template/Resources/AccountLogs/Properties/RetentionInDays"),
-        put(f"{ACCOUNT}/Environment/Variables/STRIPE_SECRET_KEY", {"Ref": "StripeSecretKey"}),
+        put(f"{ACCOUNT}/Environment/Variables/OPENAI_API_KEY", {"Ref": "OpenAiApiKey"}),
         drop(f"{REPORTER_PROPERTIES}/Environment/Variables/STRIPE_METER_ID"),
         drop("template/Resources/Webhook"),
     ],

@@ -16,6 +16,8 @@ mod identity;
 #[cfg(test)]
 mod kills;
 #[cfg(test)]
+mod money;
+#[cfg(test)]
 mod outage;
 #[cfg(test)]
 mod provider;
@@ -31,3 +33,5 @@ mod streaming;
 mod structure;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod webhooks;

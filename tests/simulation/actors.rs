@@ -151,14 +151,19 @@ pub(crate) fn user(number: u64) -> UserId {
 
 /// One run of the reporter.
 async fn report(world: Arc<World>, name: String) {
-    let process = world.process(name);
+    let process = world.process(name.clone());
     let store = SimStore::new(&world, &process);
+    let leases = AtomicU64::new(0);
     let deps = Deps {
         ledger: Ledger::new(store, world.scenario.book.plans().clone()),
         stripe: stripe::reached_by(&world, &process),
         meter: StripeMeter { event_name: stripe::EVENT_NAME.into(), id: stripe::METER.into() },
         bus: bus::bus(),
         pace: Pace::with_jitter(|most_ms| most_ms / 2),
+        new_id: Box::new(move || {
+            let number = leases.fetch_add(1, Ordering::Relaxed);
+            HoldId::parse(&format!("{name}-{number}")).unwrap()
+        }),
     };
     let deadline = world.clock(&process).plus_ms(REPORTER_MS);
     let run = reporter::run::run(&deps, deadline, || world.clock(&process));

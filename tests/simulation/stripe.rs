@@ -80,6 +80,7 @@ async fn answer(world: Arc<World>, process: Arc<Process>, request: Request) -> R
     let effect = match request.path.as_str() {
         "/v1/billing/meter_events" => "send to Stripe",
         "/v1/billing/meters/mtr_1/event_summaries" => "ask Stripe's count",
+        "/v1/invoices" => "ask Stripe's invoices",
         _ => "ask Stripe's subscription",
     };
     let step = world.step(&process, effect).await;
@@ -94,6 +95,8 @@ async fn answer(world: Arc<World>, process: Arc<Process>, request: Request) -> R
         Reply::Hang
     } else if effect == "ask Stripe's count" {
         count(&world, &request)
+    } else if effect == "ask Stripe's invoices" {
+        invoices(&request)
     } else {
         subscription(&world, request.path.rsplit('/').next().unwrap())
     };
@@ -246,6 +249,16 @@ fn count(world: &World, request: &Request) -> Reply {
     let summary = json!({"id": "mtrusg_1", "object": "billing.meter_event_summary", "aggregated_value": sum,
         "start_time": start, "end_time": end, "livemode": false, "meter": METER});
     let list = json!({"object": "list", "url": "/", "has_more": false, "data": [summary]});
+    Reply::Answer(200, list.to_string())
+}
+
+/// A draft that is never final, so that every event is in time: whoever is late is tested where the reporter is.
+fn invoices(request: &Request) -> Reply {
+    let draft = json!({"object": "invoice", "id": "in_1", "customer": request.query["customer"], "status": "draft",
+        "parent": {"subscription_details": {"subscription": "sub_1"}}, "billing_reason": "subscription_cycle",
+        "period_start": 0, "period_end": Timestamp::MAX.s(), "created": 1, "automatically_finalizes_at": null,
+        "status_transitions": {"finalized_at": null}, "total": 0, "hosted_invoice_url": null});
+    let list = json!({"object": "list", "url": "/", "has_more": false, "data": [draft]});
     Reply::Answer(200, list.to_string())
 }
 

@@ -237,7 +237,9 @@ impl Cloud {
             Gateway::start(listener, runtime.invoker(), gateway_options).map_err(part("the gateway"))?;
         if let Some(stripe) = &parts.stripe {
             let url = format!("{}/v1/webhooks/stripe", gateway.url());
-            stripe.set_webhook(Some(WebhookEndpoint { url, secret: environment::WEBHOOK_SECRET.to_owned() }));
+            let under = |secret: &str| Some(WebhookEndpoint { url: url.clone(), secret: secret.to_owned() });
+            stripe.set_webhook(under(environment::WEBHOOK_SECRET));
+            stripe.set_thin_webhook(under(environment::THIN_WEBHOOK_SECRET));
         }
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         if let Some(every) = options.report_every {
@@ -467,11 +469,17 @@ fn routes(generate_timeout: Duration) -> Vec<Route> {
             .map(|method| Route::stream(method, path, "generate").with_timeout(generate_timeout))
     });
     let buffered = [
-        Route::buffered(Method::GET, "/v1/usage", "account"),
-        Route::buffered(Method::OPTIONS, "/v1/usage", "account"),
-        Route::buffered(Method::POST, "/v1/webhooks/stripe", "webhook"),
+        (Method::GET, "/v1/usage"),
+        (Method::GET, "/v1/receipts"),
+        (Method::POST, "/v1/checkout"),
+        (Method::POST, "/v1/portal"),
+        (Method::PUT, "/v1/spend-cap"),
     ];
-    streamed.chain(buffered).collect()
+    let buffered = buffered.into_iter().flat_map(|(method, path)| {
+        [method, Method::OPTIONS].map(|method| Route::buffered(method, path, "account"))
+    });
+    let webhook = Route::buffered(Method::POST, "/v1/webhooks/stripe", "webhook");
+    streamed.chain(buffered).chain([webhook]).collect()
 }
 
 /// The event of an EventBridge schedule without an input of its own. `now_ms`: milliseconds since 1970.

@@ -4,7 +4,7 @@
 
 use crate::respond;
 use ::http::{HeaderValue, Response, StatusCode, header};
-use domain::{CapKind, Refusal, Timestamp};
+use domain::{CapKind, Refusal, Timestamp, Tokens};
 use serde::Serialize;
 
 /// Seconds after which a store, a provider or Clerk, if it does not answer, is worth another try.
@@ -33,6 +33,12 @@ pub enum Code {
     InProgress,
     /// 409: the request with this idempotency key was answered, and its answer is not kept.
     AlreadyAnswered,
+    /// 409: whoever has a subscription cannot buy another.
+    AlreadySubscribed,
+    /// 409: whoever never bought anything has no customer at Stripe.
+    NoCustomer,
+    /// 409: the wanted spend cap is below what is used and held.
+    SpendCapBelowUsed,
     /// 413: the body is too long.
     TooLarge,
     /// 413: the prompt is too long.
@@ -61,6 +67,10 @@ pub enum Code {
     StoreUnavailable,
     /// 503: the provider does not answer or turned the request away.
     ProviderUnavailable,
+    /// 503: Stripe does not answer or turned the request away.
+    StripeUnavailable,
+    /// 503: what a draft invoice bills is not all reported yet; only Stripe is told so.
+    UsagePending,
 }
 
 impl Code {
@@ -75,6 +85,9 @@ impl Code {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::InProgress => "in_progress",
             Self::AlreadyAnswered => "already_answered",
+            Self::AlreadySubscribed => "already_subscribed",
+            Self::NoCustomer => "no_customer",
+            Self::SpendCapBelowUsed => "spend_cap_below_used",
             Self::TooLarge => "too_large",
             Self::PromptTooLong => "prompt_too_long",
             Self::UnsupportedMediaType => "unsupported_media_type",
@@ -89,6 +102,8 @@ impl Code {
             Self::IdentityUnavailable => "identity_unavailable",
             Self::StoreUnavailable => "store_unavailable",
             Self::ProviderUnavailable => "provider_unavailable",
+            Self::StripeUnavailable => "stripe_unavailable",
+            Self::UsagePending => "usage_pending",
         }
     }
 
@@ -99,7 +114,11 @@ impl Code {
             Self::QuotaExceeded | Self::SpendCapReached | Self::PastDue => StatusCode::PAYMENT_REQUIRED,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::InProgress | Self::AlreadyAnswered => StatusCode::CONFLICT,
+            Self::InProgress
+            | Self::AlreadyAnswered
+            | Self::AlreadySubscribed
+            | Self::NoCustomer
+            | Self::SpendCapBelowUsed => StatusCode::CONFLICT,
             Self::TooLarge | Self::PromptTooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::InvalidJson | Self::InvalidField | Self::IdempotencyKeyReused | Self::UnknownModel => {
@@ -107,14 +126,16 @@ impl Code {
             }
             Self::QuotaHeld | Self::Concurrency | Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::IdentityUnavailable | Self::StoreUnavailable | Self::ProviderUnavailable => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::IdentityUnavailable
+            | Self::StoreUnavailable
+            | Self::ProviderUnavailable
+            | Self::StripeUnavailable
+            | Self::UsagePending => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
     /// The same sentence for every occurrence.
-    const fn title(self) -> &'static str {
+    pub const fn title(self) -> &'static str {
         match self {
             Self::Unauthenticated => "Sign in first",
             Self::QuotaExceeded => "The plan's tokens for this period are used up",
@@ -124,6 +145,9 @@ impl Code {
             Self::MethodNotAllowed => "Not by this method",
             Self::InProgress => "This request is being answered",
             Self::AlreadyAnswered => "This request was answered before",
+            Self::AlreadySubscribed => "You have a subscription already",
+            Self::NoCustomer => "There is nothing to manage yet",
+            Self::SpendCapBelowUsed => "This spend cap is below what is used",
             Self::TooLarge => "The request is too large",
             Self::PromptTooLong => "The prompt is too long",
             Self::UnsupportedMediaType => "The request is not JSON",
@@ -136,8 +160,10 @@ impl Code {
             Self::RateLimited => "Too many requests",
             Self::Internal => "Something went wrong on our side",
             Self::IdentityUnavailable => "Your sign-in cannot be checked right now",
-            Self::StoreUnavailable => "Usage cannot be metered right now",
+            Self::StoreUnavailable => "The ledger does not answer right now",
             Self::ProviderUnavailable => "The model does not answer right now",
+            Self::StripeUnavailable => "Payments cannot be reached right now",
+            Self::UsagePending => "The period's usage is not all reported yet",
         }
     }
 }
@@ -171,6 +197,12 @@ struct Body {
     left: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     needed: Option<u64>,
+    /// Tokens that are charged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    used: Option<u64>,
+    /// Tokens that open requests hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    held: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     resets_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -203,6 +235,8 @@ impl Problem {
             limit: None,
             left: None,
             needed: None,
+            used: None,
+            held: None,
             resets_at: None,
             retry_at: None,
             pay_by: None,
@@ -248,6 +282,35 @@ impl Problem {
     pub fn store_unavailable() -> Self {
         let detail = "Nothing was used or charged. Please try again in a few seconds.";
         Self::new(Code::StoreUnavailable, detail).retry_after(UNAVAILABLE_RETRY_AFTER_S)
+    }
+
+    /// Stripe does not do what was asked of it.
+    pub fn stripe_unavailable() -> Self {
+        let detail = "Nothing was bought or charged. Please try again in a few seconds.";
+        Self::new(Code::StripeUnavailable, detail).retry_after(UNAVAILABLE_RETRY_AFTER_S)
+    }
+
+    /// Whoever asked has a subscription.
+    pub fn already_subscribed() -> Self {
+        let detail = "Manage the subscription that you have: `POST /v1/portal` says where.";
+        Self::new(Code::AlreadySubscribed, detail)
+    }
+
+    /// Whoever asked never bought anything.
+    pub fn no_customer() -> Self {
+        Self::new(Code::NoCustomer, "Buy a plan first: `POST /v1/checkout` says where.")
+    }
+
+    /// A spend cap that would stop everything at once, without the word that it is meant so.
+    pub fn spend_cap_below_used(cap: Tokens, used: Tokens, held: Tokens) -> Self {
+        let detail = format!(
+            "{used} tokens are used and requests under way hold {held}. A spend cap of {cap} lets nothing pass until that \
+             fits, or the next period begins. If that is meant, send it again with `\"confirm\": true`."
+        );
+        let mut problem = Self::new(Code::SpendCapBelowUsed, detail).limit(cap.get());
+        problem.body.used = Some(used.get());
+        problem.body.held = Some(held.get());
+        problem
     }
 
     /// A defect; what it was is in the log.
@@ -400,7 +463,6 @@ impl Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::Tokens;
     use serde_json::{Value, json};
 
     const NOW: Timestamp = Timestamp::from_s(1_000);

@@ -73,6 +73,11 @@ impl Answer {
             || self.param.as_deref() == Some("event_name")
     }
 
+    /// Whether it is about an object, named by this parameter, that Stripe does not have.
+    pub(crate) fn misses(&self, param: &str) -> bool {
+        self.code.as_deref() == Some("resource_missing") && self.param.as_deref() == Some(param)
+    }
+
     /// Whether Stripe has this meter event already. It says so with a 400 and no code, so that the words are the mark; the code is
     /// that of its other APIs for meter events.
     pub(crate) fn already_exists(&self) -> bool {

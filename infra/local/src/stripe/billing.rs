@@ -15,7 +15,7 @@ use super::webhooks::Subject;
 use super::world::{
     Bills, Debit, Item, LinePlan, NoCard, Price, Reason, Standing, Status, Subscription, Usage, World,
 };
-use super::{invoice_items, meter_errors, money, proration, wire};
+use super::{checkout, invoice_items, meter_errors, money, proration, wire};
 
 /// How long before a trial's end it is announced, in seconds.
 const TRIAL_WARNING_S: i64 = 3 * DAY_S;
@@ -37,6 +37,8 @@ enum Due {
     Unpause(String),
     /// A first invoice was not paid in time.
     Expire(String),
+    /// A checkout session expires.
+    Checkout(String),
     /// A subscription ends before its period.
     Cancel(String),
     /// A subscription's period ends.
@@ -61,7 +63,8 @@ fn earliest(world: &World) -> Option<(i64, Due)> {
         final_at.or_else(|| Some((invoice.next_attempt_s?, Due::Charge(invoice.id.clone()))))
     });
     let errors = meter_errors::due_s(world).map(|at_s| (at_s, Due::MeterErrors));
-    subscriptions.chain(invoices).chain(errors).min()
+    let checkout = checkout::next_expiry(world).map(|(at_s, id)| (at_s, Due::Checkout(id)));
+    subscriptions.chain(invoices).chain(errors).chain(checkout).min()
 }
 
 fn due_of(of: &Subscription) -> Option<(i64, Due)> {
@@ -104,6 +107,7 @@ pub(super) fn catch_up(world: &mut World, now_s: i64) {
             Due::Expire(id) => expire(world, &id, at_s),
             Due::Cancel(id) => finish(world, &id, at_s),
             Due::Period(id) => end_period(world, &id, at_s),
+            Due::Checkout(id) => checkout::end(world, &id, at_s),
         }
     }
 }
@@ -335,7 +339,9 @@ pub(super) fn change_by<T>(
 
 /// Tells of what differs from before, if anything does.
 fn announce_change(world: &mut World, id: &str, before: Option<Value>, at_s: i64) {
-    let (Some(Value::Object(before)), Some(Value::Object(after))) = (before, snapshot(world, id)) else { return };
+    let (Some(Value::Object(before)), Some(Value::Object(after))) = (before, snapshot(world, id)) else {
+        return;
+    };
     let previous: Map<String, Value> =
         before.into_iter().filter(|(name, value)| after.get(name) != Some(value)).collect();
     if !previous.is_empty() {

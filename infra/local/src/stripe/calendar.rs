@@ -7,6 +7,8 @@ use chrono::{DateTime, Months};
 
 /// Seconds of a day.
 pub(super) const DAY_S: i64 = 86_400;
+/// Seconds of a minute.
+pub(super) const MINUTE_S: i64 = 60;
 /// Seconds of an hour.
 pub(super) const HOUR_S: i64 = 3_600;
 

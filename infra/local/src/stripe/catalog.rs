@@ -10,8 +10,8 @@ use super::error::ApiError;
 use super::form::{Metadata, Params};
 use super::money::{MAX_METERED_UNIT_CENTS, Price as Amount, Tier};
 use super::payments::Card;
-use super::{customers, wire};
 use super::world::{Customer, Meter, Price, Product, Recurring, Scheme, Usage, World};
+use super::{customers, wire};
 
 /// Most tiers of a price.
 const MAX_TIERS: usize = 100;
@@ -82,8 +82,9 @@ fn new_metadata(changes: Metadata) -> Metadata {
     metadata
 }
 
-fn email(params: &mut Params) -> Result<Option<String>, ApiError> {
-    let email = params.text_or_unset("email")?;
+/// An e-mail address, or an empty text.
+pub(super) fn email(params: &mut Params, name: &str) -> Result<Option<String>, ApiError> {
+    let email = params.text_or_unset(name)?;
     let bad = |email: &String| {
         let halves = email.split_once('@');
         let plausible =
@@ -91,9 +92,7 @@ fn email(params: &mut Params) -> Result<Option<String>, ApiError> {
         !email.is_empty() && (!plausible || email.chars().count() > MAX_EMAIL_CHARS)
     };
     match email {
-        Some(email) if bad(&email) => {
-            Err(ApiError::invalid("email", format!("Invalid email address: {email}")))
-        }
+        Some(email) if bad(&email) => Err(ApiError::invalid(name, format!("Invalid email address: {email}"))),
         email => Ok(email),
     }
 }
@@ -101,7 +100,7 @@ fn email(params: &mut Params) -> Result<Option<String>, ApiError> {
 /// `POST /v1/customers`
 pub(super) fn create_customer(world: &mut World, mut params: Params, now_s: i64) -> Result<Value, ApiError> {
     params.refuse_unmodelled(CUSTOMER_NOT_MODELLED)?;
-    let email = unset_if_empty(email(&mut params)?);
+    let email = unset_if_empty(email(&mut params, "email")?);
     let name = unset_if_empty(params.text_or_unset("name")?);
     let description = unset_if_empty(params.text_or_unset("description")?);
     let metadata = new_metadata(params.metadata()?);
@@ -127,7 +126,7 @@ pub(super) fn create_customer(world: &mut World, mut params: Params, now_s: i64)
 pub(super) fn update_customer(world: &mut World, id: &str, mut params: Params) -> Result<Value, ApiError> {
     let customer = world.customers.get_mut(id).ok_or_else(|| ApiError::no_such("customer", id))?;
     params.refuse_unmodelled(CUSTOMER_NOT_MODELLED)?;
-    let email = email(&mut params)?;
+    let email = email(&mut params, "email")?;
     let name = params.text_or_unset("name")?;
     let description = params.text_or_unset("description")?;
     let metadata = params.metadata()?;

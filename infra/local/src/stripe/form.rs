@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
+
 use super::error::ApiError;
 
 /// Largest number of parameters of one request.
@@ -27,7 +29,7 @@ const DEFAULT_PAGE: usize = 10;
 
 /// A parsed value. Lists are maps whose keys are their indices.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Node {
+pub(super) enum Node {
     Leaf(String),
     Branch(BTreeMap<String, Node>),
 }
@@ -98,6 +100,54 @@ impl Params {
             }
         }
         Ok(params)
+    }
+
+    /// Reads a JSON object as parameters, as the endpoints under `/v2` take them: lists become indices, numbers and
+    /// booleans their texts, and `null` the empty text that unsets.
+    pub(super) fn from_json(body: &str) -> Result<Self, ApiError> {
+        let refused = || ApiError::invalid_request("The request's body is not a JSON object.");
+        let value: Value = serde_json::from_str(body).map_err(|_| refused())?;
+        let Value::Object(_) = value else { return Err(refused()) };
+        match node(value) {
+            Node::Branch(nodes) => Ok(Self { prefix: String::new(), nodes }),
+            Node::Leaf(_) => Err(refused()),
+        }
+    }
+
+    /// Parameters that the stand-in itself gives.
+    pub(super) fn of<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let mut params = Self::default();
+        for (name, value) in pairs {
+            // Only a name without a shape can fail, and these are written here.
+            let inserted = insert(&mut params.nodes, name, value.to_owned());
+            debug_assert!(inserted.is_ok(), "{name}");
+        }
+        params
+    }
+
+    /// What the table of endpoints looks at.
+    pub(super) fn nodes(&self) -> &BTreeMap<String, Node> {
+        &self.nodes
+    }
+
+    /// The text of a parameter by its full name, such as `a[b]`.
+    pub(super) fn leaf_at(&self, name: &str) -> Option<&str> {
+        let path = segments(name)?;
+        let (first, rest) = path.split_first()?;
+        let mut node = self.nodes.get(*first)?;
+        for segment in rest {
+            let Node::Branch(nodes) = node else { return None };
+            node = nodes.get(*segment)?;
+        }
+        match node {
+            Node::Leaf(text) => Some(text),
+            Node::Branch(_) => None,
+        }
+    }
+
+    /// Whether a parameter of this hash was given.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.nodes.contains_key(name)
     }
 
     fn full_name(&self, name: &str) -> String {
@@ -222,11 +272,6 @@ impl Params {
         hash.ok_or_else(|| ApiError::missing(&self.full_name(name)))
     }
 
-    /// Whether a parameter was given, in whatever form.
-    pub(super) fn given(&self, name: &str) -> bool {
-        self.nodes.contains_key(name)
-    }
-
     /// Takes out the empty text that unsets a hash, if that is what was given.
     pub(super) fn take_unset(&mut self, name: &str) -> bool {
         let unset = self.nodes.get(name) == Some(&Node::Leaf(String::new()));
@@ -243,6 +288,15 @@ impl Params {
     pub(super) fn texts(&mut self, name: &str) -> Result<Vec<String>, ApiError> {
         let Some(mut list) = self.hash(name)? else { return Ok(Vec::new()) };
         list.indices()?.iter().map(|index| list.required(index)).collect()
+    }
+
+    /// A list of texts that an empty text empties.
+    pub(super) fn texts_or_unset(&mut self, name: &str) -> Result<Vec<String>, ApiError> {
+        if self.nodes.get(name) == Some(&Node::Leaf(String::new())) {
+            self.nodes.remove(name);
+            return Ok(Vec::new());
+        }
+        self.texts(name)
     }
 
     fn indices(&self) -> Result<Vec<String>, ApiError> {
@@ -344,6 +398,22 @@ impl Params {
         match self.nodes.keys().next() {
             Some(name) => Err(ApiError::unknown_parameter(&self.full_name(name))),
             None => Ok(()),
+        }
+    }
+}
+
+/// The depth is bounded by the parser of the JSON.
+fn node(value: Value) -> Node {
+    match value {
+        Value::Null => Node::Leaf(String::new()),
+        Value::Bool(truth) => Node::Leaf(truth.to_string()),
+        Value::Number(number) => Node::Leaf(number.to_string()),
+        Value::String(text) => Node::Leaf(text),
+        Value::Array(items) => Node::Branch(
+            items.into_iter().enumerate().map(|(index, item)| (index.to_string(), node(item))).collect(),
+        ),
+        Value::Object(fields) => {
+            Node::Branch(fields.into_iter().map(|(name, field)| (name, node(field))).collect())
         }
     }
 }

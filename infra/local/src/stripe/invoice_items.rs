@@ -44,8 +44,14 @@ pub(super) fn take_pending(
             && item.currency == currency
             && item.subscription.as_ref().is_none_or(|of| of == subscription)
     };
-    let ids: Vec<String> =
-        world.invoice_items.iter().rev().filter(waits).map(|item| item.id.clone()).take(MAX_PENDING).collect();
+    let ids: Vec<String> = world
+        .invoice_items
+        .iter()
+        .rev()
+        .filter(waits)
+        .map(|item| item.id.clone())
+        .take(MAX_PENDING)
+        .collect();
     for id in &ids {
         if let Some(item) = world.invoice_items.get_mut(id) {
             item.invoice = Some(invoice.to_owned());
@@ -76,17 +82,24 @@ fn cents(params: &mut Params) -> Result<(i64, u64), ApiError> {
             "amount",
             "You may only specify one of these parameters: amount, unit_amount_decimal.",
         )),
-        (Some(_), None) if quantity.is_some() => {
-            Err(ApiError::exclusive("quantity", "You may only specify one of these parameters: amount, quantity."))
+        (Some(_), None) if quantity.is_some() => Err(ApiError::exclusive(
+            "quantity",
+            "You may only specify one of these parameters: amount, quantity.",
+        )),
+        (Some(amount), None) => {
+            Some(amount).filter(fits).map(|cents| (cents, 1)).ok_or_else(|| too_large("amount"))
         }
-        (Some(amount), None) => Some(amount).filter(fits).map(|cents| (cents, 1)).ok_or_else(|| too_large("amount")),
         (None, Some(unit)) => {
             let quantity = quantity.unwrap_or(1);
             if quantity > MAX_QUANTITY {
-                return Err(ApiError::invalid("quantity", format!("quantity can be at most {MAX_QUANTITY}.")));
+                return Err(ApiError::invalid(
+                    "quantity",
+                    format!("quantity can be at most {MAX_QUANTITY}."),
+                ));
             }
-            let price = money::Price::parse(&unit)
-                .ok_or_else(|| ApiError::invalid("unit_amount_decimal", format!("Invalid decimal: {unit}")))?;
+            let price = money::Price::parse(&unit).ok_or_else(|| {
+                ApiError::invalid("unit_amount_decimal", format!("Invalid decimal: {unit}"))
+            })?;
             let cents = price.charge(quantity, money::Price::default()).filter(fits);
             cents.map(|cents| (cents, quantity)).ok_or_else(|| too_large("unit_amount_decimal"))
         }
@@ -105,14 +118,20 @@ fn target(
         let found = world.invoices.get(id).filter(|found| found.customer == customer);
         let found = found.ok_or_else(|| ApiError::no_such_for("invoice", "invoice", id))?;
         if !matches!(found.state, InvoiceState::Draft) {
-            return Err(ApiError::invalid("invoice", "The invoice is no longer a draft: nothing can be added."));
+            return Err(ApiError::invalid(
+                "invoice",
+                "The invoice is no longer a draft: nothing can be added.",
+            ));
         }
     }
     if let Some(id) = subscription {
         let found = world.subscriptions.get(id).filter(|found| found.customer == customer);
         let found = found.ok_or_else(|| ApiError::no_such_for("subscription", "subscription", id))?;
         if found.status.is_over() {
-            return Err(ApiError::invalid("subscription", "The subscription is canceled: it has no next invoice."));
+            return Err(ApiError::invalid(
+                "subscription",
+                "The subscription is canceled: it has no next invoice.",
+            ));
         }
     }
     Ok(())
@@ -147,9 +166,13 @@ pub(super) fn create(world: &mut World, mut params: Params, now_s: i64) -> Resul
         return Err(ApiError::no_such_for("customer", "customer", &customer));
     }
     target(world, &customer, invoice.as_deref(), subscription.as_deref())?;
-    let pending = world.invoice_items.iter().filter(|item| item.customer == customer && item.invoice.is_none());
+    let pending =
+        world.invoice_items.iter().filter(|item| item.customer == customer && item.invoice.is_none());
     if pending.count() >= MAX_PENDING {
-        return Err(ApiError::invalid("customer", format!("A customer can have up to {MAX_PENDING} pending items.")));
+        return Err(ApiError::invalid(
+            "customer",
+            format!("A customer can have up to {MAX_PENDING} pending items."),
+        ));
     }
     let id = world.ids.next("ii");
     let item = InvoiceItem {

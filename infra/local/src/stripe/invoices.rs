@@ -409,7 +409,9 @@ fn unpaid<'a>(world: &'a World, id: &str) -> Result<&'a Final, ApiError> {
     match fixed.standing {
         Standing::Open | Standing::Uncollectible { .. } => Ok(fixed),
         Standing::Paid { .. } => Err(ApiError::invalid_request("Invoice is already paid")),
-        Standing::Void { .. } => Err(ApiError::invalid_request("Invoice is void: nothing can be done to it.")),
+        Standing::Void { .. } => {
+            Err(ApiError::invalid_request("Invoice is void: nothing can be done to it."))
+        }
     }
 }
 

@@ -127,12 +127,7 @@ fn reject(world: &mut World, meter: String, event: Event, code: &'static str, no
 }
 
 /// Refuses an event that was taken and counted, as if it had been found wrong only now. Whether there is such an event.
-pub(super) fn reject_counted(
-    world: &mut World,
-    identifier: &str,
-    code: &'static str,
-    now_s: i64,
-) -> bool {
+pub(super) fn reject_counted(world: &mut World, identifier: &str, code: &'static str, now_s: i64) -> bool {
     let found = world.counted.iter_mut().find_map(|((meter, _), counted)| {
         let at = counted.events.iter().position(|event| event.identifier == identifier)?;
         let event = counted.events.remove(at);

@@ -118,7 +118,7 @@ fn end_dunning(world: &mut World, of: &str, at_s: i64) {
         DunningEnd::PastDue => {}
         DunningEnd::Canceled => {
             billing::cancel(world, of, "payment_failed", billing::Leaves::Nothing, at_s);
-        },
+        }
         DunningEnd::Unpaid => {
             billing::change(world, of, at_s, |subscription| subscription.status = Status::Unpaid);
         }
@@ -133,7 +133,9 @@ pub(super) fn follow(world: &mut World, of: &str, at_s: i64) {
     let (is_open, is_paid) =
         (fixed.standing == Standing::Open, matches!(fixed.standing, Standing::Paid { .. }));
     let status = match subscription.status {
-        Status::Active if is_open && latest.reason != Reason::Create && latest.attempts > 0 => Status::PastDue,
+        Status::Active if is_open && latest.reason != Reason::Create && latest.attempts > 0 => {
+            Status::PastDue
+        }
         Status::PastDue | Status::Unpaid if !is_open => Status::Active,
         Status::Incomplete if is_paid => Status::Active,
         same => same,

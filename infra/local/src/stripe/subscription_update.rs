@@ -13,11 +13,11 @@ use super::error::ApiError;
 use super::form::{Metadata, Params};
 use super::invoices::{self, Bill};
 use super::payments::Card;
+use super::proration;
 use super::subscriptions::{self, MAX_ITEMS, PaymentBehavior, Prorates};
 use super::world::{
     CancelAt, Ending, Item, NoCard, Pause, PauseBehavior, Reason, Status, Subscription, Trial, World,
 };
-use super::proration;
 
 /// Most invoice items that one change makes: a credit, a debit and the tiers of each item.
 const MAX_MADE: usize = 1_000;
@@ -83,8 +83,10 @@ fn changed_item(
         new.price = price;
         new.usage_from_s = now_s;
     }
-    let price =
-        world.prices.get(&new.price).ok_or_else(|| ApiError::no_such_for(&price_name, "price", &new.price))?;
+    let price = world
+        .prices
+        .get(&new.price)
+        .ok_or_else(|| ApiError::no_such_for(&price_name, "price", &new.price))?;
     new.quantity = subscriptions::quantity_of(price, &quantity_name, quantity, old.quantity.unwrap_or(1))?;
     Ok(ItemChange { old: Some(old), new: Some(new) })
 }
@@ -96,7 +98,7 @@ fn items(
     params: &mut Params,
     now_s: i64,
 ) -> Result<Option<Vec<ItemChange>>, ApiError> {
-    if !params.given("items") {
+    if !params.has("items") {
         return Ok(None);
     }
     let mut changes: Vec<ItemChange> = Vec::new();
@@ -162,18 +164,25 @@ fn pause(params: &mut Params, now_s: i64) -> Result<Option<Option<Pause>>, ApiEr
     Ok(Some(Some(Pause { behavior, resumes_s })))
 }
 
+/// Whether the billing date is to become now: since 2026-09-30.endive a hash says so.
+fn anchor_now(params: &mut Params) -> Result<Option<bool>, ApiError> {
+    let Some(mut anchor) = params.hash("billing_cycle_anchor")? else { return Ok(None) };
+    let now = anchor.required_choice("type", &[("now", true), ("unchanged", false)])?;
+    anchor.finish()?;
+    Ok(Some(now))
+}
+
 fn read(world: &mut World, of: &Subscription, mut params: Params, now_s: i64) -> Result<Update, ApiError> {
     params.refuse_unmodelled(subscriptions::NOT_MODELLED)?;
     params.refuse_unmodelled(&["collection_method"])?;
     params.boolean("off_session")?;
-    let anchors = [("now", true), ("unchanged", false)];
     let update = Update {
         items: items(world, of, &mut params, now_s)?,
         ending: subscriptions::ending(&mut params, of.period_end_s, now_s)?,
         pause: pause(&mut params, now_s)?,
         trial_end: subscriptions::trial_end(&mut params, now_s)?,
         no_card: subscriptions::no_card(&mut params)?,
-        anchor_now: params.choice("billing_cycle_anchor", &anchors)?.unwrap_or(false),
+        anchor_now: anchor_now(&mut params)?.unwrap_or(false),
         prorates: subscriptions::prorates(&mut params)?,
         behavior: subscriptions::payment_behavior(&mut params)?,
         metadata: params.metadata()?,
@@ -207,7 +216,7 @@ fn allows(world: &World, of: &Subscription, update: &Update) -> Result<(), ApiEr
     }
     let trialing = of.status == Status::Trialing;
     if update.anchor_now && (trialing || update.trial_end.is_some()) {
-        return Err(ApiError::not_modelled("billing_cycle_anchor=now with a trial"));
+        return Err(ApiError::not_modelled("billing_cycle_anchor[type]=now with a trial"));
     }
     if update.trial_end.is_some() && update.items.is_some() {
         return Err(ApiError::not_modelled("items together with trial_end"));
@@ -238,7 +247,8 @@ pub(super) fn update(world: &mut World, id: &str, params: Params, now_s: i64) ->
 }
 
 fn apply(world: &mut World, of: &Subscription, update: Update, now_s: i64) -> Result<(), ApiError> {
-    let resets = update.anchor_now || matches!(update.trial_end, Some(Some(_))) && of.status != Status::Trialing;
+    let resets =
+        update.anchor_now || matches!(update.trial_end, Some(Some(_))) && of.status != Status::Trialing;
     let changes = update.items.unwrap_or_else(|| {
         let kept = of.items.iter().cloned();
         kept.map(|item| ItemChange { old: Some(item.clone()), new: Some(item) }).collect()
@@ -352,9 +362,8 @@ pub(super) fn resume(world: &mut World, id: &str, mut params: Params, now_s: i64
     let of = world.subscriptions.get(id).ok_or_else(|| ApiError::no_such("subscription", id))?;
     let status = of.status;
     params.refuse_unmodelled(&["proration_date"])?;
-    let anchors = [("now", true), ("unchanged", false)];
-    if params.choice("billing_cycle_anchor", &anchors)? == Some(false) {
-        return Err(ApiError::not_modelled("billing_cycle_anchor=unchanged"));
+    if anchor_now(&mut params)? == Some(false) {
+        return Err(ApiError::not_modelled("billing_cycle_anchor[type]=unchanged"));
     }
     subscriptions::prorates(&mut params)?;
     subscriptions::payment_behavior(&mut params)?;

@@ -13,9 +13,7 @@ use super::error::ApiError;
 use super::form::Params;
 use super::invoices::{self, Bill};
 use super::payments::Card;
-use super::world::{
-    CancelAt, Ending, Item, NoCard, Price, Reason, Status, Subscription, Trial, World,
-};
+use super::world::{CancelAt, Ending, Item, NoCard, Price, Reason, Status, Subscription, Trial, World};
 use super::{proration, wire};
 
 /// Most items of a subscription.
@@ -121,7 +119,11 @@ pub(super) fn quantity_of(
     if !billing::is_metered(price) {
         let quantity = quantity.unwrap_or(otherwise);
         let message = format!("The quantity must be at most {MAX_QUANTITY}.");
-        return if quantity <= MAX_QUANTITY { Ok(Some(quantity)) } else { Err(ApiError::invalid(name, message)) };
+        return if quantity <= MAX_QUANTITY {
+            Ok(Some(quantity))
+        } else {
+            Err(ApiError::invalid(name, message))
+        };
     }
     match quantity {
         None => Ok(None),
@@ -281,7 +283,11 @@ pub(super) fn ending(
 
 /// A cancellation within a period prorates, which is not modelled: it has to be asked for without proration, or to fall on
 /// the end of a period.
-pub(super) fn ends_with_a_period(of: &Subscription, at: CancelAt, prorates: Prorates) -> Result<(), ApiError> {
+pub(super) fn ends_with_a_period(
+    of: &Subscription,
+    at: CancelAt,
+    prorates: Prorates,
+) -> Result<(), ApiError> {
     let CancelAt::Time(at_s) = at else { return Ok(()) };
     let mut ends = (of.end_index..of.end_index.saturating_add(MAX_PERIODS_AHEAD))
         .map_while(|index| of.cycle.boundary(of.anchor_s, index));
@@ -329,7 +335,8 @@ fn can_pay(
     behavior: PaymentBehavior,
 ) -> Result<(), ApiError> {
     let costs = |item: &Item| {
-        item.quantity.and_then(|quantity| proration::full_cents(world, &item.price, quantity)).unwrap_or(0) > 0
+        item.quantity.and_then(|quantity| proration::full_cents(world, &item.price, quantity)).unwrap_or(0)
+            > 0
     };
     let wants = !matches!(base, None | Some(Base::Free)) && of.items.iter().any(costs);
     let card = world.customers.get(&of.customer).map_or(Card::None, |customer| customer.card);

@@ -600,8 +600,13 @@ async fn a_price_breaks_no_rule_of_tiers_or_meters() {
         .await;
     check("tiers[1][unit_amount_decimal]", Some("-1"), None, "tiers[1][unit_amount_decimal]").await;
     check("tiers[1][unit_amount]", Some("1"), Some("parameters_exclusive"), "tiers[1][unit_amount]").await;
-    check("transform_quantity[divide_by]", Some("1000"), Some("parameters_exclusive"), "transform_quantity")
-        .await;
+    check(
+        "transform_quantity[divide_by]",
+        Some("1000"),
+        Some("parameter_missing"),
+        "transform_quantity[round]",
+    )
+    .await;
     check("unit_amount", Some("5"), Some("parameters_exclusive"), "unit_amount").await;
     check("currency", Some("USD"), None, "currency").await;
     assert_eq!(f.post("/v1/prices", &tiered(&product, &meter)).await.status, 200);

@@ -5,7 +5,9 @@
 use super::payments::{Card, DunningEnd};
 use super::webhooks::{Mischief, Payload, WebhookEndpoint};
 use super::world::{Invoice, Line, Standing, World};
-use super::{Stripe, Undelivered, WebhookEvent, billing, disputes, invoices, lock, meter_errors, meter_events};
+use super::{
+    Stripe, Undelivered, WebhookEvent, billing, disputes, invoices, lock, meter_errors, meter_events,
+};
 
 /// How far an invoice has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,8 +210,7 @@ impl Stripe {
     /// [`NoSuchObject`] if no event with this identifier is counted.
     pub fn reject_meter_event(&self, identifier: &str) -> Result<(), NoSuchObject> {
         let (now_s, code) = (self.now_s(), "meter_event_customer_not_found");
-        let found =
-            meter_events::reject_counted(&mut lock(&self.shared().world), identifier, code, now_s);
+        let found = meter_events::reject_counted(&mut lock(&self.shared().world), identifier, code, now_s);
         if found { Ok(()) } else { Err(NoSuchObject) }
     }
 

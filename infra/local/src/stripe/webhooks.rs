@@ -17,7 +17,7 @@ use super::error::ApiError;
 use super::form::{Page, Params, Range};
 use super::meter_errors::timestamp;
 use super::world::{World, paginate};
-use super::wire;
+use super::{destinations, endpoints, wire};
 
 /// Events kept for inspection; the oldest go first.
 const MAX_EVENTS: usize = 30_000;
@@ -73,6 +73,10 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
+    fn is_simple(&self) -> bool {
+        self.id == SIMPLE || self.id == SIMPLE_THIN
+    }
+
     fn wants(&self, kind: &str, payload: Payload) -> bool {
         let listed = |kinds: &Vec<String>| kinds.iter().any(|wanted| wanted == kind || wanted == "*");
         self.enabled && self.payload == payload && self.kinds.as_ref().is_none_or(listed)
@@ -229,7 +233,7 @@ impl Outbox {
     }
 
     /// Lists an endpoint, or changes it.
-    pub(super) fn put_endpoint(&mut self, endpoint: Endpoint) {
+    fn put_endpoint(&mut self, endpoint: Endpoint) {
         if let Some(found) = self.endpoints.iter_mut().find(|found| found.id == endpoint.id) {
             *found = endpoint;
         } else if self.endpoints.len() < MAX_ENDPOINTS {
@@ -240,8 +244,16 @@ impl Outbox {
     }
 
     /// Forgets an endpoint; what waits for it waits on.
-    pub(super) fn remove_endpoint(&mut self, id: &str) {
+    fn remove_endpoint(&mut self, id: &str) {
         self.endpoints.retain(|found| found.id != id);
+    }
+
+    /// Replaces the endpoints that the API lists.
+    fn list(&mut self, listed: Vec<Endpoint>) {
+        self.endpoints.retain(Endpoint::is_simple);
+        for endpoint in listed {
+            self.put_endpoint(endpoint);
+        }
     }
 
     pub(super) fn set_mischief(&mut self, mischief: Option<Mischief>) {
@@ -255,10 +267,9 @@ impl Outbox {
 
     /// Who is sent an event of this type.
     fn listeners(&self, kind: &str, payload: Payload) -> Vec<String> {
-        let is_simple = |endpoint: &Endpoint| endpoint.id == SIMPLE || endpoint.id == SIMPLE_THIN;
         let of_payload = || self.endpoints.iter().filter(|endpoint| endpoint.payload == payload);
-        let listed = of_payload().any(|endpoint| !is_simple(endpoint));
-        let wanting = of_payload().filter(|endpoint| listed != is_simple(endpoint));
+        let listed = of_payload().any(|endpoint| !endpoint.is_simple());
+        let wanting = of_payload().filter(|endpoint| listed != endpoint.is_simple());
         wanting.filter(|endpoint| endpoint.wants(kind, payload)).map(|endpoint| endpoint.id.clone()).collect()
     }
 
@@ -411,7 +422,11 @@ impl Outbox {
         if let Some(delay_s) = delay_s {
             status.next_attempt_s = now_s + delay_s;
         } else {
-            tracing::warn!(id = status.id, kind = status.kind, "the last attempt failed: the event is given up");
+            tracing::warn!(
+                id = status.id,
+                kind = status.kind,
+                "the last attempt failed: the event is given up"
+            );
             self.waiting.remove(at);
         }
         None
@@ -450,7 +465,10 @@ pub(super) fn list_events(world: &World, mut params: Params, now_s: i64) -> Resu
     params.expand(&[])?;
     params.finish()?;
     if kind.is_some() && !kinds.is_empty() {
-        return Err(ApiError::exclusive("type", "You may only specify one of these parameters: type, types."));
+        return Err(ApiError::exclusive(
+            "type",
+            "You may only specify one of these parameters: type, types.",
+        ));
     }
     let wanted = |logged: &&Logged| {
         created.contains(logged.created_s)
@@ -489,6 +507,26 @@ pub(super) fn retrieve_thin_event(
 ) -> Result<Value, ApiError> {
     params.finish()?;
     find(world, Payload::Thin, id, now_s)
+}
+
+/// Sends from now on to the endpoints and destinations that the API lists.
+pub(super) fn follow_lists(world: &mut World) {
+    let endpoints = endpoints::alive(world).map(|found| Endpoint {
+        id: found.id.clone(),
+        to: WebhookEndpoint { url: found.url.clone(), secret: found.secret.clone() },
+        kinds: Some(found.events.clone()),
+        payload: Payload::Snapshot,
+        enabled: found.enabled,
+    });
+    let destinations = destinations::alive(world).map(|found| Endpoint {
+        id: found.id.clone(),
+        to: WebhookEndpoint { url: found.url.clone(), secret: found.secret.clone() },
+        kinds: Some(found.events.clone()),
+        payload: if found.thin { Payload::Thin } else { Payload::Snapshot },
+        enabled: found.enabled,
+    });
+    let listed = endpoints.chain(destinations).collect();
+    world.outbox.list(listed);
 }
 
 /// The value of `Stripe-Signature` for a body; `None` for a secret that no MAC can take.

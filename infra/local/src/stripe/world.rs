@@ -11,6 +11,7 @@ use super::form::{Cursor, Metadata, Page};
 use super::money::{Price as Amount, Tier};
 use super::payments::{Card, DunningEnd};
 use super::webhooks::Outbox;
+use super::{checkout, destinations, endpoints, portal};
 
 /// Most objects of one kind.
 const MAX_OBJECTS: usize = 100_000;
@@ -32,7 +33,7 @@ pub(super) trait Identified {
 }
 
 impl<T: Identified> Store<T> {
-    fn new(what: &'static str) -> Self {
+    pub(super) fn new(what: &'static str) -> Self {
         Self { what, items: Vec::new(), by_id: HashMap::new(), removed: HashSet::new() }
     }
 
@@ -588,6 +589,13 @@ pub(super) struct World {
     pub(super) disputes: Store<Dispute>,
     /// The customers that there were.
     pub(super) deleted_customers: HashSet<String>,
+    pub(super) checkout_sessions: Store<checkout::Session>,
+    pub(super) portal_configurations: Store<portal::Configuration>,
+    pub(super) portal_sessions: Store<portal::PortalSession>,
+    pub(super) webhook_endpoints: Store<endpoints::Endpoint>,
+    pub(super) destinations: Store<destinations::Destination>,
+    /// Where this stand-in listens, with a `/` at its end: its pages are there.
+    pub(super) base_url: String,
     /// What was counted, by meter and customer.
     pub(super) counted: BTreeMap<(String, String), Counted>,
     pub(super) counted_len: usize,
@@ -622,6 +630,12 @@ impl World {
             charges: Store::new("charge"),
             disputes: Store::new("dispute"),
             deleted_customers: HashSet::new(),
+            checkout_sessions: Store::new("checkout session"),
+            portal_configurations: Store::new("billing portal configuration"),
+            portal_sessions: Store::new("billing portal session"),
+            webhook_endpoints: Store::new("webhook endpoint"),
+            destinations: Store::new("event destination"),
+            base_url: "/".to_owned(),
             counted: BTreeMap::new(),
             counted_len: 0,
             rejected: Vec::new(),
@@ -634,5 +648,10 @@ impl World {
             next_invoice_number: 0,
             next_due_s: None,
         }
+    }
+
+    /// Whether a customer is there to buy something.
+    pub(super) fn has_customer(&self, id: &str) -> bool {
+        self.customers.get(id).is_some()
     }
 }

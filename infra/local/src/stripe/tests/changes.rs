@@ -124,7 +124,11 @@ async fn an_upgrade_prorates_by_the_second_and_bills_earlier_usage_at_the_earlie
         invoice.lines.iter().filter(|line| line.metered).map(|line| (line.quantity, line.cents)).collect();
     assert_eq!(metered, [(200_000, 40), (500_000, 0), (5_000_000, 0), (200_000, 30)]);
     assert_eq!(invoice.total_cents, 9900 + debit + credit + 40 + 30);
-    assert_eq!(invoice.metered_quantity(), 5_900_000, "what was told after the change for before is on nothing");
+    assert_eq!(
+        invoice.metered_quantity(),
+        5_900_000,
+        "what was told after the change for before is on nothing"
+    );
     assert_eq!(invoice.status, InvoiceStatus::Paid);
     pro.to(pro.end_s + 40 * DAY_S).await;
     assert_eq!(pro.invoices()[2].total_cents, 9900, "prorations are billed once");
@@ -222,7 +226,7 @@ async fn a_new_billing_date_bills_the_usage_and_the_new_period_at_once() {
     let pro = Pro::new().await;
     pro.f.use_tokens(&pro.customer, "before", "1500000", pro.start_s + 60).await;
     pro.to(pro.start_s + 15 * DAY_S).await;
-    let moved = pro.update(&[("billing_cycle_anchor", "now")]).await;
+    let moved = pro.update(&[("billing_cycle_anchor[type]", "now")]).await;
     let (start_s, end_s) = period(&moved);
     assert_eq!((moved["billing_cycle_anchor"].as_i64(), end_s - start_s), (Some(start_s), 30 * DAY_S));
     let credit = part(2000, pro.end_s - start_s, pro.end_s - pro.start_s);
@@ -237,7 +241,10 @@ async fn a_cancellation_can_be_set_for_the_end_of_a_later_period_and_taken_back(
     let pro = Pro::new().await;
     let may = pro.end_s + 31 * DAY_S;
     let ending = pro.update(&[("cancel_at", &may.to_string())]).await;
-    assert_eq!((ending["cancel_at"].as_i64(), ending["cancel_at_period_end"].as_bool()), (Some(may), Some(false)));
+    assert_eq!(
+        (ending["cancel_at"].as_i64(), ending["cancel_at_period_end"].as_bool()),
+        (Some(may), Some(false))
+    );
     let within = (pro.end_s - DAY_S).to_string();
     let prorated = pro.f.post(&pro.path, &[("cancel_at", &within)]).await;
     assert_eq!(prorated.status, 501, "{}", prorated.json);
@@ -269,7 +276,10 @@ async fn canceling_at_once_loses_the_usage_unless_it_is_invoiced_and_credits_onl
         let found: Vec<i64> = pro.invoices().iter().map(|invoice| invoice.total_cents).collect();
         assert_eq!(found.len(), totals.len(), "{form:?}");
         // The clock of the machine runs on: a second or two of 30 days is less than a cent.
-        assert!(found.iter().zip(totals).all(|(found, total)| (found - total).abs() <= 1), "{form:?} {found:?}");
+        assert!(
+            found.iter().zip(totals).all(|(found, total)| (found - total).abs() <= 1),
+            "{form:?} {found:?}"
+        );
     }
 }
 
@@ -347,7 +357,8 @@ async fn a_billing_date_ahead_bills_a_part_of_the_first_period_or_nothing() {
         let pro = Pro::with(&[("billing_cycle_anchor", &anchor), ("proration_behavior", proration)]).await;
         assert_eq!(pro.end_s, may_first);
         let found: Vec<i64> = pro.invoices().iter().map(|invoice| invoice.total_cents).collect();
-        let expected: Vec<i64> = cents.map(|()| part(2000, may_first - pro.start_s, 30 * DAY_S)).into_iter().collect();
+        let expected: Vec<i64> =
+            cents.map(|()| part(2000, may_first - pro.start_s, 30 * DAY_S)).into_iter().collect();
         assert_eq!(found, expected);
         pro.f.use_tokens(&pro.customer, "row-1", "1000000", pro.start_s + 60).await;
         pro.to(may_first + HOUR_S).await;
@@ -395,7 +406,10 @@ async fn a_change_tells_what_it_was_before_and_a_refused_one_changes_nothing() {
     pro.update(&[("items[0][id]", &pro.items[0]), ("items[0][quantity]", "2")]).await;
     let event = &pro.f.get("/v1/events?type=customer.subscription.updated").await.json["data"][0];
     let old = &event["data"]["previous_attributes"]["items"]["data"][0];
-    assert_eq!((&old["quantity"], event["data"]["previous_attributes"].as_object().unwrap().len()), (&1.into(), 1));
+    assert_eq!(
+        (&old["quantity"], event["data"]["previous_attributes"].as_object().unwrap().len()),
+        (&1.into(), 1)
+    );
     pro.update(&[("items[0][id]", &pro.items[0]), ("items[0][quantity]", "2")]).await;
     assert_eq!(pro.told("customer.subscription.updated"), 1, "nothing changed, nothing is told");
 }

@@ -12,7 +12,9 @@ async fn events_are_listed_for_30_days_by_type_and_time() {
     let id = all[0]["id"].as_str().unwrap();
     assert_eq!(f.get(&format!("/v1/events/{id}")).await.json, all[0]);
     assert_eq!(all[0]["type"], "customer.subscription.created");
-    let count = async |query: &str| f.get(&format!("/v1/events?{query}")).await.json["data"].as_array().unwrap().len();
+    let count = async |query: &str| {
+        f.get(&format!("/v1/events?{query}")).await.json["data"].as_array().unwrap().len()
+    };
     assert_eq!(count("type=invoice.paid").await, 1);
     assert_eq!(count("types[]=invoice.paid&types[]=invoice.created").await, 2);
     assert_eq!(count(&format!("created[gt]={}", start_s + 5)).await, 0);
@@ -45,7 +47,10 @@ async fn a_refused_meter_event_is_told_later_by_a_thin_event_that_must_be_fetche
     let event = &errors[0];
     assert_eq!((event["object"].as_str(), event.get("data")), (Some("v2.core.event"), None));
     assert_eq!(event["type"], "v1.billing.meter.error_report_triggered");
-    assert_eq!((&event["related_object"]["id"], &event["related_object"]["type"]), (&plan.meter.as_str().into(), &"billing.meter".into()));
+    assert_eq!(
+        (&event["related_object"]["id"], &event["related_object"]["type"]),
+        (&plan.meter.as_str().into(), &"billing.meter".into())
+    );
     let mut count = 0;
     for event in &errors {
         let path = format!("/v2/core/events/{}", event["id"].as_str().unwrap());
@@ -105,7 +110,8 @@ async fn mischievous(mischief: Mischief) -> (Fixture, Endpoint, String, i64) {
 
 #[tokio::test]
 async fn deliveries_are_doubled_late_and_out_of_order_in_the_same_way_each_time() {
-    let mischief = Mischief { seed: 7, duplicate_every: 2, reorder: true, delay_max_s: 300, ..Mischief::default() };
+    let mischief =
+        Mischief { seed: 7, duplicate_every: 2, reorder: true, delay_max_s: 300, ..Mischief::default() };
     let mut runs = Vec::new();
     for _ in 0..2 {
         let (f, endpoint, _, end_s) = mischievous(mischief).await;
