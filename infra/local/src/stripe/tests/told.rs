@@ -98,6 +98,30 @@ async fn a_deactivated_meter_takes_no_events_until_it_is_reactivated() {
     assert_eq!(f.use_tokens(&customer, "row-1", "10", now_s).await.status, 200);
 }
 
+#[tokio::test]
+async fn a_draft_waits_until_every_endpoint_that_wants_it_has_heard_of_it() {
+    let (one, other, simple) = (Endpoint::start().await, Endpoint::start().await, Endpoint::start().await);
+    let f = Fixture::with(simple.options()).await;
+    f.set_clock(noon(2026, 4, 10));
+    for endpoint in [&one, &other] {
+        let form = [("url", endpoint.url.as_str()), ("enabled_events[0]", "invoice.created")];
+        assert_eq!(f.post("/v1/webhook_endpoints", &form).await.status, 200);
+    }
+    let (plan, customer) = (f.pro().await, f.customer().await);
+    let (_, end_s) = period(&f.subscribe(&customer, &plan).await);
+    f.stripe.deliver_all(3).await;
+    other.answer(503);
+    f.stripe.advance_to(end_s + 5 * HOUR_S).await.unwrap();
+    assert_eq!((one.kinds().len(), f.stripe.invoices(&customer)[1].status), (2, InvoiceStatus::Draft));
+    other.answer(200);
+    assert_eq!(f.stripe.deliver_all(3).await, 0);
+    let heard_s = f.stripe.now_s();
+    f.stripe.advance_to(heard_s + HOUR_S + 60).await.unwrap();
+    assert_eq!(f.stripe.invoices(&customer)[1].status, InvoiceStatus::Paid);
+    assert!(one.kinds().iter().all(|kind| kind == "invoice.created"), "only what it wants");
+    assert!(simple.kinds().is_empty(), "the simple endpoint is for an account without any other");
+}
+
 async fn mischievous(mischief: Mischief) -> (Fixture, Endpoint, String, i64) {
     let endpoint = Endpoint::start().await;
     let f = Fixture::with(endpoint.options()).await;
