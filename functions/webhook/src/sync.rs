@@ -112,8 +112,9 @@ impl<S: Store> Accounts<S> {
             if outdone {
                 tracing::info!(%user, subscription = %id, "another subscription of this account prevails");
             }
-            let decide =
-                |account: &Account| decide::decide(account, &seen, &self.book, told_at, now).filter(|_| !outdone);
+            let decide = |account: &Account| {
+                decide::decide(account, &seen, &self.book, told_at, now).filter(|_| !outdone)
+            };
             if self.write(&user, &read, now, decide).await? {
                 return Ok(Synced::InLine(Box::new(InLine { user, seen })));
             }

@@ -1,7 +1,8 @@
 //! What each state of a subscription makes of its account: statuses, prices, pauses, trials, unpaid invoices.
 
 use super::world::{
-    CREATED, DAY_S, DELETED, GRACE_S, NOW, TOLD_S, UPDATED, World, answer, ended, free, invoice, pro, subscription,
+    CREATED, DAY_S, DELETED, GRACE_S, NOW, TOLD_S, UPDATED, World, answer, ended, free, invoice, pro,
+    subscription,
 };
 use serde_json::{Value, json};
 
