@@ -82,16 +82,15 @@ async fn tell<S: Store>(deps: &Deps<S>, checked: &Checked) {
     deps.bus.announce(&announcements).await;
 }
 
-async fn go_on<S: Store>(
-    deps: &Deps<S>,
-    wake: &Wake,
-    request: &str,
-    shard: u8,
-    after: Option<&UserCursor>,
-) {
+async fn go_on<S: Store>(deps: &Deps<S>, wake: &Wake, request: &str, shard: u8, after: Option<&UserCursor>) {
     match wake.leave(request, shard, after) {
         Some(unfinished) => {
-            tracing::info!(run = unfinished.run, n = unfinished.n, shard, "time ran out; the next run goes on");
+            tracing::info!(
+                run = unfinished.run,
+                n = unfinished.n,
+                shard,
+                "time ran out; the next run goes on"
+            );
             deps.bus.announce(&[Announcement::Unfinished(unfinished)]).await;
         }
         None => tracing::error!(

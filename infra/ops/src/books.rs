@@ -38,11 +38,7 @@ pub async fn ledger(mut env: Env, global: &Global) -> Result<Ledger<DynamoStore>
 ///
 /// # Errors
 /// When the environment lacks the table or the meter, or the plan book cannot be used.
-pub async fn deps(
-    mut env: Env,
-    global: &Global,
-    account: &Account,
-) -> Result<Deps<DynamoStore>, BooksError> {
+pub async fn deps(mut env: Env, global: &Global, account: &Account) -> Result<Deps<DynamoStore>, BooksError> {
     let place = Place::read(&mut env, global);
     let (id, event_name) = (env.text("STRIPE_METER_ID"), env.text("STRIPE_METER_EVENT_NAME"));
     // Nothing is announced: whoever asks reads the answer.
@@ -83,7 +79,9 @@ async fn open(table: DynamoSettings, plans: Option<PathBuf>) -> Result<Ledger<Dy
 pub fn instant(text: &str) -> Result<Timestamp, String> {
     let ms = match text.parse::<u64>() {
         Ok(s) => s.checked_mul(1_000),
-        Err(_) => DateTime::parse_from_rfc3339(text).ok().and_then(|at| u64::try_from(at.timestamp_millis()).ok()),
+        Err(_) => {
+            DateTime::parse_from_rfc3339(text).ok().and_then(|at| u64::try_from(at.timestamp_millis()).ok())
+        }
     };
     ms.map(Timestamp::from_ms).ok_or_else(|| "neither 2027-01-15T08:00:00Z nor seconds since 1970".to_owned())
 }

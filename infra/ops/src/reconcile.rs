@@ -90,7 +90,8 @@ async fn look<S: Store>(
     } else {
         let (checked, stopped) = reconciling.all(None).await;
         let counts = serde_json::to_value(&checked).unwrap_or_default();
-        let whole = stopped.is_none() && checked.failed == 0 && checked.shards_failed == 0 && checked.unasked == 0;
+        let whole =
+            stopped.is_none() && checked.failed == 0 && checked.shards_failed == 0 && checked.unasked == 0;
         (checked.drifts, counts, whole)
     };
     let drifted: Vec<(&MeterKey, &Vec<Drift>)> = found

@@ -256,7 +256,8 @@ async fn retry<S: Store>(
     match ledger.retry_parked(&key, which.seq, now).await {
         Ok(Retried::Yes(row)) => {
             if global.json {
-                let told = json!({ "seq": row.seq, "identifier": row.identifier, "tokens": row.tokens.get() });
+                let told =
+                    json!({ "seq": row.seq, "identifier": row.identifier, "tokens": row.tokens.get() });
                 writeln!(console.out, "{told}")?;
             } else {
                 writeln!(

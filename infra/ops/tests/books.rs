@@ -11,8 +11,8 @@ use aws_sdk_eventbridge::config::{BehaviorVersion, Credentials, Region};
 use bus::Bus;
 use clap::Parser as _;
 use domain::{
-    Account, Classes, CustomerId, Demand, HoldId, ModelId, ModelPrice, PlanId, RowFate, SubscriptionId, Timestamp,
-    Tokens, Usage, UserId,
+    Account, Classes, CustomerId, Demand, HoldId, ModelId, ModelPrice, PlanId, RowFate, SubscriptionId,
+    Timestamp, Tokens, Usage, UserId,
 };
 use edge::plans::PlanBook;
 use ledger::{Ledger, MemoryStore, MeterKey};
@@ -51,7 +51,10 @@ struct Ended {
 fn summary(sum: u64) -> Reply {
     let summary = json!({"id": "mtrusg_1", "object": "billing.meter_event_summary", "aggregated_value": sum,
         "start_time": 0, "end_time": 60, "livemode": false, "meter": "mtr_1"});
-    Reply::Answer(200, json!({"object": "list", "url": "/", "has_more": false, "data": [summary]}).to_string())
+    Reply::Answer(
+        200,
+        json!({"object": "list", "url": "/", "has_more": false, "data": [summary]}).to_string(),
+    )
 }
 
 fn price() -> ModelPrice {
@@ -220,7 +223,9 @@ async fn i2_books_that_agree_end_with_0_and_those_that_do_not_with_4() {
     for arguments in [["reconcile", "--days", "34"].as_slice(), &["reconcile", "--user", "user_1"]] {
         let ended = world.ops(arguments, false, None).await;
         assert_eq!(ended.exit.code(), 4);
-        let drift = format!("user_1 {PERIOD} accepted_counted: 100, not 0\n    user_1-1800000000-0 accepted 100 tokens\n");
+        let drift = format!(
+            "user_1 {PERIOD} accepted_counted: 100, not 0\n    user_1-1800000000-0 accepted 100 tokens\n"
+        );
         assert!(ended.out.starts_with(&drift), "{}", ended.out);
     }
     let ended = world.ops(&["reconcile", "--json"], false, None).await;

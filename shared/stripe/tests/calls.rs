@@ -6,12 +6,12 @@
     reason = "a test fails by panicking; the helpers are part of it"
 )]
 
-use domain::{CustomerId, EventId, Period, SubscriptionId, Timestamp, Tokens};
+use domain::{CustomerId, EventId, InvoiceId, Period, SubscriptionId, Timestamp, Tokens};
 use std::{collections::BTreeSet, time::Duration};
 use stripe::testing::{Peer, Reply, Request};
 use stripe::{
-    Collection, CountError, Counted, InvoiceError, InvoiceItem, InvoiceStatus, FetchError, MeterEvent, NewInvoiceItem, Secret, SendError, Sent, Settings, Status,
-    Stripe,
+    Collection, CountError, Counted, FetchError, InvoiceError, InvoiceItem, InvoiceStatus, MeterEvent,
+    NewInvoiceItem, Secret, SendError, Sent, Settings, Status, Stripe,
 };
 
 const ACCEPTED: &str = r#"{"object":"billing.meter_event","created":1800000001,"event_name":"tokens","identifier":"ink-1",
@@ -425,7 +425,10 @@ async fn an_invoice_is_read_by_what_is_used_of_it() {
 #[tokio::test]
 async fn an_invoice_by_hand_and_a_first_one_have_no_subscription_or_no_period() {
     let first = INVOICE.replace(r#""period_end":1802678400"#, r#""period_end":1800000000"#);
-    let first = first.replace(r#"{"type":"subscription_details","subscription_details":{"subscription":"sub_1","metadata":{}}}"#, "null");
+    let first = first.replace(
+        r#"{"type":"subscription_details","subscription_details":{"subscription":"sub_1","metadata":{}}}"#,
+        "null",
+    );
     let (_peer, stripe) = peer(move |_| Reply::Answer(200, first.clone())).await;
     let invoice = stripe.invoice(&InvoiceId::parse("in_1").unwrap()).await.unwrap();
     assert_eq!((invoice.subscription, invoice.period), (None, None));
@@ -502,9 +505,13 @@ async fn f09_what_is_known_of_an_item_that_was_not_made_is_said() {
         (Reply::Answer(403, error("invalid_request_error", "", "", "no permission")), |e| {
             matches!(e, InvoiceError::Misconfigured(_))
         }),
-        (Reply::Answer(400, error("invalid_request_error", "resource_missing", "customer", "No such customer")), |e| {
-            matches!(e, InvoiceError::Refused(_))
-        }),
+        (
+            Reply::Answer(
+                400,
+                error("invalid_request_error", "resource_missing", "customer", "No such customer"),
+            ),
+            |e| matches!(e, InvoiceError::Refused(_)),
+        ),
         (Reply::Answer(200, r#"{"object":"invoiceitem","id":"ii/1","amount":40}"#.into()), |e| {
             matches!(e, InvoiceError::Malformed(_))
         }),

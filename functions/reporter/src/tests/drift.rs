@@ -63,13 +63,19 @@ async fn i2_a_row_that_stripe_lacks_is_found_by_name_and_announced() {
     let checked = check(&world).await;
     assert_eq!(checked.drifted, 1);
     let found = drifts(&checked);
-    assert_eq!((found[0].equation, found[0].left, found[0].right), (Equation::AcceptedCounted, (137, 137), (107, 107)));
+    assert_eq!(
+        (found[0].equation, found[0].left, found[0].right),
+        (Equation::AcceptedCounted, (137, 137), (107, 107))
+    );
     let rows: Vec<_> = found[0].rows.iter().map(|row| (row.identifier.clone(), row.tokens)).collect();
     assert_eq!(rows, [(lost.clone(), 30)]);
     assert_eq!(world.announced(), ["Drift Found"]);
     let entry = &super::world::entries(world.bus.requests().last().unwrap())[0];
     let detail: Value = serde_json::from_str(entry["Detail"].as_str().unwrap()).unwrap();
-    assert_eq!((&detail["user"], &detail["equations"][0]["rows"][0]["identifier"]), (&json!(user.as_str()), &json!(lost)));
+    assert_eq!(
+        (&detail["user"], &detail["equations"][0]["rows"][0]["identifier"]),
+        (&json!(user.as_str()), &json!(lost))
+    );
 }
 
 #[tokio::test]

@@ -4,8 +4,8 @@ use crate::run::run;
 use aws_sdk_eventbridge::config::{BehaviorVersion, Credentials, Region};
 use bus::Bus;
 use domain::{
-    Account, Classes, CustomerId, Demand, HoldId, ModelId, ModelPrice, Period, Plan, PlanId, Plans, RateLimit,
-    SubscriptionId, Timestamp, Tokens, Usage, UserId,
+    Account, Classes, CustomerId, Demand, HoldId, ModelId, ModelPrice, Period, Plan, PlanId, Plans,
+    RateLimit, SubscriptionId, Timestamp, Tokens, Usage, UserId,
 };
 use ledger::{Ledger, MemoryStore, MeterKey, OpenHold};
 use report::{CALLS_PER_S_MAX, Deps, Pace, Report, StripeMeter};

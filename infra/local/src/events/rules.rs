@@ -27,7 +27,8 @@ impl Rule {
         let mut rules = Vec::new();
         for function in template["Resources"].as_object().into_iter().flat_map(|all| all.values()) {
             let Some(name) = function["Metadata"]["BuildProperties"]["Binary"].as_str() else { continue };
-            for event in function["Properties"]["Events"].as_object().into_iter().flat_map(|all| all.values()) {
+            for event in function["Properties"]["Events"].as_object().into_iter().flat_map(|all| all.values())
+            {
                 if event["Type"] == "EventBridgeRule" {
                     let pattern = pattern(&event["Properties"]["Pattern"])?;
                     rules.push(Self { function: name.to_owned(), bus: bus.to_owned(), pattern });
