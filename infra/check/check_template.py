@@ -62,6 +62,9 @@ EVERY_FUNCTION = {"RUST_LOG", "TABLE_NAME"}
 CLERK = {"CLERK_ISSUER", "CLERK_JWT_KEY", "CLERK_JWT_KEY_ID", "CLERK_JWKS_URL", "CLERK_AUTHORIZED_PARTIES"}
 OPENAI = {"OPENAI_BASE_URL", "OPENAI_API_KEY", "OPENAI_MODEL"}
 
+# What the provider may cost in a day.
+BUDGETS = {"OWNER_DAILY_USD", "TRIAL_DAILY_USD"}
+
 # The variables that come from parameters which may be left empty.
 OPTIONAL = {
     "OPENAI_API_KEY": "OpenAiApiKey",
@@ -76,7 +79,7 @@ OPTIONAL = {
 
 # What each function is told, by name of the variable.
 ENVIRONMENT = {
-    "Generate": EVERY_FUNCTION | OPENAI | CLERK | {"STORE_ANSWERS", "PORTAL_URL"},
+    "Generate": EVERY_FUNCTION | OPENAI | CLERK | BUDGETS | {"STORE_ANSWERS", "PORTAL_URL", "EVENT_BUS_NAME"},
     "Account": EVERY_FUNCTION | CLERK | {"STRIPE_SECRET_KEY", "PORTAL_CONFIGURATION_ID"},
     "Webhook": EVERY_FUNCTION
     | {"STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET", "STRIPE_THIN_WEBHOOK_SECRET"}
@@ -113,7 +116,7 @@ LEDGER = {f"dynamodb:{name}" for name in ("ConditionCheckItem", "GetItem", "PutI
 
 # Role -> what it may do: (action, resource). Nothing else.
 GRANTS = {
-    "GenerateRole": [(action, TABLE) for action in LEDGER | {"dynamodb:DeleteItem"}],
+    "GenerateRole": [(action, TABLE) for action in LEDGER | {"dynamodb:DeleteItem"}] + [("events:PutEvents", BUS)],
     "AccountRole": [(action, TABLE) for action in LEDGER],
     "WebhookRole": [(action, TABLE) for action in LEDGER] + [("events:PutEvents", BUS)],
     "ReporterRole": [(action, TABLE) for action in LEDGER - {"dynamodb:ConditionCheckItem"}]

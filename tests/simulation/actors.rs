@@ -4,16 +4,17 @@
 use crate::simulation::{
     bus,
     clients::{Asked, Got, Habit, client},
-    provider,
+    provider, repairs,
     scenario::{HOUR_MS, Kind, Mishap},
     store::SimStore,
     stripe::{self, Subscription},
     world::{Process, World},
 };
 use clerk::{Settings as ClerkSettings, Verifier, VerifyingKey};
-use domain::{Account, HoldId, SubscriptionId, Tokens, UserId};
+use domain::{Account, HoldId, NanoUsd, SubscriptionId, Tokens, UserId};
 use edge::{cors::Cors, models};
 use generate::{
+    budget::Ceilings,
     config::{Front, Menu},
     handler::{Generate, Outside},
 };
@@ -113,6 +114,8 @@ pub(crate) fn front() -> &'static Front {
             menu,
             keeps_answers: true,
             portal_url: None,
+            // Nobody is to be turned away for it here; that no call is made which it does not cover is asked at rest.
+            ceilings: Ceilings { everyone: NanoUsd::of_usd(1_000_000), trial: NanoUsd::of_usd(1_000_000) },
         }
     })
 }
@@ -200,7 +203,8 @@ async fn deliver(world: Arc<World>, subscription: String) {
         let book = world.scenario.book.clone();
         let ledger = Ledger::new(SimStore::new(&world, &process), book.plans().clone());
         let accounts = Accounts::new(ledger, stripe::reached_by(&world, &process), book);
-        let sync = accounts.sync(&id, world.clock(&process));
+        let now = world.clock(&process);
+        let sync = accounts.sync(&id, now, now);
         let outcome = timeout(Duration::from_millis(DELIVERY_MS), sync).await;
         process.kill();
         if let Ok(Ok(_)) = outcome {
@@ -322,6 +326,21 @@ pub(crate) async fn drive(world: &Arc<World>) -> Vec<(Asked, Got)> {
             sleep(Duration::from_millis(at_ms)).await;
             change(world, number, user(whose)).await;
         });
+    }
+    for (what, count) in [scenario.repairs, scenario.imports, scenario.leases].into_iter().enumerate() {
+        for number in 0..count {
+            let (at_ms, whose) =
+                world.with(|inner| (inner.dice.below(scenario.active_ms), inner.dice.below(scenario.users)));
+            let (world, user) = (Arc::clone(world), user(whose));
+            others.spawn(async move {
+                sleep(Duration::from_millis(at_ms)).await;
+                match what {
+                    0 => repairs::repair(world, number, user).await,
+                    1 => repairs::import(world, number, user).await,
+                    _ => repairs::lease(world, number, user).await,
+                }
+            });
+        }
     }
     for number in 0..scenario.active_ms / scenario.report_every_ms {
         let twice = world.with(|inner| inner.dice.in_thousand(scenario.rate(Mishap::TwoReporters)));

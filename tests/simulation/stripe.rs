@@ -5,7 +5,7 @@ use crate::simulation::{
     scenario::{HOUR_MS, Mishap},
     world::{Process, Step, World},
 };
-use domain::{Period, Timestamp};
+use domain::{Period, Report, Timestamp};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -203,6 +203,26 @@ fn take(world: &Arc<World>, event: Event, sends: u64) -> Reply {
             "identifier": identifier, "livemode": false, "payload": {}, "timestamp": 1});
         Reply::Answer(200, event.to_string())
     }
+}
+
+/// Stripe says that an event that it had taken does not count.
+pub(crate) fn reject(world: &World, identifier: &str) {
+    world.with(|inner| {
+        inner.stripe.counted.retain(|event| event.identifier != identifier);
+        inner.stripe.refused.insert(identifier.to_owned());
+    });
+}
+
+/// Stripe has counted this before anybody here knew of it.
+pub(crate) fn counted_before(world: &World, report: &Report) {
+    let event = Event {
+        identifier: report.identifier.clone(),
+        customer: report.customer.to_string(),
+        tokens: report.tokens.get(),
+        timestamp_s: report.timestamp.s(),
+        counted_at_ms: 0,
+    };
+    world.with(|inner| inner.stripe.counted.push(event));
 }
 
 /// Counts an event unless its identifier is remembered.

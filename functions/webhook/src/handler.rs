@@ -111,7 +111,8 @@ impl<S: Store> Webhook<S> {
             return Ok(Outcome::Known);
         }
         let deadline = now.plus_ms(WORK_MS_MAX);
-        let worker = Worker { accounts: &self.accounts, deps: &self.deps, deadline, clock };
+        let told_at = event.created.unwrap_or(now);
+        let worker = Worker { accounts: &self.accounts, deps: &self.deps, told_at, deadline, clock };
         let outcome = worker.work(task, &event.id, now).await?;
         if outcome == Outcome::NoUser {
             tracing::error!(event = %event.id, kind = event.kind, ?task,

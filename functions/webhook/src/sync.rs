@@ -84,11 +84,16 @@ impl<S: Store> Accounts<S> {
         Self { ledger, stripe, book: Arc::new(book) }
     }
 
-    /// Brings the account of this subscription's user in line with it.
+    /// Brings the account of this subscription's user in line with it. `told_at` is when Stripe told of it.
     ///
     /// # Errors
     /// When Stripe or the ledger does not answer, or both went on changing: Stripe has to deliver again.
-    pub async fn sync(&self, id: &SubscriptionId, now: Timestamp) -> Result<Synced, SyncError> {
+    pub async fn sync(
+        &self,
+        id: &SubscriptionId,
+        told_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<Synced, SyncError> {
         // This answer says whose account it is about, and nothing else: it is older than the reading of the account.
         let Some(subscription) = there_is(self.stripe.subscription(id).await)? else {
             return Ok(Synced::Gone);
@@ -107,8 +112,9 @@ impl<S: Store> Accounts<S> {
             if outdone {
                 tracing::info!(%user, subscription = %id, "another subscription of this account prevails");
             }
-            let decide =
-                |account: &Account| decide::decide(account, &seen, &self.book, now).filter(|_| !outdone);
+            let decide = |account: &Account| {
+                decide::decide(account, &seen, &self.book, told_at, now).filter(|_| !outdone)
+            };
             if self.write(&user, &read, now, decide).await? {
                 return Ok(Synced::InLine(Box::new(InLine { user, seen })));
             }
@@ -136,7 +142,7 @@ impl<S: Store> Accounts<S> {
             let seen = self.look(id).await?;
             let decide = |account: &Account| match &seen {
                 None => Some(decide::end(account, now, &self.book)),
-                Some(seen) => decide::decide(account, seen, &self.book, now),
+                Some(seen) => decide::decide(account, seen, &self.book, now, now),
             };
             if self.write(user, &read, now, decide).await? {
                 return Ok(());

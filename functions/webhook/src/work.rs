@@ -88,6 +88,8 @@ pub(crate) enum WorkError {
 pub(crate) struct Worker<'a, S> {
     pub(crate) accounts: &'a Accounts<S>,
     pub(crate) deps: &'a Deps<S>,
+    /// When Stripe told of the event.
+    pub(crate) told_at: Timestamp,
     /// When it has to have an answer.
     pub(crate) deadline: Timestamp,
     pub(crate) clock: &'a (dyn Fn() -> Timestamp + Sync),
@@ -144,7 +146,7 @@ impl<S: Store> Worker<'_, S> {
         new: bool,
         now: Timestamp,
     ) -> Result<Outcome, WorkError> {
-        let in_line = match self.accounts.sync(id, now).await? {
+        let in_line = match self.accounts.sync(id, self.told_at, now).await? {
             Synced::Gone => return Ok(Outcome::Gone),
             Synced::NoUser => return Ok(Outcome::NoUser),
             Synced::Foreign => return Ok(Outcome::Ignored),
@@ -180,7 +182,7 @@ impl<S: Store> Worker<'_, S> {
     async fn draft(&self, id: &InvoiceId, now: Timestamp) -> Result<Outcome, WorkError> {
         let Some(invoice) = self.invoice(id).await? else { return Ok(Outcome::Gone) };
         let Some(subscription) = &invoice.subscription else { return Ok(Outcome::Ignored) };
-        match self.accounts.sync(subscription, now).await? {
+        match self.accounts.sync(subscription, self.told_at, now).await? {
             Synced::Gone => Ok(Outcome::Gone),
             Synced::NoUser => Ok(Outcome::NoUser),
             Synced::Foreign => Ok(Outcome::Ignored),

@@ -35,6 +35,8 @@ use stripe::{
 };
 
 pub(super) const NOW: Timestamp = Timestamp::from_s(1_800_000_000);
+/// When Stripe made the events that are delivered, in seconds.
+pub(super) const TOLD_S: u64 = 1_799_900_000;
 pub(super) const SECRET: &str = "whsec_test";
 pub(super) const OLD_SECRET: &str = "whsec_old";
 pub(super) const THIN_SECRET: &str = "whsec_thin";
@@ -220,7 +222,8 @@ pub(super) fn invoice(id: &str, subscription: &str, status: &str, (start_s, end_
 pub(super) fn event(id: &str, kind: &str, object: &str) -> String {
     let object = json!({"id": object, "object": "subscription", "status": "active", "customer": "cus_evil",
         "metadata": {"user_id": "user_evil"}, "items": {"data": [{"price": {"lookup_key": "agency_base"}}]}});
-    json!({"id": id, "object": "event", "type": kind, "data": {"object": object}}).to_string()
+    json!({"id": id, "object": "event", "created": TOLD_S, "type": kind, "data": {"object": object}})
+        .to_string()
 }
 
 pub(super) fn thin_event(id: &str, kind: &str) -> String {

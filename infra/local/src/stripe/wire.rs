@@ -221,6 +221,7 @@ fn item(world: &World, subscription: &Subscription, item: &Item) -> Value {
         "object": "subscription_item",
         "billing_thresholds": null,
         "created": item.created_s,
+        "current_trial": null,
         "current_period_end": subscription.period_end_s,
         "current_period_start": subscription.period_start_s,
         "discounts": [],
@@ -263,10 +264,11 @@ pub(super) fn subscription(world: &World, subscription: &Subscription, expand: &
         "cancel_at": subscription.ends_s(),
         "cancel_at_period_end": at_period_end,
         "canceled_at": subscription.canceled_s,
-        "cancellation_details": { "comment": null, "feedback": null, "reason": reason },
+        "cancellation_details": { "comment": null, "feedback": null, "feedback_option": null, "reason": reason },
         "created": subscription.created_s,
         "currency": subscription.currency,
         "customer": customer,
+        "customer_account": null,
         "default_payment_method": subscription.default_payment_method,
         "description": subscription.description,
         "ended_at": subscription.ended_s,
@@ -297,7 +299,7 @@ fn pauses(subscription: &Subscription) -> Value {
     json!({
         "pause_collection": pause,
         "trial_end": subscription.trial.map(|trial| trial.end_s),
-        "trial_settings": { "end_behavior": { "missing_payment_method": no_card } },
+        "trial_settings": { "end_behavior": { "billing_cycle_anchor": null, "missing_payment_method": no_card } },
         "trial_start": subscription.trial.map(|trial| trial.start_s),
     })
 }
@@ -317,7 +319,11 @@ static PLAIN_SUBSCRIPTION: LazyLock<Value> = LazyLock::new(|| {
         "default_source": null,
         "default_tax_rates": [],
         "discounts": [],
-        "invoice_settings": { "account_tax_ids": null, "issuer": { "type": "self" } },
+        "invoice_settings": {
+            "account_tax_ids": null, "custom_fields": null, "description": null, "footer": null,
+            "issuer": { "type": "self" },
+        },
+        "managed_payments": null,
         "next_pending_invoice_item_invoice": null,
         "on_behalf_of": null,
         "payment_settings": {
@@ -334,25 +340,25 @@ static PLAIN_SUBSCRIPTION: LazyLock<Value> = LazyLock::new(|| {
 
 /// A line of an invoice.
 pub(super) fn line(world: &World, invoice: &Invoice, line: &Line) -> Value {
-    let details = |of_item: bool| {
-        json!({
-            "invoice_item": line.invoice_item,
-            "proration": line.proration,
-            "proration_details": { "credited_items": null },
-            "subscription": line.subscription,
-            "subscription_item": if of_item { None } else { line.item.as_ref() },
-        })
-    };
+    let mut details = json!({
+        "invoice_item": line.invoice_item,
+        "proration": line.proration,
+        "proration_details": { "credited_items": null },
+        "subscription": line.subscription,
+    });
     let parent = if line.invoice_item.is_some() {
         json!({
-            "invoice_item_details": details(true),
+            "invoice_item_details": details,
             "subscription_item_details": null,
             "type": "invoice_item_details",
         })
     } else {
+        if let Some(fields) = details.as_object_mut() {
+            fields.insert("subscription_item".to_owned(), json!(line.item));
+        }
         json!({
             "invoice_item_details": null,
-            "subscription_item_details": details(false),
+            "subscription_item_details": details,
             "type": "subscription_item_details",
         })
     };
@@ -374,6 +380,7 @@ pub(super) fn line(world: &World, invoice: &Invoice, line: &Line) -> Value {
         "pricing": pricing(world, line.price.as_deref(), &line.unit),
         "quantity": line.quantity,
         "quantity_decimal": line.quantity.to_string(),
+        "subscription": line.subscription,
         "subtotal": line.cents,
         "taxes": [],
     })
@@ -403,6 +410,7 @@ pub(super) fn invoice_item(world: &World, item: &InvoiceItem) -> Value {
         "amount": item.cents,
         "currency": item.currency,
         "customer": item.customer,
+        "customer_account": null,
         "date": item.created_s,
         "description": item.description,
         "discountable": !item.proration,
@@ -470,6 +478,7 @@ pub(super) fn charge(world: &World, charge: &Charge) -> Value {
         "review": null,
         "shipping": null,
         "source_transfer": null,
+        "source": null,
         "statement_descriptor": null,
         "statement_descriptor_suffix": null,
         "transfer_data": null,
@@ -646,6 +655,7 @@ fn invoice_customer(world: &World, invoice: &Invoice) -> Value {
     let customer = world.customers.get(&invoice.customer);
     json!({
         "customer": invoice.customer,
+        "customer_account": null,
         "customer_address": null,
         "customer_email": customer.and_then(|customer| customer.email.as_ref()),
         "customer_name": customer.and_then(|customer| customer.name.as_ref()),
@@ -717,7 +727,6 @@ static PLAIN_INVOICE: LazyLock<Value> = LazyLock::new(|| {
             "shipping_details": null,
             "statement_descriptor": null,
             "test_clock": null,
-            "threshold_reason": null,
         }),
     ])
 });

@@ -54,12 +54,11 @@ pub fn variables(wanted: &Wanted, present: &Present, secrets: &BTreeMap<Channel,
 /// The command that tells them. A secret stands in it as the shell's variable, so that it is in no history; one that is not
 /// known now is left out, and keeps the value that it was deployed with.
 pub fn sam_deploy(variables: &[Variable]) -> String {
-    let mut command = "sam deploy --parameter-overrides".to_owned();
-    for variable in variables {
-        if let Some(value) = &variable.value {
-            let value = if variable.secret { format!("\"${}\"", variable.name) } else { value.clone() };
-            command.push_str(&format!(" {}={value}", variable.parameter));
-        }
-    }
-    command
+    let known = variables.iter().filter_map(|variable| Some((variable, variable.value.as_ref()?)));
+    let overrides = known.map(|(variable, value)| {
+        let value = if variable.secret { format!("\"${}\"", variable.name) } else { value.clone() };
+        format!("{}={value}", variable.parameter)
+    });
+    let words = ["sam deploy --parameter-overrides".to_owned()].into_iter().chain(overrides);
+    words.collect::<Vec<_>>().join(" ")
 }

@@ -46,6 +46,7 @@ Examples:
     ops setup --webhook-url https://api.example.com/v1/webhooks/stripe --roll-webhook-secret";
 
 /// Arguments of `ops setup`.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 #[derive(Clone, Debug, Args)]
 pub struct SetupArguments {
     /// Where Stripe sends its events: the API's URL with /v1/webhooks/stripe behind it.
@@ -131,7 +132,7 @@ pub enum SetupFailure {
 }
 
 fn list(lines: &[impl std::fmt::Display]) -> String {
-    lines.iter().map(|line| format!("\n  - {line}")).collect()
+    lines.iter().fold(String::new(), |text, line| format!("{text}\n  - {line}"))
 }
 
 impl SetupFailure {
