@@ -1,7 +1,8 @@
 //! From a subscription to what Stripe counted, through the real webhook and reporter.
 
-use crate::support::{Client, Events, cloud, items, metadata, number, report, subscribe};
-use local::{cloud::Cloud, stripe::Fault};
+use crate::support::{Client, Events, cloud, items, metadata, number, report, soon, subscribe, until};
+use local::{cloud::Cloud, net, stripe::Fault};
+use serde_json::json;
 
 const METER_EVENTS: &str = "/v1/billing/meter_events";
 
@@ -64,5 +65,45 @@ async fn f10_a_customer_that_stripe_refuses_holds_up_nobody_else() {
     let counted = customers.map(|customer| counted(&cloud, &customer));
     assert!(counted == [used[0], 0] || counted == [0, used[1]], "{counted:?}");
     assert_eq!(cloud.events().events().len(), 1, "somebody is told");
+    cloud.shutdown().await;
+}
+
+/// Puts an event on the cloud's bus, as a run of the reporter does whose time ran out.
+async fn unfinished(cloud: &Cloud) {
+    let detail = json!({"run": "r", "n": 1, "mode": "report", "shard": 3, "after": null}).to_string();
+    let entry = json!({"Source": "inkmeter.reporter", "DetailType": "Reporter Unfinished", "Detail": detail,
+        "EventBusName": "inkmeter-events"});
+    let signature = format!(
+        "AWS4-HMAC-SHA256 Credential=k/20270115/us-east-1/events/aws4_request, \
+         SignedHeaders=host;x-amz-date;x-amz-target, Signature={}",
+        "0".repeat(64)
+    );
+    let put = net::client()
+        .unwrap()
+        .post(format!("{}/", cloud.events().base_url()))
+        .header("content-type", "application/x-amz-json-1.1")
+        .header("x-amz-target", "AWSEvents.PutEvents")
+        .header("x-amz-date", "20270115T080000Z")
+        .header("authorization", signature)
+        .body(json!({ "Entries": [entry] }).to_string());
+    let answer = soon(put.send()).await.unwrap();
+    assert_eq!(answer.status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i2_a_run_whose_time_ran_out_wakes_the_next_and_the_books_agree_afterwards() {
+    let cloud = cloud(|_| {}).await;
+    let client = Client::new(&cloud, "pablo");
+    let customer = subscribe(&cloud, &client.user).await;
+    let used = charged(&client, 30).await;
+    unfinished(&cloud).await;
+    until(|| (counted(&cloud, &customer) == used).then_some(())).await;
+    // Whoever is at it ends first: one run at a time has the customer's lease.
+    until(|| items(&cloud, &client.user, "M#")[0]["dirty"].is_null().then_some(())).await;
+    let reconcile = cloud.runtime().invoke("reporter", &json!({"mode": "reconcile"}));
+    let checked = soon(reconcile).await.unwrap().payload;
+    let figures =
+        ["users", "meters", "drifted", "moving", "unasked", "failed"].map(|name| checked[name].as_u64());
+    assert_eq!(figures, [1, 1, 0, 0, 0, 0].map(Some), "{checked}");
     cloud.shutdown().await;
 }

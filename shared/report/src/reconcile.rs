@@ -643,3 +643,111 @@ pub const fn fate_name(fate: RowFate) -> &'static str {
         RowFate::Retried => "retried",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::{Account, Opening, PlanId, ReportRow};
+
+    const START: Timestamp = Timestamp::from_s(1_800_000_000);
+
+    fn t(tokens: u32) -> Tokens {
+        Tokens::from_u32(tokens)
+    }
+
+    fn customer() -> CustomerId {
+        CustomerId::parse("cus_1").unwrap()
+    }
+
+    /// 100 tokens settled: 60 accepted, 5 invoiced, 4 parked, 1 forgiven, 30 on their way.
+    fn figures() -> Figures {
+        let user = UserId::parse("user_1").unwrap();
+        let account = Account::first_seen(user, PlanId::parse("pro").unwrap(), START);
+        let mut meter = Opening::first(account, START).unwrap().meter;
+        meter.customer = Some(customer());
+        (meter.settled, meter.sealed, meter.parked, meter.invoiced) = (t(100), t(100), t(5), t(5));
+        meter.dirty = true;
+        meter.pending = Some(ReportRow {
+            seq: 4,
+            customer: customer(),
+            identifier: "user_1-1-4".into(),
+            tokens: t(30),
+            timestamp: START,
+            first_attempt_at: Some(START),
+            fence: 1,
+        });
+        let items = Items { accepted: t(60), invoiced: t(5), parked: t(4), forgiven: t(1) };
+        let counted = Counted { at_least: t(60), at_most: t(60) };
+        let at_stripe = vec![AtStripe { customer: customer(), least: t(60), most: t(90), counted }];
+        Figures { meter, receipts: t(100), items, at_stripe }
+    }
+
+    #[track_caller]
+    fn check(change: impl FnOnce(&mut Figures), expected: &[Equation]) {
+        let mut figures = figures();
+        change(&mut figures);
+        let found: Vec<_> = compare(&figures, START).into_iter().map(|drift| drift.equation).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn i2_figures_that_agree_are_no_drift_whatever_is_on_its_way() {
+        check(|_| {}, &[]);
+        let counted = |least: u32, most: u32| Counted { at_least: t(least), at_most: t(most) };
+        for (least, most) in [(60, 90), (90, 90), (0, 60), (90, 500), (75, 75)] {
+            check(|figures| figures.at_stripe[0].counted = counted(least, most), &[]);
+        }
+        check(|figures| figures.at_stripe.clear(), &[]);
+    }
+
+    #[test]
+    fn i2_each_equation_is_told_apart() {
+        check(|figures| figures.receipts = t(99), &[Equation::ReceiptsSettled]);
+        check(|figures| figures.items.accepted = t(59), &[Equation::SealedReported]);
+        check(|figures| figures.meter.parked = t(4), &[Equation::ParkedItems]);
+        check(|figures| figures.meter.invoiced = t(6), &[Equation::InvoicedItems]);
+        let counted = |tokens: u32| Counted { at_least: t(tokens), at_most: t(tokens) };
+        check(|figures| figures.at_stripe[0].counted = counted(59), &[Equation::AcceptedCounted]);
+        check(|figures| figures.at_stripe[0].counted = counted(91), &[Equation::AcceptedCounted]);
+        check(|figures| figures.meter.pending = None, &[Equation::SealedReported]);
+    }
+
+    #[test]
+    fn i2_usage_that_is_not_sealed_is_drift_once_nobody_will_seal_it() {
+        let unsealed = |figures: &mut Figures| {
+            (figures.meter.settled, figures.receipts) = (t(110), t(110));
+        };
+        check(unsealed, &[]);
+        let lost_mark = |figures: &mut Figures| {
+            unsealed(figures);
+            figures.meter.dirty = false;
+        };
+        check(lost_mark, &[Equation::SettledSealed]);
+        let nobodys = |figures: &mut Figures| {
+            lost_mark(figures);
+            figures.meter.customer = None;
+        };
+        check(nobodys, &[]);
+        let too_much = |figures: &mut Figures| {
+            (figures.meter.settled, figures.receipts) = (t(90), t(90));
+        };
+        check(too_much, &[Equation::SettledSealed]);
+        let mut old = figures();
+        unsealed(&mut old);
+        old.meter.pending = None;
+        old.items.accepted = t(90);
+        let six_hours_on = old.meter.period.end().plus_ms(SEALED_WITHIN_MS);
+        let found = |now| compare(&old, now).into_iter().map(|drift| drift.equation).collect::<Vec<_>>();
+        assert_eq!(found(Timestamp::from_ms(six_hours_on.ms() - 1)), []);
+        assert_eq!(found(six_hours_on), [Equation::SettledSealed]);
+    }
+
+    #[test]
+    fn a_drift_says_both_figures() {
+        let mut figures = figures();
+        figures.at_stripe[0].counted = Counted { at_least: t(10), at_most: t(20) };
+        let drift = compare(&figures, START).pop().unwrap();
+        assert_eq!((drift.left, drift.right), ((60, 90), (10, 20)));
+        assert_eq!(drift.customer.as_deref(), Some("cus_1"));
+    }
+}

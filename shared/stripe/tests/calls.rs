@@ -6,12 +6,12 @@
     reason = "a test fails by panicking; the helpers are part of it"
 )]
 
-use domain::{CustomerId, EventId, Period, SubscriptionId, Timestamp, Tokens};
+use domain::{CustomerId, EventId, InvoiceId, Period, SubscriptionId, Timestamp, Tokens};
 use std::{collections::BTreeSet, time::Duration};
 use stripe::testing::{Peer, Reply, Request};
 use stripe::{
-    Collection, CountError, Counted, FetchError, MeterEvent, Secret, SendError, Sent, Settings, Status,
-    Stripe,
+    Collection, CountError, Counted, FetchError, InvoiceError, InvoiceItem, InvoiceStatus, MeterEvent,
+    NewInvoiceItem, Secret, SendError, Sent, Settings, Status, Stripe,
 };
 
 const ACCEPTED: &str = r#"{"object":"billing.meter_event","created":1800000001,"event_name":"tokens","identifier":"ink-1",
@@ -401,4 +401,138 @@ async fn an_object_of_the_other_mode_is_not_missing() {
     let (_peer, stripe) = peer(move |_| Reply::Answer(404, missing.clone())).await;
     let error = stripe.subscription(&SubscriptionId::parse("sub_1").unwrap()).await.unwrap_err();
     assert!(matches!(error, FetchError::Refused(_)), "{error}");
+}
+
+const INVOICE: &str = r#"{"object":"invoice","id":"in_1","customer":{"id":"cus_1","object":"customer"},
+    "parent":{"type":"subscription_details","subscription_details":{"subscription":"sub_1","metadata":{}}},
+    "status":"draft","billing_reason":"subscription_cycle","period_start":1800000000,"period_end":1802678400,
+    "created":1802678401,"automatically_finalizes_at":1802682001,"status_transitions":{"finalized_at":null,"paid_at":null},
+    "total":-5,"hosted_invoice_url":null,"lines":{"data":[]}}"#;
+
+#[tokio::test]
+async fn an_invoice_is_read_by_what_is_used_of_it() {
+    let (peer, stripe) = peer(|_| Reply::Answer(200, INVOICE.into())).await;
+    let invoice = stripe.invoice(&InvoiceId::parse("in_1").unwrap()).await.unwrap();
+    assert_eq!(peer.requests()[0].path, "/v1/invoices/in_1");
+    let at = Timestamp::from_s;
+    assert_eq!(invoice.subscription, SubscriptionId::parse("sub_1").ok());
+    assert_eq!((invoice.status, invoice.reason.as_str()), (InvoiceStatus::Draft, "subscription_cycle"));
+    assert_eq!(invoice.period, Period::new(at(1_800_000_000), at(1_802_678_400)));
+    assert_eq!((invoice.finalizes_at, invoice.finalized_at), (Some(at(1_802_682_001)), None));
+    assert_eq!((invoice.customer.as_str(), invoice.total_cents), ("cus_1", -5));
+}
+
+#[tokio::test]
+async fn an_invoice_by_hand_and_a_first_one_have_no_subscription_or_no_period() {
+    let first = INVOICE.replace(r#""period_end":1802678400"#, r#""period_end":1800000000"#);
+    let first = first.replace(
+        r#"{"type":"subscription_details","subscription_details":{"subscription":"sub_1","metadata":{}}}"#,
+        "null",
+    );
+    let (_peer, stripe) = peer(move |_| Reply::Answer(200, first.clone())).await;
+    let invoice = stripe.invoice(&InvoiceId::parse("in_1").unwrap()).await.unwrap();
+    assert_eq!((invoice.subscription, invoice.period), (None, None));
+}
+
+#[tokio::test]
+async fn invoices_of_a_customer_are_read_page_by_page() {
+    let (peer, stripe) = peer(|request| {
+        let (id, more) = match request.query.get("starting_after").map(String::as_str) {
+            None => ("in_9", true),
+            Some("in_9") => ("in_8", false),
+            Some(other) => panic!("after {other}"),
+        };
+        let invoice = INVOICE.replace("in_1", id);
+        Reply::Answer(200, format!(r#"{{"object":"list","url":"/","has_more":{more},"data":[{invoice}]}}"#))
+    })
+    .await;
+    let customer = CustomerId::parse("cus_1").unwrap();
+    let invoices = stripe.invoices_of(&customer, Timestamp::from_s(1_802_670_000)).await.unwrap();
+    let ids: Vec<_> = invoices.iter().map(|invoice| invoice.id.as_str()).collect();
+    assert_eq!(ids, ["in_9", "in_8"]);
+    let query = &peer.requests()[0].query;
+    assert_eq!((query["customer"].as_str(), query["created[gte]"].as_str()), ("cus_1", "1802670000"));
+}
+
+const ITEM: &str = r#"{"object":"invoiceitem","id":"ii_1","amount":40,"invoice":null,
+    "metadata":{"inkmeter_report":"user-1-0"}}"#;
+
+async fn create(stripe: &Stripe) -> Result<InvoiceItem, InvoiceError> {
+    let customer = CustomerId::parse("cus_1").unwrap();
+    let (start, end) = (Timestamp::from_s(1_800_000_000), Timestamp::from_s(1_802_678_400));
+    let item = NewInvoiceItem {
+        customer: &customer,
+        report: "user-1-0",
+        cents: 40,
+        description: "40 tokens",
+        period: Period::new(start, end).unwrap(),
+        idempotency_key: "late-user-1-0-0",
+    };
+    stripe.create_invoice_item(&item).await
+}
+
+#[tokio::test]
+async fn f09_f11_an_item_carries_its_report_and_is_made_under_the_key_that_is_given() {
+    let (peer, stripe) = peer(|_| Reply::Answer(200, ITEM.into())).await;
+    let made = create(&stripe).await.unwrap();
+    assert_eq!((made.id.as_str(), made.report.as_deref(), made.cents), ("ii_1", Some("user-1-0"), 40));
+    create(&stripe).await.unwrap();
+    for request in peer.requests() {
+        assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", "/v1/invoiceitems"));
+        assert_eq!(request.headers["idempotency-key"], "late-user-1-0-0");
+        let form: Vec<_> = request.form.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let expected = [
+            ("amount", "40"),
+            ("currency", "usd"),
+            ("customer", "cus_1"),
+            ("description", "40 tokens"),
+            ("metadata[inkmeter_report]", "user-1-0"),
+            ("period[end]", "1802678400"),
+            ("period[start]", "1800000000"),
+        ];
+        assert_eq!(form, expected);
+    }
+}
+
+#[tokio::test]
+async fn f09_what_is_known_of_an_item_that_was_not_made_is_said() {
+    let cases: [(Reply, fn(&InvoiceError) -> bool); 6] = [
+        (Reply::Cut, |error| matches!(error, InvoiceError::Unknown(_))),
+        (Reply::Answer(500, error("api_error", "", "", "oops")), |e| matches!(e, InvoiceError::Unknown(_))),
+        (Reply::Answer(429, error("rate_limit_error", "lock_timeout", "", "wait")), |e| {
+            matches!(e, InvoiceError::Unavailable(_))
+        }),
+        (Reply::Answer(403, error("invalid_request_error", "", "", "no permission")), |e| {
+            matches!(e, InvoiceError::Misconfigured(_))
+        }),
+        (
+            Reply::Answer(
+                400,
+                error("invalid_request_error", "resource_missing", "customer", "No such customer"),
+            ),
+            |e| matches!(e, InvoiceError::Refused(_)),
+        ),
+        (Reply::Answer(200, r#"{"object":"invoiceitem","id":"ii/1","amount":40}"#.into()), |e| {
+            matches!(e, InvoiceError::Malformed(_))
+        }),
+    ];
+    for (reply, expected) in cases {
+        let told = format!("{reply:?}");
+        let (_peer, stripe) = peer(move |_| reply.clone()).await;
+        let error = create(&stripe).await.unwrap_err();
+        assert!(expected(&error), "{told}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_items_without_an_end_is_no_list_that_lacks_one() {
+    let (peer, stripe) = peer(|request| {
+        let after = request.query.get("starting_after").map_or(0, |id| id[3..].parse::<u32>().unwrap());
+        let item = ITEM.replace("ii_1", &format!("ii_{}", after + 1));
+        Reply::Answer(200, format!(r#"{{"object":"list","url":"/","has_more":true,"data":[{item}]}}"#))
+    })
+    .await;
+    let customer = CustomerId::parse("cus_1").unwrap();
+    assert!(matches!(stripe.invoice_items(&customer).await, Err(InvoiceError::Malformed(_))));
+    assert_eq!(peer.requests().len(), 10);
 }

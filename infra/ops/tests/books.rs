@@ -1,0 +1,258 @@
+//! `ops reports` and `ops reconcile`, over a ledger in memory and a Stripe that counts what it is told.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking; the helpers are part of it"
+)]
+
+use aws_sdk_eventbridge::config::{BehaviorVersion, Credentials, Region};
+use bus::Bus;
+use clap::Parser as _;
+use domain::{
+    Account, Classes, CustomerId, Demand, HoldId, ModelId, ModelPrice, PlanId, RowFate, SubscriptionId,
+    Timestamp, Tokens, Usage, UserId,
+};
+use edge::plans::PlanBook;
+use ledger::{Ledger, MemoryStore, MeterKey};
+use ops::{Arguments, Command, Console, Exit, reconcile, reports};
+use report::{Deps, Pace, StripeMeter};
+use serde_json::{Value, json};
+use std::num::NonZeroU64;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+use stripe::testing::{Memory, Reply};
+use stripe::{Secret, Settings, Stripe};
+
+const START: Timestamp = Timestamp::from_s(1_800_000_000);
+const HOUR_MS: u64 = 60 * 60 * 1_000;
+const PERIOD: &str = "2027-01-15T08:00:00.000Z";
+
+struct World {
+    deps: Deps<MemoryStore>,
+    store: MemoryStore,
+    /// What Stripe has counted for everybody.
+    counted: Arc<AtomicU64>,
+    key: MeterKey,
+    now: Timestamp,
+}
+
+/// What a command wrote, and how it ended.
+struct Ended {
+    out: String,
+    err: String,
+    exit: Exit,
+    asked: usize,
+}
+
+fn summary(sum: u64) -> Reply {
+    let summary = json!({"id": "mtrusg_1", "object": "billing.meter_event_summary", "aggregated_value": sum,
+        "start_time": 0, "end_time": 60, "livemode": false, "meter": "mtr_1"});
+    Reply::Answer(
+        200,
+        json!({"object": "list", "url": "/", "has_more": false, "data": [summary]}).to_string(),
+    )
+}
+
+fn price() -> ModelPrice {
+    let one = NonZeroU64::MIN;
+    ModelPrice {
+        model: ModelId::parse("m").unwrap(),
+        version: 1,
+        input: one,
+        cached_input: one,
+        cache_write: one,
+        output: one,
+        output_max: Tokens::from_u32(1_000),
+        reasoning_effort: None,
+    }
+}
+
+impl World {
+    /// A user whose one row of 100 tokens ended with this fate, two hours ago.
+    async fn new(fate: RowFate) -> Self {
+        let store = MemoryStore::new();
+        let ledger = Ledger::new(store.clone(), PlanBook::built_in().unwrap().plans().clone());
+        let counted = Arc::new(AtomicU64::new(0));
+        let at_stripe = Arc::clone(&counted);
+        let memory = Memory::new(move |request| {
+            assert!(request.path.ends_with("/event_summaries"), "{}", request.path);
+            std::future::ready(summary(at_stripe.load(Ordering::Relaxed)))
+        });
+        let settings = Settings { base_url: None, secret_key: Secret::new("sk_test_x") };
+        let config = aws_sdk_eventbridge::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("eu-central-1"))
+            .credentials_provider(Credentials::new("key", "secret", None, None, "test"))
+            .endpoint_url("http://127.0.0.1:9")
+            .http_client(aws_smithy_http_client::Builder::new().build_http())
+            .build();
+        let user = UserId::parse("user_1").unwrap();
+        let key = MeterKey { user: user.clone(), period_start: START };
+        settle_and_seal(&ledger, &user, &key, fate).await;
+        let deps = Deps {
+            ledger,
+            stripe: Stripe::new(settings).unwrap().in_memory(memory),
+            meter: StripeMeter { event_name: "tokens".into(), id: "mtr_1".into() },
+            bus: Bus::new(aws_sdk_eventbridge::Client::from_conf(config), "bus".into()),
+            pace: Pace::new(|_| 0, std::num::NonZeroU32::new(500).unwrap()),
+            new_id: Box::new(|| HoldId::parse("lease").unwrap()),
+        };
+        Self { deps, store, counted, key, now: START.plus_ms(2 * HOUR_MS) }
+    }
+
+    async fn ops(&self, arguments: &[&str], live: bool, answer: Option<&str>) -> Ended {
+        let arguments = Arguments::try_parse_from(std::iter::once(&"ops").chain(arguments)).unwrap();
+        let (mut out, mut err, mut asked) = (Vec::new(), Vec::new(), 0);
+        let mut ask = |_: &str| {
+            asked += 1;
+            answer.map(str::to_owned)
+        };
+        let mut console = Console { out: &mut out, err: &mut err, ask: &mut ask };
+        let global = &arguments.global;
+        let now = || self.now;
+        let exit = match &arguments.command {
+            Command::Reports(command) => {
+                reports::run(&self.deps.ledger, live, global, command, &mut console, self.now).await
+            }
+            Command::Reconcile(command) => {
+                reconcile::run(&self.deps, live, global, command, &mut console, &now).await
+            }
+            other => panic!("{other:?}"),
+        };
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Ended { exit: exit.unwrap(), out: text(out), err: text(err), asked }
+    }
+
+    fn fates(&self) -> Vec<(RowFate, Option<String>)> {
+        self.store.reports_of(&self.key).into_iter().map(|report| (report.fate, report.note)).collect()
+    }
+}
+
+async fn settle_and_seal(ledger: &Ledger<MemoryStore>, user: &UserId, key: &MeterKey, fate: RowFate) {
+    let bought = |account: &Account| {
+        Some(Account {
+            plan: PlanId::parse("pro").unwrap(),
+            customer: Some(CustomerId::parse("cus_1").unwrap()),
+            subscription: Some(SubscriptionId::parse("sub_1").unwrap()),
+            anchor: START,
+            ..account.clone()
+        })
+    };
+    ledger.change_account(user, START, bought).await.unwrap();
+    let tokens = Tokens::from_u32(100);
+    let one = Tokens::from_u32(1);
+    let demand = Demand { prompt_most: tokens, prompt_least: tokens, output_most: one, output_least: one };
+    let new_id = || HoldId::parse("h1").unwrap();
+    let hold = ledger.admit(user, &demand, &price(), HOUR_MS, &new_id, START).await.unwrap();
+    let usage = Usage::Exact(Classes { input: tokens, ..Classes::default() });
+    ledger.settle(hold, usage, &price(), START).await.unwrap();
+    let (_, row) = ledger.seal(key, START).await.unwrap().unwrap();
+    let note = (fate == RowFate::Parked).then_some("HTTP 400: no");
+    ledger.finish(key, &row, fate, START, note).await.unwrap();
+    ledger.clear(key).await.unwrap();
+}
+
+#[tokio::test]
+async fn f10_what_is_parked_is_shown_with_stripes_reason_and_exit_code_4() {
+    let world = World::new(RowFate::Parked).await;
+    let ended = world.ops(&["reports", "list", "--parked"], false, None).await;
+    assert_eq!(ended.exit.code(), 4);
+    assert_eq!(ended.out, format!("user_1 {PERIOD} 0 parked 100 tokens cus_1 HTTP 400: no\n"));
+    let ended = world.ops(&["reports", "list", "--user", "user_1", "--json"], false, None).await;
+    assert_eq!(ended.exit, Exit::Done, "only --parked looks for something");
+    let told: Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!((&told["reports"][0]["note"], &told["complete"]), (&json!("HTTP 400: no"), &json!(true)));
+    let quiet = World::new(RowFate::Accepted).await;
+    let ended = quiet.ops(&["reports", "list", "--parked"], false, None).await;
+    assert_eq!((ended.exit, ended.out.as_str()), (Exit::Done, ""));
+}
+
+#[tokio::test]
+async fn f10_a_parked_report_is_retried_once() {
+    let world = World::new(RowFate::Parked).await;
+    let retry = ["reports", "retry", "user_1", PERIOD, "0"];
+    assert_eq!(world.ops(&retry, false, None).await.exit, Exit::Done);
+    assert_eq!(world.fates()[0].0, RowFate::Retried);
+    let meter = world.store.kept().meters[&world.key].clone();
+    let row = meter.pending.unwrap();
+    assert_eq!((row.seq, row.tokens.get(), meter.parked.get(), meter.dirty), (1, 100, 0, true));
+    let again = world.ops(&retry, false, None).await;
+    assert_eq!((again.exit, again.err.as_str()), (Exit::Failed, "ops: that report is retried, not parked\n"));
+}
+
+#[tokio::test]
+async fn a_parked_report_is_forgiven_with_the_reason_and_never_retried_after() {
+    let world = World::new(RowFate::Parked).await;
+    let forgive = ["reports", "forgive", "user_1", "1800000000", "0", "--reason", "our own test"];
+    assert_eq!(world.ops(&forgive, false, None).await.exit, Exit::Done);
+    assert_eq!(world.fates(), [(RowFate::Forgiven, Some("our own test".into()))]);
+    assert_eq!(world.ops(&forgive, false, None).await.exit, Exit::Failed);
+    let retry = world.ops(&["reports", "retry", "user_1", PERIOD, "0"], false, None).await;
+    assert_eq!(retry.exit, Exit::Failed);
+    let unknown = world.ops(&["reports", "retry", "user_1", PERIOD, "9"], false, None).await;
+    assert_eq!((unknown.exit, unknown.err.as_str()), (Exit::Failed, "ops: there is no such report\n"));
+}
+
+#[tokio::test]
+async fn nothing_live_is_moved_unless_it_is_confirmed() {
+    let world = World::new(RowFate::Parked).await;
+    let retry = ["reports", "retry", "user_1", PERIOD, "0"];
+    for answer in [None, Some("no"), Some("y")] {
+        let ended = world.ops(&retry, true, answer).await;
+        assert_eq!((ended.exit.code(), ended.asked), (3, 1));
+    }
+    let repair = world.ops(&["reconcile", "--repair", "user_1", PERIOD], true, Some("no")).await;
+    assert_eq!(repair.exit.code(), 3);
+    assert_eq!(world.fates()[0].0, RowFate::Parked);
+    let scripted = [retry.as_slice(), &["--yes"]].concat();
+    let ended = world.ops(&scripted, true, None).await;
+    assert_eq!((ended.exit, ended.asked), (Exit::Done, 0));
+}
+
+#[tokio::test]
+async fn i2_books_that_agree_end_with_0_and_those_that_do_not_with_4() {
+    let world = World::new(RowFate::Accepted).await;
+    world.counted.store(100, Ordering::Relaxed);
+    let ended = world.ops(&["reconcile"], false, None).await;
+    assert_eq!(ended.exit.code(), 0, "{}{}", ended.out, ended.err);
+    world.counted.store(0, Ordering::Relaxed);
+    for arguments in [["reconcile", "--days", "34"].as_slice(), &["reconcile", "--user", "user_1"]] {
+        let ended = world.ops(arguments, false, None).await;
+        assert_eq!(ended.exit.code(), 4);
+        let drift = format!(
+            "user_1 {PERIOD} accepted_counted: 100, not 0\n    user_1-1800000000-0 accepted 100 tokens\n"
+        );
+        assert!(ended.out.starts_with(&drift), "{}", ended.out);
+    }
+    let ended = world.ops(&["reconcile", "--json"], false, None).await;
+    let told: Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(told["drift"][0]["equations"][0]["equation"], "accepted_counted");
+    assert_eq!(told["counts"]["drifted"], 1);
+}
+
+#[tokio::test]
+async fn a_row_that_stripe_lacks_is_sent_again_as_another_when_it_is_asked_for() {
+    let world = World::new(RowFate::Accepted).await;
+    let repair = ["reconcile", "--repair", "user_1", PERIOD];
+    let ended = world.ops(&repair, false, None).await;
+    assert_eq!((ended.exit, world.fates()[0].0), (Exit::Done, RowFate::Retried), "{}", ended.out);
+    let meter = world.store.kept().meters[&world.key].clone();
+    assert_eq!(meter.pending.unwrap().tokens.get(), 100);
+    let ended = world.ops(&repair, false, None).await;
+    assert_eq!((ended.exit, ended.out.as_str()), (Exit::Done, "everything agrees\n"));
+}
+
+#[tokio::test]
+async fn what_cannot_be_repaired_is_said_and_left_as_it_is() {
+    let world = World::new(RowFate::Accepted).await;
+    // Of the row's minute Stripe has something, but not what was sent.
+    world.counted.store(40, Ordering::Relaxed);
+    let ended = world.ops(&["reconcile", "--repair", "user_1", PERIOD], false, None).await;
+    assert_eq!(ended.exit.code(), 4);
+    assert!(ended.out.starts_with("this cannot be repaired here:\n"), "{}", ended.out);
+    assert_eq!(world.fates()[0].0, RowFate::Accepted);
+}
