@@ -222,7 +222,8 @@ pub(super) fn invoice(id: &str, subscription: &str, status: &str, (start_s, end_
 pub(super) fn event(id: &str, kind: &str, object: &str) -> String {
     let object = json!({"id": object, "object": "subscription", "status": "active", "customer": "cus_evil",
         "metadata": {"user_id": "user_evil"}, "items": {"data": [{"price": {"lookup_key": "agency_base"}}]}});
-    json!({"id": id, "object": "event", "created": TOLD_S, "type": kind, "data": {"object": object}}).to_string()
+    json!({"id": id, "object": "event", "created": TOLD_S, "type": kind, "data": {"object": object}})
+        .to_string()
 }
 
 pub(super) fn thin_event(id: &str, kind: &str) -> String {
