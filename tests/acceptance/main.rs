@@ -5,6 +5,8 @@ mod billing;
 #[cfg(test)]
 mod books;
 #[cfg(test)]
+mod budgets;
+#[cfg(test)]
 mod cap;
 #[cfg(test)]
 #[cfg(target_os = "linux")]

@@ -11,9 +11,10 @@ use crate::simulation::{
     world::{Process, World},
 };
 use clerk::{Settings as ClerkSettings, Verifier, VerifyingKey};
-use domain::{Account, HoldId, SubscriptionId, Tokens, UserId};
+use domain::{Account, HoldId, NanoUsd, SubscriptionId, Tokens, UserId};
 use edge::{cors::Cors, models};
 use generate::{
+    budget::Ceilings,
     config::{Front, Menu},
     handler::{Generate, Outside},
 };
@@ -113,6 +114,8 @@ pub(crate) fn front() -> &'static Front {
             menu,
             keeps_answers: true,
             portal_url: None,
+            // Nobody is to be turned away for it here; that no call is made which it does not cover is asked at rest.
+            ceilings: Ceilings { everyone: NanoUsd::of_usd(1_000_000), trial: NanoUsd::of_usd(1_000_000) },
         }
     })
 }

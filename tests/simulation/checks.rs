@@ -11,8 +11,8 @@ use crate::simulation::{
     world::World,
 };
 use domain::{
-    Admission, HoldId, HoldSize, Lease, Meter, NanoUsd, Outcome, Plan, Receipt, Release, Report, ReportRow,
-    RowFate, Tokens, Usage, Window,
+    Admission, HoldId, HoldSize, Lease, Meter, NanoUsd, Outcome, Plan, Pool, Receipt, Release, Report,
+    ReportRow, RowFate, Tokens, Usage, Window,
 };
 use ledger::MeterKey;
 use serde_json::Value;
@@ -281,6 +281,26 @@ pub(crate) fn at_rest(world: &World, requests: &[(Asked, Got)]) {
     events_at_rest(world);
     reports_at_rest(world);
     accounts_at_rest(world);
+    budgets_at_rest(world);
+}
+
+/// F20: what the provider took, as far as receipts know, was leased before. What was swept is left out: it is reckoned at the most
+/// of a call that may never have been made.
+fn budgets_at_rest(world: &World) {
+    let kept = world.store.kept();
+    let leased = |pool: Pool| {
+        let of = kept.spendings.iter().filter(|((_, of), _)| *of == pool);
+        of.fold(NanoUsd::ZERO, |sum, (_, item)| sum.saturating_add(item.leased))
+    };
+    let known = kept.receipts.values().filter(|receipt| receipt.outcome != Outcome::Swept);
+    let cost = known.fold(NanoUsd::ZERO, |sum, receipt| sum.saturating_add(receipt.cost));
+    let (everyone, trial) = (leased(Pool::Everyone), leased(Pool::Trial));
+    drop(kept);
+    if cost > everyone {
+        world.violated(format!(
+            "F20: {cost:?} were spent, and {everyone:?} leased, {trial:?} of it for free users"
+        ));
+    }
 }
 
 /// I2: every event that Stripe counted is a row that was sealed, with its tokens, time and payer, and is counted once.

@@ -7,8 +7,9 @@ use crate::simulation::{
     world::{Process, Step, World},
 };
 use domain::{
-    AccountChange, Admission, Attempt, Claim, ClaimState, CustomerId, Denial, Digest, EventId, HoldId, Lease,
-    Meter, Opening, Receipt, Release, Report, ReportRow, RowFate, Seal, Timestamp, Tokens, UserId,
+    AccountChange, Admission, Attempt, Claim, ClaimState, CustomerId, Day, Denial, Digest, EventId, HoldId,
+    Lease, Level, Meter, Opening, Pool, Receipt, Release, Report, ReportRow, RowFate, Seal, SliceAnswer,
+    SliceAsk, Timestamp, Tokens, UserId,
 };
 use futures_util::FutureExt;
 use ledger::{
@@ -473,6 +474,17 @@ impl Store for SimStore {
         let lease = lease.clone();
         let give_back = move |world: &World| commit::drop_lease(world, &lease);
         Ok(self.call("drop lease", true, give_back).await?)
+    }
+
+    async fn lease_slice(&self, ask: &SliceAsk) -> Result<SliceAnswer, StoreError> {
+        let ask = *ask;
+        let lease = move |world: &World| at_once(world.store.lease_slice(&ask));
+        Ok(self.call("lease slice", true, lease).await?)
+    }
+
+    async fn note_told(&self, day: Day, pool: Pool, level: Level) -> Result<Changed, StoreError> {
+        let note = move |world: &World| at_once(world.store.note_told(day, pool, level));
+        Ok(self.call("note level told", true, note).await?)
     }
 
     async fn put_claim(&self, claim: &Claim, now: Timestamp) -> Result<Option<Claim>, StoreError> {

@@ -2,6 +2,7 @@
 
 use crate::{
     answer,
+    budget::Budgets,
     config::Front,
     denials::Denials,
     generation::{Asked, Repeatable},
@@ -12,6 +13,7 @@ use crate::{
     routes::Route,
     wire::{AnswerBody, Protocol},
 };
+use bus::Bus;
 use domain::{Demand, Digest, HoldId, Refusal, Timestamp, Tokens, UserId};
 use edge::{drain::Drain, ids, log::chain, problem::Problem, request, respond, session};
 use http::{HeaderValue, Method, Response, StatusCode, header};
@@ -60,12 +62,21 @@ pub struct Generate<S> {
     pub(crate) front: Arc<Front>,
     pub(crate) outside: Outside,
     pub(crate) denials: Denials,
+    pub(crate) budgets: Budgets<S>,
 }
 
 impl<S: Store + Clone + 'static> Generate<S> {
     /// A function over this ledger and provider.
     pub fn new(ledger: Ledger<S>, provider: openai::Client, front: Front, outside: Outside) -> Self {
-        Self { ledger, provider, front: Arc::new(front), outside, denials: Denials::new() }
+        let budgets = Budgets::new(ledger.clone(), front.ceilings, Arc::clone(&outside.now));
+        Self { ledger, provider, front: Arc::new(front), outside, denials: Denials::new(), budgets }
+    }
+
+    /// The same, which tells the owner on this bus how much of a budget is used.
+    #[must_use]
+    pub fn telling(mut self, bus: Bus) -> Self {
+        self.budgets.bus = Some(bus);
+        self
     }
 
     /// Answers one request. What outlives the answer runs on `drain`.

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod answer;
+pub mod budget;
 mod call;
 pub mod config;
 mod denials;

@@ -1,6 +1,6 @@
 //! The arguments.
 
-use crate::setup;
+use crate::{reconcile, reports, setup};
 use clap::{Args, Parser, Subcommand};
 
 /// What stands below every help text.
@@ -8,6 +8,11 @@ const ENVIRONMENT: &str = "\
 Environment:
   STRIPE_SECRET_KEY   the key of the Stripe account, sk_... or rk_...; never an argument
   STRIPE_BASE_URL     where Stripe is, if not at Stripe; --stripe-base-url wins
+  TABLE_NAME          the ledger's table, for reports and reconcile; --table wins
+  STRIPE_METER_ID, STRIPE_METER_EVENT_NAME
+                      the meter, for reconcile; as the functions'
+  DYNAMODB_ENDPOINT, PLANS_FILE
+                      as the functions'; AWS's own variables say where and as whom
 
 Exit codes:
   0  done, or nothing to do
@@ -51,6 +56,12 @@ pub enum Command {
     /// Sets Stripe up from the plan book: meter, products, prices, webhooks, portal. Safe to repeat.
     #[command(after_help = setup::EXAMPLES)]
     Setup(setup::SetupArguments),
+    /// Shows what became of reports, and moves those that Stripe refused.
+    #[command(subcommand, after_help = reports::EXAMPLES)]
+    Reports(reports::ReportsCommand),
+    /// Holds receipts, meters, reports and Stripe's count against each other.
+    #[command(after_help = reconcile::EXAMPLES)]
+    Reconcile(reconcile::ReconcileArguments),
 }
 
 #[cfg(test)]

@@ -4,9 +4,12 @@
 //! [`Exit`]. Keys come from the environment only, because arguments are seen by every process of the machine. Nothing live
 //! is touched without `--live`.
 
+pub mod books;
 pub mod cli;
 pub mod console;
 pub mod key;
+pub mod reconcile;
+pub mod reports;
 pub mod setup;
 
 pub use cli::{Arguments, Command, Global};

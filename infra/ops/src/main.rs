@@ -2,8 +2,8 @@
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use edge::config::Env;
-use ops::{Arguments, Command, Console, key::Account, setup};
+use edge::{clock, config::Env};
+use ops::{Arguments, Command, Console, Exit, books, key::Account, reconcile, reports, setup};
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
@@ -16,6 +16,18 @@ async fn main() -> anyhow::Result<ExitCode> {
     let ended = match Account::from_env(Env::read(), global) {
         Ok(account) => match &arguments.command {
             Command::Setup(command) => setup::run(&account, global, command, &mut console).await,
+            Command::Reports(command) => match books::ledger(Env::read(), global).await {
+                Ok(ledger) => {
+                    reports::run(&ledger, account.live, global, command, &mut console, clock::now()).await
+                }
+                Err(error) => console.fail(&error, Exit::Failed),
+            },
+            Command::Reconcile(command) => match books::deps(Env::read(), global, &account).await {
+                Ok(deps) => {
+                    reconcile::run(&deps, account.live, global, command, &mut console, &clock::now).await
+                }
+                Err(error) => console.fail(&error, Exit::Failed),
+            },
         },
         Err(error) => console.fail(&error, error.exit()),
     };

@@ -7,7 +7,7 @@ use aws_sdk_eventbridge::{
     types::{PutEventsRequestEntry, PutEventsResultEntry},
 };
 use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
-use domain::{InvoiceItemId, ReportRow, Timestamp, Tokens, UserId};
+use domain::{Day, InvoiceItemId, Level, NanoUsd, Pool, ReportRow, Timestamp, Tokens, UserId};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ const ATTEMPT_MS_MAX: u64 = 3_000;
 const SDK_ATTEMPTS_MAX: u32 = 2;
 /// Who speaks of what is reported.
 const REPORTER: &str = "inkmeter.reporter";
+/// Who speaks of what is asked for.
+const GENERATE: &str = "inkmeter.generate";
 /// Who speaks of what Stripe tells.
 const WEBHOOK: &str = "inkmeter.webhook";
 
@@ -98,6 +100,37 @@ pub enum Announcement {
         /// What is known of it.
         detail: Value,
     },
+    /// A budget of the owner's reached a level. Said once a day for each, or a few times.
+    Budget(BudgetLevel),
+}
+
+/// How much of a day's budget is leased.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BudgetLevel {
+    /// Whose budget.
+    pub pool: Pool,
+    /// Of which day.
+    pub day: Day,
+    /// The level that is reached.
+    pub level: Level,
+    /// What is leased, of which most is spent.
+    pub leased: NanoUsd,
+    /// The whole budget.
+    pub ceiling: NanoUsd,
+}
+
+impl BudgetLevel {
+    /// Amounts are nano-dollars, which are exact, in texts, for a number in JSON may not be.
+    fn wire(&self) -> Value {
+        json!({
+            "pool": self.pool.as_str(),
+            "day": self.day.to_string(),
+            "percent": self.level.percent(),
+            "leasedNanoUsd": self.leased.get().to_string(),
+            "ceilingNanoUsd": self.ceiling.get().to_string(),
+            "resetsAt": self.day.end().to_string(),
+        })
+    }
 }
 
 /// What a run leaves to the next one.
@@ -230,6 +263,7 @@ impl Announcement {
                 ("Report Unclear", detail)
             }
             Self::Misconfigured { reason } => ("Reporter Misconfigured", json!({ "reason": reason })),
+            Self::Budget(level) => return (GENERATE, "Budget Threshold", level.wire()),
             Self::Invoiced { about, cents, item } => {
                 let item = item.as_ref().map(InvoiceItemId::as_str);
                 let detail = json!({ "report": about.wire(), "cents": cents, "invoiceItem": item });

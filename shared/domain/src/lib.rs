@@ -3,6 +3,7 @@
 mod account;
 mod admit;
 mod amount;
+mod budget;
 mod claim;
 mod denial;
 mod ids;
@@ -17,6 +18,7 @@ mod window;
 pub use account::{Account, AccountChange, Placement, place};
 pub use admit::{Admission, AdmitRequest, CapKind, Demand, Facts, HoldSize, Refusal, admit, cap_in_force};
 pub use amount::{NanoUsd, OutOfRange, Tokens};
+pub use budget::{Budget, Day, Level, Part, Pool, Slice, SliceAnswer, SliceAsk, Spending, Take};
 pub use claim::{ANSWER_BYTES_MAX, CLAIM_KEPT_MS, Claim, ClaimState, Digest, HoldRef, Repeat};
 pub use denial::{DENIAL_KEPT_MS, Denial, DenialCode};
 pub use ids::{

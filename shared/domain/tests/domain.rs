@@ -7,6 +7,8 @@
 )]
 
 #[cfg(test)]
+mod budgets;
+#[cfg(test)]
 mod calendar;
 #[cfg(test)]
 mod failures;

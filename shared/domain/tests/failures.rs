@@ -619,13 +619,13 @@ fn whoever_owes_is_refused_before_every_other_limit_and_only_from_the_instant_on
 
 #[test]
 fn f09_a_row_belongs_to_the_highest_fence_that_attempted_it() {
+    use Attempt::{Again, Fenced, First};
     let (account, mut meter) = subscribed(start());
     let admission = ask(&account, &plan("pro", 1_000, 10, 8), &mut meter, 1, 100, start()).unwrap();
     assert!(settle(&mut meter, &admission, 70, start()));
     assert!(meter.apply_seal(&seal(&meter, start()).unwrap()));
     let mut attempt = |after_ms, fence| meter.apply_attempt(0, start().plus_ms(after_ms), fence);
     let attempts = [(0, 2), (1, 2), (2, 1), (3, 4), (4, 3), (5, 4)].map(|(ms, fence)| attempt(ms, fence));
-    use Attempt::{Again, Fenced, First};
     assert_eq!(attempts, [First, Again, Fenced, Again, Fenced, Again]);
     assert_eq!(meter.apply_attempt(1, start(), 9), Attempt::Gone);
     let row = meter.pending.unwrap();

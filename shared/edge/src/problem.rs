@@ -4,7 +4,7 @@
 
 use crate::respond;
 use ::http::{HeaderValue, Response, StatusCode, header};
-use domain::{CapKind, Refusal, Timestamp, Tokens};
+use domain::{CapKind, Pool, Refusal, Timestamp, Tokens};
 use serde::Serialize;
 
 /// Seconds after which a store, a provider or Clerk, if it does not answer, is worth another try.
@@ -25,6 +25,8 @@ pub enum Code {
     SpendCapReached,
     /// 402: an invoice is unpaid, and the time to pay it is over.
     PastDue,
+    /// 402: what all users without a subscription share for the day is used up.
+    TrialBudgetUsedUp,
     /// 404: nothing is here.
     NotFound,
     /// 405: not by this method.
@@ -67,6 +69,8 @@ pub enum Code {
     StoreUnavailable,
     /// 503: the provider does not answer or turned the request away.
     ProviderUnavailable,
+    /// 503: the owner's budget for the day is used up.
+    OwnerCeilingReached,
     /// 503: Stripe does not answer or turned the request away.
     StripeUnavailable,
     /// 503: what a draft invoice bills is not all reported yet; only Stripe is told so.
@@ -81,6 +85,7 @@ impl Code {
             Self::QuotaExceeded => "quota_exceeded",
             Self::SpendCapReached => "spend_cap_reached",
             Self::PastDue => "past_due",
+            Self::TrialBudgetUsedUp => "trial_budget_used_up",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::InProgress => "in_progress",
@@ -102,6 +107,7 @@ impl Code {
             Self::IdentityUnavailable => "identity_unavailable",
             Self::StoreUnavailable => "store_unavailable",
             Self::ProviderUnavailable => "provider_unavailable",
+            Self::OwnerCeilingReached => "owner_ceiling_reached",
             Self::StripeUnavailable => "stripe_unavailable",
             Self::UsagePending => "usage_pending",
         }
@@ -111,7 +117,9 @@ impl Code {
     pub const fn status(self) -> StatusCode {
         match self {
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
-            Self::QuotaExceeded | Self::SpendCapReached | Self::PastDue => StatusCode::PAYMENT_REQUIRED,
+            Self::QuotaExceeded | Self::SpendCapReached | Self::PastDue | Self::TrialBudgetUsedUp => {
+                StatusCode::PAYMENT_REQUIRED
+            }
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::InProgress
@@ -129,6 +137,7 @@ impl Code {
             Self::IdentityUnavailable
             | Self::StoreUnavailable
             | Self::ProviderUnavailable
+            | Self::OwnerCeilingReached
             | Self::StripeUnavailable
             | Self::UsagePending => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -141,6 +150,7 @@ impl Code {
             Self::QuotaExceeded => "The plan's tokens for this period are used up",
             Self::SpendCapReached => "Your own spend cap is reached",
             Self::PastDue => "An invoice is unpaid",
+            Self::TrialBudgetUsedUp => "Free use is over for today",
             Self::NotFound => "There is nothing here",
             Self::MethodNotAllowed => "Not by this method",
             Self::InProgress => "This request is being answered",
@@ -162,6 +172,7 @@ impl Code {
             Self::IdentityUnavailable => "Your sign-in cannot be checked right now",
             Self::StoreUnavailable => "The ledger does not answer right now",
             Self::ProviderUnavailable => "The model does not answer right now",
+            Self::OwnerCeilingReached => "The service has reached its limit for today",
             Self::StripeUnavailable => "Payments cannot be reached right now",
             Self::UsagePending => "The period's usage is not all reported yet",
         }
@@ -282,6 +293,26 @@ impl Problem {
     pub fn store_unavailable() -> Self {
         let detail = "Nothing was used or charged. Please try again in a few seconds.";
         Self::new(Code::StoreUnavailable, detail).retry_after(UNAVAILABLE_RETRY_AFTER_S)
+    }
+
+    /// A budget of the owner's has too little left for the request.
+    pub fn budget_used_up(pool: Pool, resets_at: Timestamp, now: Timestamp) -> Self {
+        let (code, detail) = match pool {
+            Pool::Trial => {
+                let detail = format!(
+                    "What everybody without a subscription shares is used up for today. Nothing was charged. Free use begins \
+                     again at {resets_at}; with a subscription you can go on now."
+                );
+                (Code::TrialBudgetUsedUp, detail)
+            }
+            Pool::Everyone => {
+                let detail = format!("Nothing was used or charged. The next day begins at {resets_at}.");
+                (Code::OwnerCeilingReached, detail)
+            }
+        };
+        let mut problem = Self::new(code, detail);
+        problem.body.resets_at = Some(resets_at.to_string());
+        problem.retry_after(resets_at.s_after(now).max(1))
     }
 
     /// Stripe does not do what was asked of it.
@@ -474,7 +505,12 @@ mod tests {
 
     #[track_caller]
     fn check(refusal: &Refusal, status: u16, code: &str, members: &Value) -> Response<()> {
-        let (head, mut body) = answer(Problem::refusal(refusal, NOW));
+        check_problem(Problem::refusal(refusal, NOW), status, code, members)
+    }
+
+    #[track_caller]
+    fn check_problem(problem: Problem, status: u16, code: &str, members: &Value) -> Response<()> {
+        let (head, mut body) = answer(problem);
         let map = body.as_object_mut().unwrap();
         assert_eq!(head.status(), status);
         assert_eq!(map.remove("status"), Some(json!(status)));
@@ -543,8 +579,26 @@ mod tests {
     }
 
     #[test]
+    fn f20_a_budget_that_is_used_up_says_when_the_next_day_begins() {
+        let members = json!({"resetsAt": "1970-01-02T00:00:00.000Z", "retryAfter": 85_400});
+        for (pool, status, code) in
+            [(Pool::Trial, 402, "trial_budget_used_up"), (Pool::Everyone, 503, "owner_ceiling_reached")]
+        {
+            let problem = Problem::budget_used_up(pool, Timestamp::from_s(86_400), NOW);
+            check_problem(problem, status, code, &members);
+        }
+    }
+
+    #[test]
     fn the_code_in_the_body_is_the_code_by_name() {
-        for code in [Code::QuotaExceeded, Code::InvalidJson, Code::ProviderUnavailable, Code::Internal] {
+        for code in [
+            Code::TrialBudgetUsedUp,
+            Code::OwnerCeilingReached,
+            Code::QuotaExceeded,
+            Code::InvalidJson,
+            Code::ProviderUnavailable,
+            Code::Internal,
+        ] {
             assert_eq!(serde_json::to_value(code).unwrap(), json!(code.as_str()));
         }
     }

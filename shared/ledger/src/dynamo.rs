@@ -5,6 +5,7 @@
 //! (changing an account), or when a person repairs something (a row that Stripe refused, usage from elsewhere).
 
 use crate::{
+    budget::forgotten_at,
     expression::{self, Expression, Slot},
     item::{self, Item, attr},
     page::{
@@ -30,8 +31,9 @@ use aws_sdk_dynamodb::{
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use domain::{
-    AccountChange, Admission, Attempt, Claim, CustomerId, Denial, Digest, EventId, HoldId, Lease, Meter,
-    Opening, Receipt, Release, Report, ReportRow, RowFate, Seal, Timestamp, Tokens, UserId, bounded_note,
+    AccountChange, Admission, Attempt, Claim, CustomerId, Day, Denial, Digest, EventId, HoldId, Lease, Level,
+    Meter, Opening, Pool, Receipt, Release, Report, ReportRow, RowFate, Seal, SliceAnswer, SliceAsk,
+    Timestamp, Tokens, UserId, bounded_note,
 };
 use std::{cmp::Reverse, error::Error, time::Duration};
 
@@ -373,13 +375,12 @@ impl Store for DynamoStore {
 
     async fn admit(&self, admission: &Admission) -> Result<AdmitAnswer, AdmitFailure> {
         let key = MeterKey { user: admission.user.clone(), period_start: admission.period_start };
-        let once = aws_sdk_dynamodb::config::Builder::new().retry_config(RetryConfig::disabled());
         let sent = self
             .updating(&key, expression::admission(admission))
             .return_values(ReturnValue::AllNew)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .customize()
-            .config_override(once)
+            .config_override(once())
             .send()
             .await;
         match sent {
@@ -714,6 +715,40 @@ impl Store for DynamoStore {
         changed("drop lease", self.updating_at(item::lease_pk(&lease.customer), item::LEASE, e)).await
     }
 
+    async fn lease_slice(&self, ask: &SliceAsk) -> Result<SliceAnswer, StoreError> {
+        const OPERATION: &str = "lease slice";
+        let Some(e) = expression::lease_slice(ask, forgotten_at(ask.day)) else {
+            return Err(StoreError::new(OPERATION, Fault::Rejected));
+        };
+        let sent = self
+            .updating_at(item::spending_pk(ask.day, ask.pool), item::SPENDING, e)
+            .return_values(ReturnValue::AllNew)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .customize()
+            .config_override(once())
+            .send()
+            .await;
+        let corrupt = || StoreError::new(OPERATION, Fault::Corrupt);
+        match sent {
+            Ok(output) => {
+                let item = output.attributes().ok_or_else(corrupt)?;
+                item::read_spending(item).map(SliceAnswer::Leased)
+            }
+            Err(error) => match refused(&error) {
+                Some(Refused { found }) => {
+                    item::read_spending(&found.ok_or_else(corrupt)?).map(SliceAnswer::Refused)
+                }
+                None => Err(failed(OPERATION, error)),
+            },
+        }
+    }
+
+    async fn note_told(&self, day: Day, pool: Pool, level: Level) -> Result<Changed, StoreError> {
+        let update =
+            self.updating_at(item::spending_pk(day, pool), item::SPENDING, expression::note_told(level));
+        changed("note level told", update).await
+    }
+
     async fn put_claim(&self, claim: &Claim, now: Timestamp) -> Result<Option<Claim>, StoreError> {
         const OPERATION: &str = "put claim";
         let free = expression::claim_is_free(now);
@@ -773,6 +808,11 @@ impl Store for DynamoStore {
 }
 
 /// Sends an update; whether its condition held.
+/// For a write that must not be repeated by itself.
+fn once() -> aws_sdk_dynamodb::config::Builder {
+    aws_sdk_dynamodb::config::Builder::new().retry_config(RetryConfig::disabled())
+}
+
 async fn changed(operation: &'static str, update: UpdateItemFluentBuilder) -> Result<Changed, StoreError> {
     match update.send().await {
         Ok(_) => Ok(Changed::Yes),

@@ -1,13 +1,13 @@
 //! Every update and condition that is sent to DynamoDB, each the same sentence as one `apply_*` of `domain::Meter`.
 
 use crate::item::{
-    Item, STATE_RUNNING, attr, classes_entries, fate_name, n, s, shard_key, window_name, write_hold,
+    Item, STATE_RUNNING, attr, classes_entries, expiry, fate_name, n, s, shard_key, window_name, write_hold,
     write_rate, write_row,
 };
 use aws_sdk_dynamodb::types::AttributeValue;
 use domain::{
-    AccountChange, Admission, HoldId, Lease, Predecessor, Release, Report, ReportRow, RowFate, Seal,
-    Timestamp, Tokens, UserId, Window,
+    AccountChange, Admission, HoldId, Lease, Level, Predecessor, Release, Report, ReportRow, RowFate, Seal,
+    SliceAsk, Timestamp, Tokens, UserId, Window,
 };
 use std::collections::HashMap;
 
@@ -364,6 +364,24 @@ pub(crate) fn drop_lease(lease: &Lease) -> Expression {
     e
 }
 
+/// `Spending::apply_lease`; none where it cannot hold. The item is kept until `forget_at`.
+pub(crate) fn lease_slice(ask: &SliceAsk, forget_at: Timestamp) -> Option<Expression> {
+    let mut e = Expression::default();
+    e.require_absent_or(&[attr::LEASED], "<=", n(ask.leased_most()?.get()));
+    e.set(&[attr::EXPIRES_AT], expiry(forget_at));
+    e.add(attr::LEASED, n(ask.amount.get()));
+    Some(e)
+}
+
+/// `Spending::apply_told`, of an item that is there.
+pub(crate) fn note_told(level: Level) -> Expression {
+    let mut e = Expression::default();
+    e.require_exists(&[attr::LEASED]);
+    e.require_absent_or(&[attr::TOLD], "<", n(u64::from(level.percent())));
+    e.set(&[attr::TOLD], n(u64::from(level.percent())));
+    e
+}
+
 /// `Meter::apply_clear`.
 pub(crate) fn clear() -> Expression {
     let mut e = Expression::default();
@@ -380,7 +398,9 @@ pub(crate) fn clear() -> Expression {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::{Account, Classes, CustomerId, Facts, Hold, HoldSize, Meter, NanoUsd, Opening, PlanId};
+    use domain::{
+        Account, Classes, CustomerId, Day, Facts, Hold, HoldSize, Meter, NanoUsd, Opening, PlanId, Pool,
+    };
 
     /// A value as a person writes it.
     fn said(value: &AttributeValue) -> String {
@@ -677,6 +697,26 @@ mod tests {
         let lease = Lease { customer: customer(), owner, fence: 7, until };
         check(&drop_lease(&lease), &["REMOVE owner, until_ms"], &["owner = 'r1'", "fence = 7"]);
         check(&denial_is_the_latest(HOUR), &[""], &["(attribute_not_exists(at_ms) OR at_ms <= 3600000)"]);
+    }
+
+    #[test]
+    fn f20_a_slice_is_leased_only_where_its_budget_has_it_and_a_level_is_told_of_once() {
+        let (amount, ceiling) = (NanoUsd::new(5).unwrap(), NanoUsd::new(100).unwrap());
+        let ask = SliceAsk { pool: Pool::Trial, day: Day::of(HOUR), amount, ceiling };
+        check(
+            &lease_slice(&ask, HOUR).unwrap(),
+            &["SET expires_at = 3600 ADD leased_nano_usd 5"],
+            &["(attribute_not_exists(leased_nano_usd) OR leased_nano_usd <= 95)"],
+        );
+        assert!(lease_slice(&SliceAsk { amount: NanoUsd::new(101).unwrap(), ..ask }, HOUR).is_none());
+        check(
+            &note_told(Level::FourFifths),
+            &["SET told_percent = 80"],
+            &[
+                "attribute_exists(leased_nano_usd)",
+                "(attribute_not_exists(told_percent) OR told_percent < 80)",
+            ],
+        );
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! | denial | `U#<user>` / `D#<period start>#<code>` | the latest refusal of one kind |
 //! | lease | `C#<customer>` / `L` | who may talk to Stripe about a customer |
 //! | event | `E#<event id>` / `E` | an event of Stripe's that was dealt with |
+//! | owner | `O#<day>#<pool>` / `O` | what is leased of one day's budget |
 //!
 //! The account's key sorts right behind its meters', so that one `Query` backwards over two items answers the account
 //! and its newest meter. Period starts are seconds since the epoch, in twelve digits so that they sort as numbers.
@@ -19,9 +20,9 @@
 use crate::store::{Fault, MeterKey, StoreError, shard_of};
 use aws_sdk_dynamodb::types::AttributeValue;
 use domain::{
-    Account, Claim, ClaimState, Classes, CustomerId, Denial, DenialCode, Digest, EventId, Hold, HoldId,
-    HoldRef, Lease, Meter, NanoUsd, Outcome, Period, PlanId, RateCounts, Receipt, Report, ReportRow, RowFate,
-    SubscriptionId, Timestamp, Tokens, Totals, Usage, UserId, Window,
+    Account, Claim, ClaimState, Classes, CustomerId, Day, Denial, DenialCode, Digest, EventId, Hold, HoldId,
+    HoldRef, Lease, Level, Meter, NanoUsd, Outcome, Period, PlanId, Pool, RateCounts, Receipt, Report,
+    ReportRow, RowFate, Spending, SubscriptionId, Timestamp, Tokens, Totals, Usage, UserId, Window,
 };
 use std::collections::{BTreeMap, HashMap};
 
@@ -92,6 +93,9 @@ pub(crate) mod attr {
 
     pub(crate) const KIND: &str = "kind";
 
+    pub(crate) const LEASED: &str = "leased_nano_usd";
+    pub(crate) const TOLD: &str = "told_percent";
+
     pub(crate) const BODY: &str = "body";
     pub(crate) const OWNER: &str = "owner";
     pub(crate) const STATE: &str = "state";
@@ -114,6 +118,8 @@ const DENIAL: &str = "D#";
 pub(crate) const LEASE: &str = "L";
 /// An event's sort key.
 pub(crate) const EVENT: &str = "E";
+/// A day's budget's sort key.
+pub(crate) const SPENDING: &str = "O";
 /// The account's sort key, right behind every meter's.
 pub(crate) const ACCOUNT: &str = "N";
 /// The lower bound of a `Query` over meters and account.
@@ -202,6 +208,10 @@ pub(crate) fn lease_pk(customer: &CustomerId) -> AttributeValue {
 
 pub(crate) fn event_pk(id: &EventId) -> AttributeValue {
     s(&format!("E#{id}"))
+}
+
+pub(crate) fn spending_pk(day: Day, pool: Pool) -> AttributeValue {
+    s(&format!("O#{day}#{}", pool.as_str()))
 }
 
 /// The index's key of one shard's accounts: another than that of its dirty meters, so that neither listing sees the other's.
@@ -725,6 +735,13 @@ pub(crate) fn read_lease(item: &Item, customer: &CustomerId) -> Result<Option<Le
     }))
 }
 
+/// A day of a budget as its item has it.
+pub(crate) fn read_spending(item: &Item) -> Result<Spending, StoreError> {
+    let told =
+        |item: &Item, name: &str| Level::from_percent(number(item, name)?).ok_or_else(|| corrupt(name));
+    Ok(Spending { leased: money(item, attr::LEASED)?, told: optional(item, attr::TOLD, told)? })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -934,6 +951,20 @@ mod tests {
         assert_eq!(read_lease(&written, &customer).unwrap(), Some(lease));
         written.remove(attr::OWNER);
         assert_eq!(read_lease(&written, &customer).unwrap(), None, "given back");
+    }
+
+    #[test]
+    fn a_days_budget_is_an_item_of_its_day_and_pool() {
+        assert_eq!(spending_pk(Day::of(AT), Pool::Trial), s("O#2026-11-24#trial"));
+        assert_eq!(spending_pk(Day::of(AT), Pool::Everyone), s("O#2026-11-24#everyone"));
+        let mut written = item([(attr::LEASED, n(7)), (attr::TOLD, n(80))]);
+        let told = Some(Level::FourFifths);
+        assert_eq!(read_spending(&written).unwrap(), Spending { leased: money(7), told });
+        check_damage(&written, &[attr::TOLD], read_spending);
+        written.insert(attr::TOLD.to_owned(), n(51));
+        assert!(read_spending(&written).is_err());
+        written.remove(attr::TOLD);
+        assert_eq!(read_spending(&written).unwrap(), Spending { leased: money(7), told: None });
     }
 
     fn claims() -> [Claim; 4] {

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod books;
+mod budget;
 mod cache;
 mod claims;
 mod dynamo;
@@ -12,6 +13,7 @@ mod protocol;
 mod quote;
 mod store;
 
+pub use budget::Known;
 pub use claims::{Claimed, Ended, OfKey, OpenClaim};
 pub use domain::Attempt;
 pub use dynamo::{DynamoSettings, DynamoStore};

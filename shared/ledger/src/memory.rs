@@ -9,9 +9,9 @@ use crate::{
     store::{AdmitAnswer, AdmitFailure, Changed, Loaded, MeterKey, Store, StoreError, shard_of},
 };
 use domain::{
-    Account, AccountChange, Admission, Attempt, Claim, CustomerId, Denial, DenialCode, Digest, EventId,
-    HoldId, Lease, Meter, Opening, Receipt, Release, Report, ReportRow, RowFate, Seal, Timestamp, Tokens,
-    UserId, bounded_note,
+    Account, AccountChange, Admission, Attempt, Claim, CustomerId, Day, Denial, DenialCode, Digest, EventId,
+    HoldId, Lease, Level, Meter, Opening, Pool, Receipt, Release, Report, ReportRow, RowFate, Seal,
+    SliceAnswer, SliceAsk, Spending, Timestamp, Tokens, UserId, bounded_note,
 };
 use std::{
     cmp::Reverse,
@@ -36,6 +36,8 @@ pub struct Kept {
     pub events: BTreeSet<EventId>,
     /// Leases by customer: the last fence, and who has it until when.
     pub leases: BTreeMap<CustomerId, (u64, Option<(HoldId, Timestamp)>)>,
+    /// What is leased of each day's budgets.
+    pub spendings: BTreeMap<(Day, Pool), Spending>,
     /// Claims by user and key.
     pub claims: BTreeMap<(UserId, Digest), Claim>,
     /// Requests that their user wants to end.
@@ -407,6 +409,22 @@ impl Store for MemoryStore {
         let Some((fence, had)) = kept.leases.get_mut(&lease.customer) else { return Ok(Changed::No) };
         let still = *fence == lease.fence && had.as_ref().is_some_and(|(owner, _)| *owner == lease.owner);
         Ok((still && had.take().is_some()).into())
+    }
+
+    async fn lease_slice(&self, ask: &SliceAsk) -> Result<SliceAnswer, StoreError> {
+        let mut kept = self.kept();
+        let mut spending = kept.spendings.get(&(ask.day, ask.pool)).copied().unwrap_or_default();
+        if !spending.apply_lease(ask) {
+            return Ok(SliceAnswer::Refused(spending));
+        }
+        kept.spendings.insert((ask.day, ask.pool), spending);
+        Ok(SliceAnswer::Leased(spending))
+    }
+
+    async fn note_told(&self, day: Day, pool: Pool, level: Level) -> Result<Changed, StoreError> {
+        let mut kept = self.kept();
+        let spending = kept.spendings.get_mut(&(day, pool));
+        Ok(spending.is_some_and(|spending| spending.apply_told(level)).into())
     }
 
     async fn put_claim(&self, claim: &Claim, now: Timestamp) -> Result<Option<Claim>, StoreError> {

@@ -38,7 +38,7 @@ const PAUSE_MS: u64 = 25;
 pub struct Ledger<S> {
     pub(crate) store: S,
     plans: Arc<Plans>,
-    cache: Cache,
+    pub(crate) cache: Cache,
 }
 
 /// The store cannot answer, so nobody may spend: a 503, never a 402 or 429.

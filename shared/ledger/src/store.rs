@@ -3,8 +3,9 @@
 
 use crate::page::{Cursor, Page, ReceiptCursor, ReceiptPage, ReportCursor, ReportPage, UserCursor, UserPage};
 use domain::{
-    Account, AccountChange, Admission, Attempt, Claim, CustomerId, Denial, Digest, EventId, HoldId, Lease,
-    Meter, Opening, Receipt, Release, Report, ReportRow, RowFate, Seal, Timestamp, Tokens, UserId,
+    Account, AccountChange, Admission, Attempt, Claim, CustomerId, Day, Denial, Digest, EventId, HoldId,
+    Lease, Level, Meter, Opening, Pool, Receipt, Release, Report, ReportRow, RowFate, Seal, SliceAnswer,
+    SliceAsk, Timestamp, Tokens, UserId,
 };
 use std::{error::Error, fmt, future::Future};
 
@@ -341,6 +342,18 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// Gives a lease back, if it is still the one that is had.
     fn drop_lease(&self, lease: &Lease) -> impl Future<Output = Result<Changed, StoreError>> + Send;
+
+    /// Leases a slice of a day's budget, unless more than its ceiling would then be leased. Sent once: if the answer is lost, so
+    /// may be the slice. Landing late, it leases for the same day, within the same ceiling.
+    fn lease_slice(&self, ask: &SliceAsk) -> impl Future<Output = Result<SliceAnswer, StoreError>> + Send;
+
+    /// Notes that the owner was told of a level of a day's budget, unless a higher one was noted.
+    fn note_told(
+        &self,
+        day: Day,
+        pool: Pool,
+        level: Level,
+    ) -> impl Future<Output = Result<Changed, StoreError>> + Send;
 
     /// Puts a claim unless one stands on its key that is not forgotten by `now`; answers the one that stands then.
     fn put_claim(

@@ -4,6 +4,7 @@
 mod suite {
     pub(crate) mod between;
     pub(crate) mod books;
+    pub(crate) mod budget;
     pub(crate) mod claims;
     pub(crate) mod contract;
     pub(crate) mod faults;

@@ -6,6 +6,7 @@ mod drain;
 mod late;
 mod meter;
 mod reconcile;
+mod repair;
 
 pub use counts::Report;
 pub use deps::{CALLS_PER_S_MAX, Deps, Pace, StripeMeter, calls_per_s};
@@ -15,3 +16,4 @@ pub use reconcile::{
     AtStripe, Checked, Checkup, DRIFTS_TOLD_MAX, Drift, Equation, Figures, Finding, Items, Place,
     Reconciling, RowName, WINDOW_MS, compare, fate_name,
 };
+pub use repair::Repair;

@@ -279,6 +279,14 @@ impl<'a, S: Store> Reconciling<'a, S> {
         Self { window_ms, ..self }
     }
 
+    pub(crate) fn deps(&self) -> &Deps<S> {
+        self.deps
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.now)()
+    }
+
     fn has_time(&self) -> bool {
         let one_ms = u64::try_from(self.stripe.call_timeout().as_millis()).unwrap_or(u64::MAX);
         self.deadline.ms_since((self.now)()) > one_ms.saturating_mul(u64::from(RESERVED_CALLS))
@@ -500,7 +508,10 @@ impl<'a, S: Store> Reconciling<'a, S> {
                 Equation::AcceptedCounted => {
                     let of = |at: &&AtStripe| drift.customer.as_deref() == Some(at.customer.as_str());
                     match figures.at_stripe.iter().find(of) {
-                        Some(at) => self.otherwise_counted(key, &at.customer).await?,
+                        Some(at) => {
+                            let rows = self.otherwise_counted(key, &at.customer).await?;
+                            rows.into_iter().map(|(row, _)| row).collect()
+                        }
                         None => Vec::new(),
                     }
                 }
@@ -521,13 +532,13 @@ impl<'a, S: Store> Reconciling<'a, S> {
         Ok(rows)
     }
 
-    /// The accepted rows of minutes in which Stripe has counted otherwise, found by halving: Stripe tells the sum of any minutes.
-    /// Rows that are too young to be counted are left out.
+    /// The accepted rows of minutes in which Stripe has counted otherwise, each with what it has counted in its minute; found by
+    /// halving, for Stripe tells the sum of any minutes. Rows that are too young to be counted are left out.
     pub(crate) async fn otherwise_counted(
         &self,
         key: &MeterKey,
         customer: &CustomerId,
-    ) -> Result<Vec<RowName>, StoreError> {
+    ) -> Result<Vec<(RowName, Tokens)>, StoreError> {
         let minutes = self.minutes(key, customer).await?;
         let mut found = Vec::new();
         let mut todo = vec![minutes.as_slice()];
@@ -554,7 +565,7 @@ impl<'a, S: Store> Reconciling<'a, S> {
                 continue;
             }
             if some.len() == 1 {
-                found.extend(some.iter().flat_map(|minute| minute.rows.iter().cloned()));
+                found.extend(some.iter().flat_map(|minute| &minute.rows).map(|row| (row.clone(), counted)));
             } else {
                 let (early, late) = some.split_at(some.len() / 2);
                 todo.extend([late, early]);

@@ -1,12 +1,15 @@
 //! The whole function but for Lambda and AWS: the real handler, pump and provider client against a scripted provider on
 //! a socket and the ledger in memory.
 
+mod budgets;
+mod denials;
 mod repeats;
 mod shaky;
 mod stream;
 mod upstream;
 
 use crate::{
+    budget::Ceilings,
     config::{Front, Menu},
     generation::{Asked, Repeatable},
     handler::{Generate, Outside},
@@ -16,7 +19,7 @@ use crate::{
 };
 use bytes::Bytes;
 use clerk::{Settings as ClerkSettings, Verifier, VerifyingKey};
-use domain::{Digest, Meter, Timestamp, Tokens, UserId};
+use domain::{Digest, Meter, NanoUsd, Timestamp, Tokens, UserId};
 use edge::{cors::Cors, drain::Drain, models, plans::PlanBook, problem::Problem};
 use http::{HeaderMap, HeaderValue, Response, header};
 use http_body_util::BodyExt;
@@ -56,6 +59,11 @@ struct World {
 
 impl World {
     async fn new() -> Self {
+        Self::within(Ceilings { everyone: NanoUsd::of_usd(50), trial: NanoUsd::of_usd(5) }).await
+    }
+
+    /// One whose provider may cost so much in a day.
+    async fn within(ceilings: Ceilings) -> Self {
         let store = ShakyStore::new(MemoryStore::new());
         let upstream = Upstream::start().await;
         let provider = Settings {
@@ -75,6 +83,7 @@ impl World {
             menu: menu(),
             keeps_answers: true,
             portal_url: Some(PORTAL_URL.to_owned()),
+            ceilings,
         };
         let ledger = Ledger::new(store.clone(), PlanBook::built_in().unwrap().plans().clone());
         let client = openai::Client::new(edge::http::client().unwrap(), provider);

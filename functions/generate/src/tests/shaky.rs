@@ -1,8 +1,9 @@
 //! A store that can be switched off.
 
 use domain::{
-    AccountChange, Admission, Attempt, Claim, CustomerId, Denial, Digest, EventId, HoldId, Lease, Meter,
-    Opening, Receipt, Release, Report, ReportRow, RowFate, Seal, Timestamp, Tokens, UserId,
+    AccountChange, Admission, Attempt, Claim, CustomerId, Day, Denial, Digest, EventId, HoldId, Lease, Level,
+    Meter, Opening, Pool, Receipt, Release, Report, ReportRow, RowFate, Seal, SliceAnswer, SliceAsk,
+    Timestamp, Tokens, UserId,
 };
 use ledger::{
     AdmitAnswer, AdmitFailure, Changed, Cursor, Fault, Loaded, MemoryStore, MeterKey, Page, ReceiptCursor,
@@ -88,5 +89,7 @@ impl Store for ShakyStore {
         fn event(&self, id: &EventId) -> bool;
         fn take_lease(&self, customer: &CustomerId, owner: &HoldId, now: Timestamp, until: Timestamp) -> Option<Lease>;
         fn drop_lease(&self, lease: &Lease) -> Changed;
+        fn lease_slice(&self, ask: &SliceAsk) -> SliceAnswer;
+        fn note_told(&self, day: Day, pool: Pool, level: Level) -> Changed;
     }
 }

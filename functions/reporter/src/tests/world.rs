@@ -66,6 +66,8 @@ pub(super) struct Book {
     pub(super) requests: Vec<Request>,
     /// Done once, when the next event comes in.
     pub(super) meanwhile: Option<Box<dyn FnOnce() + Send>>,
+    /// Done each time when a count is asked for, by a Stripe in memory that looks for it.
+    pub(super) at_count: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
 impl Book {
@@ -340,7 +342,7 @@ pub(super) fn price() -> ModelPrice {
 }
 
 fn plans() -> Plans {
-    let plan = |id: &str, overage| Plan {
+    let plan = |id: &str, overage: Option<NonZeroU64>| Plan {
         id: PlanId::parse(id).unwrap(),
         price_cents: 0,
         included: Tokens::from_u32(if overage.is_some() { INCLUDED } else { 1_000_000 }),

@@ -20,6 +20,8 @@ pub(super) const THIN_WEBHOOK_SECRET: &str = "whsec_local_thin";
 pub(super) const METER_EVENT_NAME: &str = "inkmeter_tokens";
 /// The model, as in the template.
 const MODEL: &str = "gpt-6-luna";
+/// What the provider may cost in a day, in US dollars: more than anybody on one machine comes to.
+const DAILY_USD: &str = "1000000";
 /// The real provider, for a caller who brings only a key.
 const OPENAI: &str = "https://api.openai.com/v1";
 
@@ -86,6 +88,8 @@ pub(super) fn of_functions(
     set("EVENT_BUS_NAME", BUS_NAME);
     set("EVENTBRIDGE_ENDPOINT", &addresses.events);
     set("OPENAI_MODEL", MODEL);
+    set("OWNER_DAILY_USD", DAILY_USD);
+    set("TRIAL_DAILY_USD", DAILY_USD);
     set("STRIPE_METER_EVENT_NAME", METER_EVENT_NAME);
     if let Some(dynamo) = &addresses.dynamo {
         set("DYNAMODB_ENDPOINT", dynamo);

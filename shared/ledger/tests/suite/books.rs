@@ -51,6 +51,7 @@ async fn ended(store: &AnyStore, tokens: u32, fate: RowFate) -> (Ledger<AnyStore
 
 /// I2: what the report items and the pending row say is what the meter says.
 async fn check_books(store: &AnyStore, key: &MeterKey) {
+    use RowFate::{Accepted, Forgiven, Invoiced, Parked};
     let meter = store.meter(key).await.unwrap().unwrap();
     let page = store.reports(&key.user, Some(key.period_start), None).await.unwrap();
     let of = |fates: &[RowFate]| -> Tokens {
@@ -58,7 +59,6 @@ async fn check_books(store: &AnyStore, key: &MeterKey) {
         let ended = page.reports.iter().filter(|item| !pending(item.seq) && fates.contains(&item.fate));
         ended.map(|item| item.tokens).sum()
     };
-    use RowFate::{Accepted, Forgiven, Invoiced, Parked};
     let pending = meter.pending.as_ref().map_or(Tokens::ZERO, |row| row.tokens);
     assert_eq!(of(&[Accepted, Invoiced, Parked, Forgiven]).saturating_add(pending), meter.sealed);
     assert_eq!(of(&[Parked, Forgiven]), meter.parked);

@@ -2,8 +2,9 @@
 
 use super::support::{HOLD_MS, T0, demand, new_id, plans, price, t, used, user};
 use domain::{
-    AccountChange, Admission, Attempt, Claim, CustomerId, Denial, Digest, EventId, HoldId, Lease, Meter,
-    Opening, Outcome, Receipt, Release, Report, ReportRow, RowFate, Seal, Timestamp, Tokens, UserId,
+    AccountChange, Admission, Attempt, Claim, CustomerId, Day, Denial, Digest, EventId, HoldId, Lease, Level,
+    Meter, NanoUsd, Opening, Outcome, Pool, Receipt, Release, Report, ReportRow, RowFate, Seal, SliceAnswer,
+    SliceAsk, Spending, Timestamp, Tokens, UserId,
 };
 use ledger::{
     AdmitAnswer, AdmitError, AdmitFailure, Changed, Cursor, Fault, Ledger, Loaded, MemoryStore, MeterKey,
@@ -31,6 +32,8 @@ struct Plan {
     releases: Vec<Fate>,
     /// Of puts and changes of claims.
     claims: Vec<Fate>,
+    /// Of slices of a budget.
+    leases: Vec<Fate>,
     /// Of changes of the account.
     changes: Vec<Fate>,
     late: Vec<Admission>,
@@ -152,6 +155,10 @@ impl Store for Faulty {
         self.lossy(|plan| &mut plan.claims, self.inner.change_claim(claim, owner)).await
     }
 
+    async fn lease_slice(&self, ask: &SliceAsk) -> Result<SliceAnswer, StoreError> {
+        self.lossy(|plan| &mut plan.leases, self.inner.lease_slice(ask)).await
+    }
+
     untouched! {
         fn meter(&self, key: &MeterKey) -> Option<Meter>;
         fn open(&self, opening: &Opening) -> Changed;
@@ -181,6 +188,7 @@ impl Store for Faulty {
         fn event(&self, id: &EventId) -> bool;
         fn take_lease(&self, customer: &CustomerId, owner: &HoldId, now: Timestamp, until: Timestamp) -> Option<Lease>;
         fn drop_lease(&self, lease: &Lease) -> Changed;
+        fn note_told(&self, day: Day, pool: Pool, level: Level) -> Changed;
     }
 }
 
@@ -284,6 +292,23 @@ async fn f08_a_settle_that_can_not_be_stored_says_what_is_lost() {
     let error = ledger.settle(hold, used(500), &price(), T0).await.unwrap_err();
     assert_eq!((&error.receipt.id, error.receipt.charged), (&id, t(500)));
     assert!(error.to_string().contains("500 tokens"), "{error}");
+}
+
+#[tokio::test]
+async fn f20_a_lease_whose_answer_was_lost_costs_its_day_that_slice_and_no_more() {
+    let amount = NanoUsd::new(5).unwrap();
+    let ask = SliceAsk { pool: Pool::Trial, day: Day::of(T0), amount, ceiling: NanoUsd::new(100).unwrap() };
+    for (fates, leased) in
+        [(vec![Fate::LostAfter], 10), (vec![Fate::LostBefore], 5), (vec![Fate::Throttled], 5)]
+    {
+        let ledger = Ledger::new(Faulty::new(Plan { leases: fates, ..Plan::default() }), plans());
+        let leased = Spending { leased: NanoUsd::new(leased).unwrap(), told: None };
+        assert_eq!(ledger.lease_slice(&ask).await.unwrap(), SliceAnswer::Leased(leased));
+    }
+    let store = Faulty::new(Plan { leases: vec![Fate::LostAfter; 2], ..Plan::default() });
+    assert!(Ledger::new(store.clone(), plans()).lease_slice(&ask).await.is_err(), "F14: fail closed");
+    let twice = store.inner.kept().spendings[&(ask.day, Pool::Trial)].leased;
+    assert_eq!(twice, NanoUsd::new(10).unwrap(), "asked for more than twice");
 }
 
 #[tokio::test]

@@ -224,8 +224,8 @@ pub(crate) enum AnyStore {
 }
 
 use domain::{
-    AccountChange, Admission, Attempt, Claim, Denial, Digest, EventId, Lease, Meter, Opening, Receipt,
-    Release, Report, ReportRow, RowFate, Seal,
+    AccountChange, Admission, Attempt, Claim, Day, Denial, Digest, EventId, Lease, Level, Meter, Opening,
+    Pool, Receipt, Release, Report, ReportRow, RowFate, Seal, SliceAnswer, SliceAsk,
 };
 use ledger::{
     AdmitAnswer, AdmitFailure, Changed, Cursor, Loaded, MeterKey, Page, ReceiptCursor, ReceiptPage,
@@ -268,4 +268,6 @@ any_store! {
     fn event(&self, id: &EventId) -> Result<bool, StoreError>;
     fn take_lease(&self, customer: &CustomerId, owner: &HoldId, now: Timestamp, until: Timestamp) -> Result<Option<Lease>, StoreError>;
     fn drop_lease(&self, lease: &Lease) -> Result<Changed, StoreError>;
+    fn lease_slice(&self, ask: &SliceAsk) -> Result<SliceAnswer, StoreError>;
+    fn note_told(&self, day: Day, pool: Pool, level: Level) -> Result<Changed, StoreError>;
 }

@@ -7,8 +7,9 @@ use super::{
     support::{AnyStore, HOLD_MS, T0, customer, demand, plans, price, stores, t, used, user, world},
 };
 use domain::{
-    Account, AccountChange, Admission, Attempt, Claim, CustomerId, Denial, Digest, EventId, HoldId, Lease,
-    Meter, Opening, PlanId, Receipt, Release, Report, ReportRow, RowFate, Seal, Timestamp, Tokens, UserId,
+    Account, AccountChange, Admission, Attempt, Claim, CustomerId, Day, Denial, Digest, EventId, HoldId,
+    Lease, Level, Meter, Opening, PlanId, Pool, Receipt, Release, Report, ReportRow, RowFate, Seal,
+    SliceAnswer, SliceAsk, Timestamp, Tokens, UserId,
 };
 use ledger::{
     AdmitAnswer, AdmitError, AdmitFailure, ChangeError, Changed, Cursor, Fault, Ledger, Loaded, MeterKey,
@@ -145,6 +146,8 @@ impl Store for Together {
         fn event(&self, id: &EventId) -> bool;
         fn take_lease(&self, customer: &CustomerId, owner: &HoldId, now: Timestamp, until: Timestamp) -> Option<Lease>;
         fn drop_lease(&self, lease: &Lease) -> Changed;
+        fn lease_slice(&self, ask: &SliceAsk) -> SliceAnswer;
+        fn note_told(&self, day: Day, pool: Pool, level: Level) -> Changed;
     }
 }
 
