@@ -33,3 +33,5 @@ mod streaming;
 mod structure;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod webhooks;

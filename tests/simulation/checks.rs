@@ -3,7 +3,7 @@
 use crate::simulation::{
     actors::front,
     clients::{Asked, Ending, Got, Heard},
-    journal::Snapshot,
+    journal::{Row, Snapshot},
     keys::{self, Told},
     oracle::{self, Verdict},
     provider::Call,
@@ -11,8 +11,8 @@ use crate::simulation::{
     world::World,
 };
 use domain::{
-    Admission, HoldId, HoldSize, Meter, NanoUsd, Outcome, Plan, Receipt, Release, RowFate, Tokens, Usage,
-    Window,
+    Admission, HoldId, HoldSize, Lease, Meter, NanoUsd, Outcome, Plan, Receipt, Release, Report, ReportRow,
+    RowFate, Tokens, Usage, Window,
 };
 use ledger::MeterKey;
 use serde_json::Value;
@@ -118,6 +118,66 @@ pub(crate) fn receipt_stands(world: &World, key: &MeterKey, id: &HoldId) {
     });
     if first != kept {
         world.violated(format!("I3: a receipt was replaced: {first:?} by {kept:?}"));
+    }
+}
+
+/// I2: a row that is sealed, or sealed again, has a name of its own.
+pub(crate) fn row_is_new(world: &World, key: &MeterKey, row: &ReportRow) {
+    name_is_new(
+        world,
+        &row.identifier,
+        Row {
+            key: key.clone(),
+            customer: row.customer.clone(),
+            tokens: row.tokens,
+            timestamp: row.timestamp,
+        },
+    );
+}
+
+/// The same of a report item that was no row here before.
+pub(crate) fn report_is_new(world: &World, key: &MeterKey, report: &Report) {
+    name_is_new(
+        world,
+        &report.identifier,
+        Row {
+            key: key.clone(),
+            customer: report.customer.clone(),
+            tokens: report.tokens,
+            timestamp: report.timestamp,
+        },
+    );
+}
+
+fn name_is_new(world: &World, identifier: &str, row: Row) {
+    if world.with(|inner| inner.journal.rows.insert(identifier.to_owned(), row)).is_some() {
+        world.violated(format!("I2: two rows are called {identifier}"));
+    }
+}
+
+/// F9: of one customer's leases each has a higher fence than the one before.
+pub(crate) fn lease_is_sound(world: &World, lease: &Lease) {
+    let before = world.with(|inner| {
+        let latest = (lease.fence, lease.owner.clone());
+        inner.journal.leases.insert(lease.customer.clone(), latest)
+    });
+    if let Some((fence, owner)) = before {
+        world.saw("a lease was taken after another");
+        let same = owner == lease.owner && fence == lease.fence;
+        if fence >= lease.fence && !same {
+            world.violated(format!("F9: after the fence {fence} of {owner}: {lease:?}"));
+        }
+    }
+}
+
+/// F9: no row is attempted under a lower fence than before.
+pub(crate) fn attempt_is_sound(world: &World, key: &MeterKey, seq: u64, fence: u64) {
+    let before = world.with(|inner| {
+        let highest = inner.journal.attempts.entry((key.clone(), seq)).or_default();
+        std::mem::replace(highest, fence.max(*highest))
+    });
+    if fence < before {
+        world.violated(format!("F9: row {seq} of {key:?} is attempted under {fence}, after {before}"));
     }
 }
 
@@ -427,6 +487,13 @@ fn receipt_at_rest(world: &World, key: &MeterKey, id: &HoldId, receipt: &Receipt
         let calls = inner.calls.of(request_of(id)).iter().filter(|call| call.hold == *id).cloned();
         (held, calls.collect::<Vec<_>>())
     });
+    if receipt.outcome == Outcome::Imported {
+        let imported = world.with(|inner| inner.journal.imports.get(id).copied());
+        if imported != Some(receipt.charged) {
+            world.violated(format!("I3: nobody imported {receipt:?}"));
+        }
+        return;
+    }
     let Some((of, tokens, size)) = held else {
         if receipt.charged > Tokens::ZERO {
             world.violated(format!("I1: {id} was charged without an admission"));
@@ -461,7 +528,7 @@ fn receipt_at_rest(world: &World, key: &MeterKey, id: &HoldId, receipt: &Receipt
                 world.violated(format!("F19: {id} cost {cost:?} after {failed:?}: {receipt:?}"));
             }
         }
-        Outcome::Imported => world.violated(format!("I3: nobody imported {id}")),
+        Outcome::Imported => {}
         Outcome::Swept | Outcome::Void => {
             if receipt.charged > Tokens::ZERO {
                 world.violated(format!("I3: {id} was charged for what nobody can show was served"));
@@ -520,7 +587,7 @@ fn meter_at_rest(world: &World, key: &MeterKey, meter: &Meter) {
         world.violated(format!("I3: holds that nobody ends: {meter:?}"));
         return;
     }
-    let with = meter.sealed.saturating_sub(meter.parked);
+    let with = meter.on_stripes_meter();
     if let Some(row) = &meter.pending {
         // A new anchor has cut the period after the row was sealed: only a person can say whether Stripe has it.
         let cut = meter.mixed;

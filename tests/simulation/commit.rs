@@ -4,8 +4,8 @@
 use crate::simulation::{
     bugs::Bug,
     checks,
-    journal::{Held, Row, Snapshot},
-    keys,
+    journal::{Held, Snapshot},
+    keys, stripe,
     world::World,
 };
 use domain::{
@@ -267,14 +267,10 @@ pub(crate) fn seal(world: &World, key: &MeterKey, seal: &Seal) -> Changed {
     }
     if changed == Changed::Yes {
         let period = on_meter(world, key, |meter| meter.period).unwrap();
-        let ReportRow { identifier, customer, timestamp, tokens, .. } = seal.row;
-        if !period.contains(timestamp) {
-            world.violated(format!("I7: {identifier} lies outside of its period"));
+        if !period.contains(seal.row.timestamp) {
+            world.violated(format!("I7: {} lies outside of its period", seal.row.identifier));
         }
-        let row = Row { key: key.clone(), customer, tokens, timestamp };
-        if world.with(|inner| inner.journal.rows.insert(identifier.clone(), row)).is_some() {
-            world.violated(format!("I2: two rows are called {identifier}"));
-        }
+        checks::row_is_new(world, key, &seal.row);
     }
     look_at(world, key);
     if changed == Changed::Yes {
@@ -287,7 +283,14 @@ pub(crate) fn note_attempt(world: &World, key: &MeterKey, seq: u64, at: Timestam
     if world.bug == Some(Bug::AttemptNotNoted) {
         return Attempt::First;
     }
-    at_once(world.store.note_attempt(key, seq, at, fence))
+    if world.bug == Some(Bug::FenceIgnored) {
+        on_meter(world, key, |meter| meter.pending.iter_mut().for_each(|row| row.fence = 0));
+    }
+    let attempt = at_once(world.store.note_attempt(key, seq, at, fence));
+    if matches!(attempt, Attempt::First | Attempt::Again) {
+        checks::attempt_is_sound(world, key, seq, fence);
+    }
+    attempt
 }
 
 pub(crate) fn put_report(
@@ -304,12 +307,33 @@ pub(crate) fn put_report(
 }
 
 pub(crate) fn forgive(world: &World, key: &MeterKey, seq: u64, at: Timestamp, note: &str) -> Changed {
-    at_once(world.store.forgive(key, seq, at, note))
+    let changed = at_once(world.store.forgive(key, seq, at, note));
+    world.saw(if changed == Changed::Yes { "a parked row was forgiven" } else { "forgiving came second" });
+    look_at(world, key);
+    changed
 }
 
 pub(crate) fn retry(world: &World, key: &MeterKey, seq: u64, row: &ReportRow, at: Timestamp) -> Changed {
-    let changed = at_once(world.store.retry(key, seq, row, at));
+    let mut changed = at_once(world.store.retry(key, seq, row, at));
+    if changed == Changed::No {
+        world.saw("a retry came second");
+        if world.bug == Some(Bug::RetryWithoutCondition) {
+            on_meter(world, key, |meter| {
+                meter.parked = meter.parked.saturating_sub(row.tokens);
+                meter.seq = row.seq + 1;
+                meter.pending = Some(row.clone());
+                meter.dirty = true;
+            });
+            changed = Changed::Yes;
+        }
+    }
+    if changed == Changed::Yes {
+        checks::row_is_new(world, key, row);
+    }
     look_at(world, key);
+    if changed == Changed::Yes {
+        world.sealed.notify_waiters();
+    }
     changed
 }
 
@@ -321,13 +345,42 @@ pub(crate) fn reject(
     at: Timestamp,
     note: &str,
 ) -> Changed {
-    let changed = at_once(world.store.reject(key, seq, tokens, at, note));
+    let mut changed = at_once(world.store.reject(key, seq, tokens, at, note));
+    if changed == Changed::No {
+        world.saw("a rejection came second");
+        if world.bug == Some(Bug::RejectWithoutCondition) {
+            on_meter(world, key, |meter| meter.parked = meter.parked.saturating_add(tokens));
+            changed = Changed::Yes;
+        }
+    } else {
+        world.saw("an accepted row was rejected afterwards");
+        let item = world.store.kept().reports[&(key.clone(), seq)].clone();
+        stripe::reject(world, &item.identifier);
+    }
     look_at(world, key);
     changed
 }
 
 pub(crate) fn import(world: &World, key: &MeterKey, receipt: &Receipt, report: &Report) -> Changed {
-    let changed = at_once(world.store.import(key, receipt, report));
+    let mut changed = at_once(world.store.import(key, receipt, report));
+    if changed == Changed::No {
+        world.saw("an import came second");
+        if world.bug == Some(Bug::ImportWithoutCondition) {
+            on_meter(world, key, |meter| {
+                meter.settled = meter.settled.saturating_add(report.tokens);
+                meter.committed = meter.committed.saturating_add(report.tokens);
+                meter.sealed = meter.sealed.saturating_add(report.tokens);
+            });
+            changed = Changed::Yes;
+        }
+    } else {
+        world.with(|inner| inner.journal.imports.insert(receipt.id.clone(), receipt.charged));
+        checks::receipt_stands(world, key, &receipt.id);
+        checks::report_is_new(world, key, report);
+        if report.fate == RowFate::Accepted {
+            stripe::counted_before(world, report);
+        }
+    }
     look_at(world, key);
     changed
 }
@@ -339,7 +392,16 @@ pub(crate) fn take_lease(
     now: Timestamp,
     until: Timestamp,
 ) -> Option<Lease> {
-    at_once(world.store.take_lease(customer, owner, now, until))
+    if world.bug == Some(Bug::LeaseWithoutFence)
+        && let Some((fence, _)) = world.store.kept().leases.get_mut(customer)
+    {
+        *fence = 0;
+    }
+    let lease = at_once(world.store.take_lease(customer, owner, now, until));
+    if let Some(lease) = &lease {
+        checks::lease_is_sound(world, lease);
+    }
+    lease
 }
 
 pub(crate) fn drop_lease(world: &World, lease: &Lease) -> Changed {

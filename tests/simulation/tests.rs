@@ -16,7 +16,7 @@ const SEEDS: u64 = 1_500;
 const STEPS_TOLD: usize = 40;
 
 /// Effects of the functions on the world. Processes have to die before and after each.
-const EFFECTS: [&str; 25] = [
+const EFFECTS: [&str; 31] = [
     "admit",
     "ask Stripe's count",
     "ask Stripe's subscription",
@@ -25,7 +25,10 @@ const EFFECTS: [&str; 25] = [
     "change claim",
     "clear",
     "drop claim",
+    "drop lease",
     "drop row",
+    "forgive",
+    "import",
     "list dirty",
     "load",
     "note attempt",
@@ -39,9 +42,12 @@ const EFFECTS: [&str; 25] = [
     "read receipt",
     "read stop",
     "read the answer",
+    "reject report",
     "release",
+    "retry report",
     "seal",
     "send to Stripe",
+    "take lease",
 ];
 
 /// States that a thousand seeds have to come to, or the simulation proves less than it says.

@@ -44,15 +44,17 @@ pub async fn handle<S: Store>(
     now: impl Fn() -> Timestamp + Sync,
 ) -> Result<Answer, HandleError> {
     let wake = Wake::parse(payload)?;
+    // Boxed, for a future of all that they do is too deep for the compiler to lay out.
     let (answer, shards_failed, stopped) = match wake.mode {
         Mode::Report => {
             let first = wake.on.as_ref().map(|on| on.shard);
-            let (report, shard) = run_from(deps, first, deadline, now).await;
+            let (report, shard) = Box::pin(run_from(deps, first, deadline, now)).await;
             (Answer::Report(report.clone()), report.shards_failed, shard.map(|shard| (shard, None)))
         }
         Mode::Reconcile => {
             let from = wake.on.as_ref().map(|on| (on.shard, on.after.clone()));
-            let (checked, stopped) = Reconciling::new(deps, deadline, &now).all(from).await;
+            let reconciling = Reconciling::new(deps, deadline, &now);
+            let (checked, stopped) = Box::pin(reconciling.all(from)).await;
             let failed = checked.shards_failed;
             tell(deps, &checked).await;
             (Answer::Checked(checked), failed, stopped)
@@ -80,16 +82,15 @@ async fn tell<S: Store>(deps: &Deps<S>, checked: &Checked) {
     deps.bus.announce(&announcements).await;
 }
 
-async fn go_on<S: Store>(
-    deps: &Deps<S>,
-    wake: &Wake,
-    request: &str,
-    shard: u8,
-    after: Option<&UserCursor>,
-) {
+async fn go_on<S: Store>(deps: &Deps<S>, wake: &Wake, request: &str, shard: u8, after: Option<&UserCursor>) {
     match wake.leave(request, shard, after) {
         Some(unfinished) => {
-            tracing::info!(run = unfinished.run, n = unfinished.n, shard, "time ran out; the next run goes on");
+            tracing::info!(
+                run = unfinished.run,
+                n = unfinished.n,
+                shard,
+                "time ran out; the next run goes on"
+            );
             deps.bus.announce(&[Announcement::Unfinished(unfinished)]).await;
         }
         None => tracing::error!(

@@ -63,12 +63,19 @@ pub(crate) fn is_behind(subscription: &Subscription) -> bool {
     matches!(subscription.status, Status::PastDue | Status::Unpaid)
 }
 
+/// Whether any of its prices is in the plan book.
+pub(crate) fn is_ours(subscription: &Subscription, book: &PlanBook) -> bool {
+    subscription.lookup_keys().any(|key| book.plan_of_price(key).is_some())
+}
+
 /// What this subscription entitles to.
 pub(crate) fn entitlement<'a>(seen: &Seen, book: &'a PlanBook) -> Entitlement<'a> {
     let subscription = &seen.subscription;
     match subscription.status {
         // Nobody would pay for what is used meanwhile.
-        Status::Active | Status::Trialing | Status::PastDue | Status::Unpaid if is_given_away(subscription) => {
+        Status::Active | Status::Trialing | Status::PastDue | Status::Unpaid
+            if is_given_away(subscription) =>
+        {
             Entitlement::Ended
         }
         Status::Active | Status::Trialing | Status::PastDue | Status::Unpaid => {
@@ -109,7 +116,8 @@ fn pay_by(seen: &Seen, book: &PlanBook) -> Option<Timestamp> {
 /// the only one's.
 fn plan<'a>(subscription: &Subscription, book: &'a PlanBook) -> Option<&'a Plan> {
     let plans: Vec<&Plan> = subscription.lookup_keys().filter_map(|key| book.plan_of_price(key)).collect();
-    let is_base = |plan: &Plan| keys(book, &plan.id).is_some_and(|keys| has(subscription, &keys.base).is_some());
+    let is_base =
+        |plan: &Plan| keys(book, &plan.id).is_some_and(|keys| has(subscription, &keys.base).is_some());
     let mut based: Vec<&Plan> = plans.iter().copied().filter(|plan| is_base(plan)).collect();
     if based.is_empty() {
         based = plans;
@@ -173,7 +181,15 @@ pub(crate) fn rival_prevails(rival: &Subscription, of: &Subscription, book: &Pla
 
 /// The account as a subscription makes it; none: as it is. That the account's own subscription does not prevail has been
 /// established.
-pub(crate) fn decide(account: &Account, seen: &Seen, book: &PlanBook, now: Timestamp) -> Option<Account> {
+///
+/// `told_at` is when Stripe told of it: a change of plan was made by then, and what is used from then on is the new plan's.
+pub(crate) fn decide(
+    account: &Account,
+    seen: &Seen,
+    book: &PlanBook,
+    told_at: Timestamp,
+    now: Timestamp,
+) -> Option<Account> {
     let subscription = &seen.subscription;
     let after = match entitlement(seen, book) {
         Entitlement::To(plan, pay_by) => Account {
@@ -181,6 +197,7 @@ pub(crate) fn decide(account: &Account, seen: &Seen, book: &PlanBook, now: Times
             customer: Some(subscription.customer.clone()),
             subscription: Some(subscription.id.clone()),
             anchor: anchor(subscription, plan, book, now),
+            plan_since: plan_since(account, subscription, plan, told_at),
             pay_by,
             ..account.clone()
         },
@@ -198,8 +215,26 @@ pub(crate) fn end(account: &Account, ended_at: Timestamp, book: &PlanBook) -> Ac
         plan: book.plans().first().id.clone(),
         subscription: None,
         anchor: ended_at.floor_s(),
+        plan_since: None,
         pay_by: None,
         ..account.clone()
+    }
+}
+
+/// From when on the plan counts. A subscription that is new to the account begins with its plan; a plan that is new to the
+/// subscription begins when Stripe told of it, once.
+fn plan_since(
+    account: &Account,
+    subscription: &Subscription,
+    plan: &Plan,
+    told_at: Timestamp,
+) -> Option<Timestamp> {
+    if account.subscription.as_ref() != Some(&subscription.id) {
+        None
+    } else if account.plan == plan.id {
+        account.plan_since
+    } else {
+        Some(told_at.floor_s())
     }
 }
 

@@ -62,7 +62,9 @@ impl<S: Store> Webhook<S> {
             self.receive(&request, clock).await
         };
         match outcome {
-            Ok(outcome) => respond::json(StatusCode::OK, &Received { received: true, outcome: outcome.name() }),
+            Ok(outcome) => {
+                respond::json(StatusCode::OK, &Received { received: true, outcome: outcome.name() })
+            }
             Err(problem) => problem.into_response(),
         }
     }
@@ -109,7 +111,8 @@ impl<S: Store> Webhook<S> {
             return Ok(Outcome::Known);
         }
         let deadline = now.plus_ms(WORK_MS_MAX);
-        let worker = Worker { accounts: &self.accounts, deps: &self.deps, deadline, clock };
+        let told_at = event.created.unwrap_or(now);
+        let worker = Worker { accounts: &self.accounts, deps: &self.deps, told_at, deadline, clock };
         let outcome = worker.work(task, &event.id, now).await?;
         if outcome == Outcome::NoUser {
             tracing::error!(event = %event.id, kind = event.kind, ?task,
@@ -159,7 +162,8 @@ fn failed(error: &WorkError, event: &Event, task: &Task) -> Problem {
         WorkError::Waiting(_) | WorkError::RowPending => {
             tracing::warn!(error = edge::log::chain(error), event = %event.id, kind = event.kind, ?task,
                 "a webhook waits for what is still to be reported");
-            return Problem::new(Code::UsagePending, "Please deliver it again.").retry_after(UNAVAILABLE_RETRY_AFTER_S);
+            return Problem::new(Code::UsagePending, "Please deliver it again.")
+                .retry_after(UNAVAILABLE_RETRY_AFTER_S);
         }
         WorkError::Stripe(_) | WorkError::Sync(SyncError::Stripe(_)) => Code::StripeUnavailable,
         WorkError::Sync(SyncError::Read(_) | SyncError::Write(_) | SyncError::Contended)
@@ -172,5 +176,6 @@ fn failed(error: &WorkError, event: &Event, task: &Task) -> Problem {
 }
 
 fn again(code: Code) -> Problem {
-    Problem::new(code, "What was done is kept. Please deliver it again.").retry_after(UNAVAILABLE_RETRY_AFTER_S)
+    Problem::new(code, "What was done is kept. Please deliver it again.")
+        .retry_after(UNAVAILABLE_RETRY_AFTER_S)
 }

@@ -29,13 +29,21 @@ impl<S: Store> Worker<'_, S> {
             return Err(WorkError::RowPending);
         }
         if ours == 0 {
-            self.announce(KIND, json!({ "report": null, "rejected": report.rejected, "summary": report.summary }))
-                .await;
+            self.announce(
+                KIND,
+                json!({ "report": null, "rejected": report.rejected, "summary": report.summary }),
+            )
+            .await;
         }
         Ok(())
     }
 
-    async fn reject(&self, report: &ErrorReport, sample: &Rejected, now: Timestamp) -> Result<Found, WorkError> {
+    async fn reject(
+        &self,
+        report: &ErrorReport,
+        sample: &Rejected,
+        now: Timestamp,
+    ) -> Result<Found, WorkError> {
         let Some((key, seq)) = row_of(&sample.identifier) else { return Ok(Found::Foreign) };
         let item = self.ledger().report(&key, seq).await?;
         let Some(item) = item.filter(|item| item.identifier == sample.identifier) else {
@@ -111,9 +119,17 @@ mod tests {
         assert_eq!((key.user.as_str(), key.period_start.s(), seq), ("user_1", 1_800_000_000, 7));
         let (key, _) = row_of("a-b-1800000000-7").unwrap();
         assert_eq!(key.user.as_str(), "a-b");
-        for foreign in
-            ["", "x", "a-b", "-1-1", "user_1-x-7", "user_1-1800000000-", "user_1-01-7", "u#1-1-1", "u-1-99999999999999999999"]
-        {
+        for foreign in [
+            "",
+            "x",
+            "a-b",
+            "-1-1",
+            "user_1-x-7",
+            "user_1-1800000000-",
+            "user_1-01-7",
+            "u#1-1-1",
+            "u-1-99999999999999999999",
+        ] {
             assert!(row_of(foreign).is_none(), "{foreign}");
         }
     }

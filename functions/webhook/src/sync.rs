@@ -23,8 +23,10 @@ const ROUNDS_MAX: u32 = 4;
 pub enum Synced {
     /// It is in line with the subscription, now or already.
     InLine(Box<InLine>),
-    /// The subscription names no user.
+    /// The subscription names no user, and has a price of ours.
     NoUser,
+    /// The subscription names no user, and is to something else that is sold under this account of Stripe's.
+    Foreign,
     /// Stripe has no such subscription, or has it no more.
     Gone,
 }
@@ -82,14 +84,24 @@ impl<S: Store> Accounts<S> {
         Self { ledger, stripe, book: Arc::new(book) }
     }
 
-    /// Brings the account of this subscription's user in line with it.
+    /// Brings the account of this subscription's user in line with it. `told_at` is when Stripe told of it.
     ///
     /// # Errors
     /// When Stripe or the ledger does not answer, or both went on changing: Stripe has to deliver again.
-    pub async fn sync(&self, id: &SubscriptionId, now: Timestamp) -> Result<Synced, SyncError> {
+    pub async fn sync(
+        &self,
+        id: &SubscriptionId,
+        told_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<Synced, SyncError> {
         // This answer says whose account it is about, and nothing else: it is older than the reading of the account.
-        let Some(subscription) = there_is(self.stripe.subscription(id).await)? else { return Ok(Synced::Gone) };
-        let Some(user) = subscription.user else { return Ok(Synced::NoUser) };
+        let Some(subscription) = there_is(self.stripe.subscription(id).await)? else {
+            return Ok(Synced::Gone);
+        };
+        let ours = decide::is_ours(&subscription, &self.book);
+        let Some(user) = subscription.user else {
+            return Ok(if ours { Synced::NoUser } else { Synced::Foreign });
+        };
         for _ in 0..ROUNDS_MAX {
             let read = self.ledger.account(&user, now).await?;
             let Some(seen) = self.look(id).await? else { return Ok(Synced::Gone) };
@@ -100,9 +112,8 @@ impl<S: Store> Accounts<S> {
             if outdone {
                 tracing::info!(%user, subscription = %id, "another subscription of this account prevails");
             }
-            let decide = |account: &Account| {
-                decide::decide(account, &seen, &self.book, now).filter(|_| !outdone)
-            };
+            let decide =
+                |account: &Account| decide::decide(account, &seen, &self.book, told_at, now).filter(|_| !outdone);
             if self.write(&user, &read, now, decide).await? {
                 return Ok(Synced::InLine(Box::new(InLine { user, seen })));
             }
@@ -122,14 +133,15 @@ impl<S: Store> Accounts<S> {
     ) -> Result<(), SyncError> {
         for _ in 0..ROUNDS_MAX {
             let read = self.ledger.account(user, now).await?;
-            let Some(id) = read.subscription.as_ref().filter(|_| read.customer.as_ref() == Some(customer)) else {
+            let Some(id) = read.subscription.as_ref().filter(|_| read.customer.as_ref() == Some(customer))
+            else {
                 tracing::info!(%user, %customer, "a customer was deleted who pays for nothing of this account");
                 return Ok(());
             };
             let seen = self.look(id).await?;
             let decide = |account: &Account| match &seen {
                 None => Some(decide::end(account, now, &self.book)),
-                Some(seen) => decide::decide(account, seen, &self.book, now),
+                Some(seen) => decide::decide(account, seen, &self.book, now, now),
             };
             if self.write(user, &read, now, decide).await? {
                 return Ok(());

@@ -88,6 +88,8 @@ fn snapshot(event: &Event) -> Result<Task, Unnamed> {
 /// The id, if it is one word that begins as the ids of its kind do: it becomes a part of an address.
 fn named<'a>(id: Option<&'a str>, prefixes: &[&str]) -> Result<&'a str, Unnamed> {
     let is_word = |id: &&str| id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    let is_ours = |id: &&str| prefixes.iter().any(|prefix| id.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty()));
+    let is_ours = |id: &&str| {
+        prefixes.iter().any(|prefix| id.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty()))
+    };
     id.filter(is_ours).filter(is_word).filter(|id| id.len() <= InvoiceId::LENGTH_MAX).ok_or(Unnamed)
 }

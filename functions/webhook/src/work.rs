@@ -88,6 +88,8 @@ pub(crate) enum WorkError {
 pub(crate) struct Worker<'a, S> {
     pub(crate) accounts: &'a Accounts<S>,
     pub(crate) deps: &'a Deps<S>,
+    /// When Stripe told of the event.
+    pub(crate) told_at: Timestamp,
     /// When it has to have an answer.
     pub(crate) deadline: Timestamp,
     pub(crate) clock: &'a (dyn Fn() -> Timestamp + Sync),
@@ -108,7 +110,12 @@ impl<S: Store> Worker<'_, S> {
     }
 
     /// Does what a task asks for.
-    pub(crate) async fn work(&self, task: &Task, event: &EventId, now: Timestamp) -> Result<Outcome, WorkError> {
+    pub(crate) async fn work(
+        &self,
+        task: &Task,
+        event: &EventId,
+        now: Timestamp,
+    ) -> Result<Outcome, WorkError> {
         match task {
             Task::Subscription { id, new } => self.subscription(id, *new, now).await,
             Task::DeletedCustomer { id, user } => {
@@ -133,10 +140,16 @@ impl<S: Store> Worker<'_, S> {
         }
     }
 
-    async fn subscription(&self, id: &SubscriptionId, new: bool, now: Timestamp) -> Result<Outcome, WorkError> {
-        let in_line = match self.accounts.sync(id, now).await? {
+    async fn subscription(
+        &self,
+        id: &SubscriptionId,
+        new: bool,
+        now: Timestamp,
+    ) -> Result<Outcome, WorkError> {
+        let in_line = match self.accounts.sync(id, self.told_at, now).await? {
             Synced::Gone => return Ok(Outcome::Gone),
             Synced::NoUser => return Ok(Outcome::NoUser),
+            Synced::Foreign => return Ok(Outcome::Ignored),
             Synced::InLine(in_line) => in_line,
         };
         for oddity in self.accounts.oddities(&in_line, new).await? {
@@ -169,9 +182,10 @@ impl<S: Store> Worker<'_, S> {
     async fn draft(&self, id: &InvoiceId, now: Timestamp) -> Result<Outcome, WorkError> {
         let Some(invoice) = self.invoice(id).await? else { return Ok(Outcome::Gone) };
         let Some(subscription) = &invoice.subscription else { return Ok(Outcome::Ignored) };
-        match self.accounts.sync(subscription, now).await? {
+        match self.accounts.sync(subscription, self.told_at, now).await? {
             Synced::Gone => Ok(Outcome::Gone),
             Synced::NoUser => Ok(Outcome::NoUser),
+            Synced::Foreign => Ok(Outcome::Ignored),
             Synced::InLine(in_line) => self.report(&invoice, &in_line, now).await,
         }
     }
@@ -185,7 +199,8 @@ impl<S: Store> Worker<'_, S> {
         // The period has ended by Stripe's clock, which is the one that bills.
         self.ledger().roll(&of.user, now.max(until)).await?;
         let drained =
-            report::drain(self.deps, &of.user, &invoice.customer, until, self.deadline, || (self.clock)()).await;
+            report::drain(self.deps, &of.user, &invoice.customer, until, self.deadline, || (self.clock)())
+                .await;
         match drained {
             Drained::Quiet => Ok(Outcome::Reported),
             Drained::Waiting { reasons } => {

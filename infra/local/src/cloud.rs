@@ -237,7 +237,9 @@ impl Cloud {
             Gateway::start(listener, runtime.invoker(), gateway_options).map_err(part("the gateway"))?;
         if let Some(stripe) = &parts.stripe {
             let url = format!("{}/v1/webhooks/stripe", gateway.url());
-            stripe.set_webhook(Some(WebhookEndpoint { url, secret: environment::WEBHOOK_SECRET.to_owned() }));
+            let under = |secret: &str| Some(WebhookEndpoint { url: url.clone(), secret: secret.to_owned() });
+            stripe.set_webhook(under(environment::WEBHOOK_SECRET));
+            stripe.set_thin_webhook(under(environment::THIN_WEBHOOK_SECRET));
         }
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         if let Some(every) = options.report_every {

@@ -110,7 +110,7 @@ pub struct Predecessor {
 impl Opening {
     /// The account and first meter of a user; none when no period can be reckoned from the account's anchor.
     pub fn first(account: Account, now: Timestamp) -> Option<Self> {
-        let period = Period::monthly(account.anchor, now.max(account.anchor))?;
+        let period = crate::account::period(&account, now)?;
         let account = Account { rev: account.rev.saturating_add(1), current: period.start(), ..account };
         let meter = Meter::new(&account, period, RateCounts::default());
         Some(Self { account, meter, predecessor: None })

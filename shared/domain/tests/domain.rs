@@ -15,6 +15,8 @@ mod golden;
 #[cfg(test)]
 mod histories;
 #[cfg(test)]
+mod prices;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod windows;

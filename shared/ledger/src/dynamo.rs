@@ -596,7 +596,7 @@ impl Store for DynamoStore {
                 .expression_attribute_names("#pk", attr::PK)
                 .expression_attribute_names("#sk", attr::SK)
                 .expression_attribute_values(":pk", item::pk(user))
-                .expression_attribute_values(":from", item::s(&item::meter_sk(from)))
+                .expression_attribute_values(":from", item::s(&item::meter_sk_from(from)))
                 .expression_attribute_values(":last", item::s(&item::meter_sk(Timestamp::MAX)))
                 .scan_index_forward(false)
                 .limit(i32::from(METERS_MAX))

@@ -42,6 +42,7 @@ pub(crate) mod attr {
     pub(crate) const PLAN: &str = "plan";
     pub(crate) const SUBSCRIPTION: &str = "subscription";
     pub(crate) const ANCHOR: &str = "anchor_s";
+    pub(crate) const PLAN_SINCE: &str = "plan_since_s";
     pub(crate) const CURRENT: &str = "current_s";
     pub(crate) const SPEND_CAP: &str = "spend_cap";
     pub(crate) const PAY_BY: &str = "pay_by_ms";
@@ -139,6 +140,11 @@ pub(crate) fn pk(user: &UserId) -> AttributeValue {
 
 pub(crate) fn meter_sk(period_start: Timestamp) -> String {
     format!("{METER}{:012}", period_start.s())
+}
+
+/// The first key that a meter can have whose period began at `from` or later.
+pub(crate) fn meter_sk_from(from: Timestamp) -> String {
+    meter_sk(Timestamp::from_s(from.ms().div_ceil(MS_PER_S)))
 }
 
 pub(crate) fn receipt_sk(period_start: Timestamp, id: &HoldId) -> String {
@@ -310,6 +316,7 @@ pub(crate) fn write_account(account: &Account) -> Item {
     };
     put(attr::CUSTOMER, account.customer.as_ref().map(|id| s(id.as_str())));
     put(attr::SUBSCRIPTION, account.subscription.as_ref().map(|id| s(id.as_str())));
+    put(attr::PLAN_SINCE, account.plan_since.map(|since| n(since.s())));
     put(attr::SPEND_CAP, account.spend_cap.map(|cap| n(cap.get())));
     put(attr::PAY_BY, account.pay_by.map(|pay_by| n(pay_by.ms())));
     written
@@ -325,6 +332,7 @@ pub(crate) fn read_account(item: &Item) -> Result<Account, StoreError> {
             parsed(item, name, SubscriptionId::parse)
         })?,
         anchor: from_s(item, attr::ANCHOR)?,
+        plan_since: optional(item, attr::PLAN_SINCE, from_s)?,
         current: from_s(item, attr::CURRENT)?,
         spend_cap: optional(item, attr::SPEND_CAP, tokens)?,
         pay_by: optional(item, attr::PAY_BY, from_ms)?,
@@ -752,6 +760,7 @@ mod tests {
             customer: Some(CustomerId::parse("cus_1").unwrap()),
             subscription: Some(SubscriptionId::parse("sub_1").unwrap()),
             anchor: Timestamp::from_s(1_795_000_000),
+            plan_since: Some(Timestamp::from_s(1_795_400_000)),
             spend_cap: Some(t(0)),
             pay_by: Some(AT),
             ..bare()

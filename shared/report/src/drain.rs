@@ -120,9 +120,10 @@ async fn ended<S: Store>(
 /// What is left of a meter as it is now.
 fn left<'a>(meter: &'a Meter, customer: &'a CustomerId) -> impl Iterator<Item = Reason> + use<'a> {
     let is_sealed = meter.customer.is_none() || meter.settled == meter.sealed;
-    let row = meter.pending.as_ref().map(|row| {
-        if row.customer == *customer { Reason::Row } else { Reason::OthersRow }
-    });
+    let row = meter
+        .pending
+        .as_ref()
+        .map(|row| if row.customer == *customer { Reason::Row } else { Reason::OthersRow });
     let rest = [
         (!meter.closed).then_some(Reason::Open),
         (!meter.holds.is_empty()).then_some(Reason::Hold),

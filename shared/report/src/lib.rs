@@ -12,6 +12,6 @@ pub use deps::{CALLS_PER_S_MAX, Deps, Pace, StripeMeter, calls_per_s};
 pub use drain::{Drained, Reason, drain};
 pub use meter::Reporting;
 pub use reconcile::{
-    AtStripe, Checked, Checkup, DRIFTS_TOLD_MAX, Drift, Equation, Figures, Finding, Items, Place, Reconciling,
-    RowName, WINDOW_MS, compare, fate_name,
+    AtStripe, Checked, Checkup, DRIFTS_TOLD_MAX, Drift, Equation, Figures, Finding, Items, Place,
+    Reconciling, RowName, WINDOW_MS, compare, fate_name,
 };

@@ -83,7 +83,16 @@ impl<'a, S: Store> Reporting<'a, S> {
     pub fn new(deps: &'a Deps<S>, deadline: Timestamp, now: &'a (dyn Fn() -> Timestamp + Sync)) -> Self {
         let calls = deps.pace.calls.counted_anew();
         let stripe = deps.stripe.clone().paced(calls.clone());
-        Self { deps, stripe, calls, deadline, now, only: None, refuses_all: AtomicBool::new(false), complained: AtomicBool::new(false) }
+        Self {
+            deps,
+            stripe,
+            calls,
+            deadline,
+            now,
+            only: None,
+            refuses_all: AtomicBool::new(false),
+            complained: AtomicBool::new(false),
+        }
     }
 
     /// The same, but no other customer's rows are sent.
@@ -165,7 +174,7 @@ impl<'a, S: Store> Reporting<'a, S> {
             report.leased += 1;
             return Ok(End::Leased);
         };
-        let end = self.under_lease(&Row { key, meter, row, lease: &lease }, report).await;
+        let end = Box::pin(self.under_lease(&Row { key, meter, row, lease: &lease }, report)).await;
         // What is not given back runs out.
         if let Err(error) = self.deps.ledger.drop_lease(&lease).await {
             tracing::warn!(error = edge::log::chain(&error), customer = %row.customer, "a lease was not given back");
@@ -482,7 +491,10 @@ impl<'a, S: Store> Reporting<'a, S> {
 
     async fn complain(&self, reason: String) {
         if !self.complained.swap(true, Ordering::Relaxed) {
-            tracing::error!(reason, "Stripe refuses calls for how this installation is set up; rows are kept");
+            tracing::error!(
+                reason,
+                "Stripe refuses calls for how this installation is set up; rows are kept"
+            );
             self.deps.bus.announce(&[Announcement::Misconfigured { reason }]).await;
         }
     }

@@ -541,7 +541,9 @@ impl<'a, S: Store> Reconciling<'a, S> {
             calls += 1;
             let counted = match self.stripe.counted(&self.deps.meter.id, customer, asked).await {
                 Ok(counted) => counted.at_least,
-                Err(error @ (CountError::Unavailable(_) | CountError::Refused(_) | CountError::NoTokens(_))) => {
+                Err(
+                    error @ (CountError::Unavailable(_) | CountError::Refused(_) | CountError::NoTokens(_)),
+                ) => {
                     tracing::warn!(%error, %customer, "the rows that Stripe lacks could not be searched for");
                     break;
                 }

@@ -33,7 +33,8 @@ impl Secret {
         self.0.starts_with("sk_live_") || self.0.starts_with("rk_live_")
     }
 
-    pub(crate) fn expose(&self) -> &str {
+    /// The secret itself, for whoever it is meant for.
+    pub fn expose(&self) -> &str {
         &self.0
     }
 }

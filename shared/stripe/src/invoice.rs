@@ -108,7 +108,8 @@ impl Stripe {
         let mut after = None;
         for _ in 0..PAGES_MAX {
             let created = Created { gte: created_from.s() };
-            let query = Query { customer: customer.as_str(), created, limit: PAGE_MAX, starting_after: after };
+            let query =
+                Query { customer: customer.as_str(), created, limit: PAGE_MAX, starting_after: after };
             let request =
                 RequestBuilder::new(StripeMethod::Get, "/invoices").query(&query).customize::<List<Wire>>();
             let page = self.call(StripeMethod::Get, request).await?;

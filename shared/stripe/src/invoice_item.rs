@@ -58,8 +58,9 @@ impl Stripe {
         let mut after = None;
         for _ in 0..PAGES_MAX {
             let query = Query { customer: customer.as_str(), limit: PAGE_MAX, starting_after: after };
-            let request =
-                RequestBuilder::new(StripeMethod::Get, "/invoiceitems").query(&query).customize::<List<Wire>>();
+            let request = RequestBuilder::new(StripeMethod::Get, "/invoiceitems")
+                .query(&query)
+                .customize::<List<Wire>>();
             let page = self.call(StripeMethod::Get, request).await?;
             for wire in page.data {
                 items.push(wire.read()?);
@@ -87,7 +88,8 @@ impl Stripe {
             metadata: BTreeMap::from([(REPORT_KEY, item.report)]),
             period: FormPeriod { start: item.period.start().s(), end: item.period.end().s() },
         };
-        let request = RequestBuilder::new(StripeMethod::Post, "/invoiceitems").form(&form).customize::<Wire>();
+        let request =
+            RequestBuilder::new(StripeMethod::Post, "/invoiceitems").form(&form).customize::<Wire>();
         self.call_under(key, request).await?.read()
     }
 }

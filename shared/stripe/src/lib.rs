@@ -32,6 +32,4 @@ pub use meter_event::{MeterEvent, SendError, Sent};
 pub use pace::Pace;
 pub use subscription::{Collection, Item, LatestInvoice, Status, Subscription};
 pub use summary::{CountError, Counted};
-pub use webhook::{
-    Event, Form, SIGNATURES_MAX, SigningSecrets, TOLERANCE_S, WebhookError, verify_webhook,
-};
+pub use webhook::{Event, Form, SIGNATURES_MAX, SigningSecrets, TOLERANCE_S, WebhookError, verify_webhook};

@@ -77,8 +77,6 @@ pub struct Subscription {
     pub id: SubscriptionId,
     /// Who pays.
     pub customer: CustomerId,
-    /// Whether that customer was deleted.
-    pub customer_deleted: bool,
     /// Whose it is: `user_id` in its own metadata or, where it has none, its customer's. None: nobody said, or not in the form of
     /// a user id.
     pub user: Option<UserId>,
@@ -137,8 +135,9 @@ impl Stripe {
     /// When Stripe does not have the subscription, does not answer, refuses, or answers with what is no list of invoices.
     pub async fn unpaid_since(&self, id: &SubscriptionId) -> Result<Option<Timestamp>, FetchError> {
         let query = Unpaid { subscription: id.as_str(), status: "open", limit: PAGE_MAX };
-        let request =
-            RequestBuilder::new(StripeMethod::Get, "/invoices").query(&query).customize::<WireList<WireInvoice>>();
+        let request = RequestBuilder::new(StripeMethod::Get, "/invoices")
+            .query(&query)
+            .customize::<WireList<WireInvoice>>();
         let list = self.call(StripeMethod::Get, request).await?;
         Ok(list.data.iter().filter_map(WireInvoice::finalized_at).min())
     }
@@ -217,13 +216,10 @@ impl WireInvoice {
 
 impl Wire {
     fn read(self) -> Result<Subscription, FetchError> {
-        let (customer, customers_user, customer_deleted) = match &self.customer {
-            Value::String(id) => (Some(id.as_str()), None, false),
-            Value::Object(customer) => {
-                let deleted = matches!(customer.get("deleted"), Some(Value::Bool(true)));
-                (text(customer.get("id")), user_in(customer.get("metadata")), deleted)
-            }
-            _ => (None, None, false),
+        let (customer, customers_user) = match &self.customer {
+            Value::String(id) => (Some(id.as_str()), None),
+            Value::Object(customer) => (text(customer.get("id")), user_in(customer.get("metadata"))),
+            _ => (None, None),
         };
         let named = self.metadata.as_ref().and_then(|metadata| metadata.get(USER_KEY));
         let user = named.map(String::as_str).or(customers_user).and_then(|user| UserId::parse(user).ok());
@@ -232,7 +228,6 @@ impl Wire {
             customer: customer
                 .and_then(|id| CustomerId::parse(id).ok())
                 .ok_or(FetchError::Malformed("customer"))?,
-            customer_deleted,
             user,
             status: Status::parse(self.status),
             paused_collection: self.pause_collection.map(|pause| Collection::parse(pause.behavior)),

@@ -46,6 +46,8 @@ pub struct Event {
     pub form: Form,
     /// The type, such as `customer.subscription.updated`.
     pub kind: String,
+    /// When Stripe made it: at or after what it tells of; none: it says none, as thin ones do in another form.
+    pub created: Option<Timestamp>,
     /// The id of the object that it is about, if it names one.
     pub object: Option<String>,
     /// The id of the subscription that its object belongs to, if it names one as a checkout session does.
@@ -179,6 +181,7 @@ fn read(body: &[u8]) -> Result<Event, WebhookError> {
         id: wire["id"].as_str().and_then(|id| EventId::parse(id).ok()).ok_or_else(|| missing("id"))?,
         form,
         kind: text(&wire["type"]).ok_or_else(|| missing("type"))?,
+        created: wire["created"].as_u64().map(Timestamp::from_s),
         object: text(&object["id"]),
         subscription: text(&object["subscription"]),
         user: object["metadata"]["user_id"].as_str().and_then(|user| UserId::parse(user).ok()),
@@ -190,7 +193,7 @@ mod tests {
     use super::*;
     use crate::testing::sign;
 
-    const BODY: &str = r#"{"id":"evt_1","object":"event","type":"customer.subscription.updated","data":{"object":{"id":"sub_1"}}}"#;
+    const BODY: &str = r#"{"id":"evt_1","object":"event","created":7,"type":"customer.subscription.updated","data":{"object":{"id":"sub_1"}}}"#;
     const NOW_S: u64 = 1_800_000_000;
     const THIN: &str = "whsec_thin";
 
@@ -212,6 +215,7 @@ mod tests {
             id: EventId::parse("evt_1").unwrap(),
             form: Form::Snapshot,
             kind: "customer.subscription.updated".into(),
+            created: Some(Timestamp::from_s(7)),
             object: Some("sub_1".into()),
             subscription: None,
             user: None,
@@ -297,7 +301,12 @@ mod tests {
 
     #[test]
     fn what_is_missing_or_of_another_type_is_not_named_and_stops_nothing() {
-        for data in ["", r#","data":null"#, r#","data":{"object":[1]}"#, r#","data":{"object":{"id":7,"metadata":"x"}}"#] {
+        for data in [
+            "",
+            r#","data":null"#,
+            r#","data":{"object":[1]}"#,
+            r#","data":{"object":{"id":7,"metadata":"x"}}"#,
+        ] {
             let body = format!(r#"{{"id":"evt_1","object":"event","type":"x"{data}}}"#);
             let header = format!("t={NOW_S},v1={}", sign(&body, "whsec_a", NOW_S));
             let event = verify(&body, &header, &["whsec_a"], NOW_S).unwrap();

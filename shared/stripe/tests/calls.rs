@@ -10,7 +10,8 @@ use domain::{CustomerId, EventId, Period, SubscriptionId, Timestamp, Tokens};
 use std::{collections::BTreeSet, time::Duration};
 use stripe::testing::{Peer, Reply, Request};
 use stripe::{
-    Collection, CountError, Counted, FetchError, MeterEvent, Secret, SendError, Sent, Settings, Status, Stripe,
+    Collection, CountError, Counted, FetchError, MeterEvent, Secret, SendError, Sent, Settings, Status,
+    Stripe,
 };
 
 const ACCEPTED: &str = r#"{"object":"billing.meter_event","created":1800000001,"event_name":"tokens","identifier":"ink-1",
@@ -270,7 +271,7 @@ async fn a_subscription_is_read_by_the_fields_that_are_used() {
     assert_eq!(subscription.items[0].period.unwrap().end().s(), 1_802_592_000);
     assert_eq!(subscription.lookup_keys().collect::<Vec<_>>(), ["pro_base"]);
     assert_eq!((subscription.ended_at, subscription.paused_collection), (None, None));
-    assert_eq!((subscription.latest_invoice, subscription.customer_deleted), (None, false));
+    assert_eq!(subscription.latest_invoice, None);
     let requests = peer.requests();
     assert_eq!(requests[0].path, "/v1/subscriptions/sub_1");
     assert_eq!(requests[0].query["expand[0]"], "customer");
@@ -303,21 +304,26 @@ async fn a_subscription_that_is_not_there_differs_from_one_that_cannot_be_had() 
 }
 
 #[tokio::test]
-async fn a_subscription_tells_of_its_pause_its_newest_invoice_and_its_customers_end() {
+async fn a_subscription_tells_of_its_pause_and_its_newest_invoice() {
     let body = r#"{"id":"sub_1","object":"subscription","status":"past_due","created":1,"billing_cycle_anchor":2,"ended_at":null,
         "metadata":{"user_id":"user_1"},"customer":{"id":"cus_1","object":"customer","deleted":true},
         "pause_collection":{"behavior":"void","resumes_at":null},
         "latest_invoice":{"id":"in_1","object":"invoice","status":"draft","status_transitions":{"finalized_at":null}},
         "items":{"object":"list","data":[{"quantity":3,"price":{"lookup_key":"pro_base"}}]}}"#;
-    let open = body.replace(r#""draft""#, r#""open""#).replace(r#""finalized_at":null"#, r#""finalized_at":7"#);
-    for (body, is_draft, finalized_at) in [(body.to_owned(), true, None), (open, false, Some(Timestamp::from_s(7)))] {
+    let open =
+        body.replace(r#""draft""#, r#""open""#).replace(r#""finalized_at":null"#, r#""finalized_at":7"#);
+    for (body, is_draft, finalized_at) in
+        [(body.to_owned(), true, None), (open, false, Some(Timestamp::from_s(7)))]
+    {
         let (_peer, stripe) = peer(move |_| Reply::Answer(200, body.clone())).await;
         let subscription = stripe.subscription(&SubscriptionId::parse("sub_1").unwrap()).await.unwrap();
         assert_eq!(subscription.paused_collection, Some(Collection::Void));
-        assert!(subscription.customer_deleted);
         assert_eq!((subscription.items[0].quantity, subscription.items[0].period), (Some(3), None));
         let latest = subscription.latest_invoice.unwrap();
-        assert_eq!((latest.id.as_str(), latest.is_draft, latest.finalized_at), ("in_1", is_draft, finalized_at));
+        assert_eq!(
+            (latest.id.as_str(), latest.is_draft, latest.finalized_at),
+            ("in_1", is_draft, finalized_at)
+        );
     }
 }
 
@@ -326,7 +332,8 @@ async fn a_subscription_is_unpaid_since_its_oldest_open_invoice() {
     let invoice = |finalized: &str| {
         format!(r#"{{"id":"in_1","status":"open","status_transitions":{{"finalized_at":{finalized}}}}}"#)
     };
-    let list = format!(r#"{{"object":"list","data":[{},{},{}]}}"#, invoice("9"), invoice("5"), invoice("null"));
+    let list =
+        format!(r#"{{"object":"list","data":[{},{},{}]}}"#, invoice("9"), invoice("5"), invoice("null"));
     let (peer, stripe) = peer(move |_| Reply::Answer(200, list.clone())).await;
     let id = SubscriptionId::parse("sub_1").unwrap();
     assert_eq!(stripe.unpaid_since(&id).await, Ok(Some(Timestamp::from_s(5))));
@@ -339,7 +346,11 @@ async fn a_dispute_leads_over_its_payment_to_its_user() {
     let dispute = r#"{"id":"du_1","object":"dispute","charge":"ch_1","amount":2000,"currency":"usd","reason":"fraudulent",
         "status":"needs_response","evidence_details":{"due_by":1800000000}}"#;
     for (charge, customer, user) in [
-        (r#"{"id":"ch_1","customer":{"id":"cus_1","metadata":{"user_id":"user_1"}}}"#, Some("cus_1"), Some("user_1")),
+        (
+            r#"{"id":"ch_1","customer":{"id":"cus_1","metadata":{"user_id":"user_1"}}}"#,
+            Some("cus_1"),
+            Some("user_1"),
+        ),
         (r#"{"id":"ch_1","customer":"cus_1"}"#, Some("cus_1"), None),
         (r#"{"id":"ch_1","customer":null}"#, None, None),
     ] {
@@ -384,7 +395,8 @@ async fn peer_of(body: &'static str) -> (Peer, Stripe) {
 
 #[tokio::test]
 async fn an_object_of_the_other_mode_is_not_missing() {
-    let words = "No such subscription: 'sub_1'; a similar object exists in live mode, but a test mode key was used.";
+    let words =
+        "No such subscription: 'sub_1'; a similar object exists in live mode, but a test mode key was used.";
     let missing = error("invalid_request_error", "resource_missing", "id", words);
     let (_peer, stripe) = peer(move |_| Reply::Answer(404, missing.clone())).await;
     let error = stripe.subscription(&SubscriptionId::parse("sub_1").unwrap()).await.unwrap_err();

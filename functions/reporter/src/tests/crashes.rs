@@ -162,7 +162,8 @@ async fn f11_usage_reported_after_its_period_has_a_time_inside_it() {
     let user = world.pays("cus_a", START).await;
     let hold = world.admit(&user, 100).await;
     let period = hold.period();
-    world.set(period.end().plus_ms(5 * HOUR_MS));
+    world.set(period.end().plus_ms(HOUR_MS / 2));
+    world.book.lock().unwrap().invoice("cus_a", period, None);
     world.deps.ledger.settle(hold, usage(100), &price(), world.now()).await.unwrap();
     world.run().await;
     let book = world.book.lock().unwrap();

@@ -75,7 +75,8 @@ async fn no_meter_is_begun_when_the_deadline_is_near() {
     let user = world.pays("cus_a", START).await;
     world.uses(&user, 100).await;
     let report = run(&world.deps, world.now().plus_ms(1_000), || world.now()).await;
-    assert_eq!((report.meters, report.postponed, report.sent), (0, 1, 0));
+    assert_eq!((report.meters, report.shards_postponed, report.sent), (0, 16, 0));
+    assert!(report.is_unfinished());
     world.pass(HOUR_MS);
     assert_eq!(world.run().await.accepted, 1);
 }

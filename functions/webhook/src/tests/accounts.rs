@@ -158,3 +158,14 @@ async fn a_subscription_of_nobody_is_answered_and_changes_nothing() {
     assert_eq!(world.standing().await.0, "free");
 }
 
+/// Whoever sells something else under the same account of Stripe's is not to be bothered with it.
+#[tokio::test]
+async fn a_subscription_to_something_else_that_names_nobody_is_ignored() {
+    let world = World::new();
+    let mut foreign = subscription("sub_1", "active", 1_799_000_000);
+    foreign["metadata"] = json!({});
+    foreign["items"]["data"] = json!([{"price": {"lookup_key": "a_book"}}, {"price": {"lookup_key": null}}]);
+    world.stripe_has(foreign);
+    assert_eq!(world.delivers(CREATED, "sub_1").await, answer(200, "ignored"));
+    assert_eq!(world.heard(), []);
+}

@@ -2,8 +2,8 @@
 //! Pro: forged, stale, replayed, truncated, huge, reduced, of wrong types, lying. None changes the account wrongly, none is a 500.
 
 use super::world::{
-    CREATED, DELETED, NOW, OLD_SECRET, SECRET, THIN_SECRET, UPDATED, World, answer, event, pro, signature, subscription,
-    thin_event,
+    CREATED, DELETED, NOW, OLD_SECRET, SECRET, THIN_SECRET, UPDATED, World, answer, event, pro, signature,
+    subscription, thin_event,
 };
 use crate::handler::BODY_BYTES_MAX;
 use domain::{Account, Timestamp};
@@ -76,7 +76,10 @@ fn forged() -> Vec<Case> {
             ("stale", at(now - 301)),
             ("of the future", at(now + 301)),
             ("replayed the next day", at(now - 24 * 60 * 60)),
-            ("too many before it", format!("t={now}{},v1={mac}", format!(",v1={}", "00".repeat(32)).repeat(8))),
+            (
+                "too many before it",
+                format!("t={now}{},v1={mac}", format!(",v1={}", "00".repeat(32)).repeat(8)),
+            ),
         ];
         for (name, header) in headers {
             let name = format!("{kind}: {name}");
@@ -89,14 +92,24 @@ fn forged() -> Vec<Case> {
             ("about another", body.replace("evt_forged", "evt_other")),
             ("empty", String::new()),
         ] {
-            cases.push(Case { name: format!("{kind}: {name}"), body, header: header.clone(), expected: REFUSED });
+            cases.push(Case {
+                name: format!("{kind}: {name}"),
+                body,
+                header: header.clone(),
+                expected: REFUSED,
+            });
         }
     }
     for kind in THIN_KINDS {
         let body = thin_event("evt_forged", kind);
         for secret in [SECRET, OLD_SECRET, "whsec_wrong"] {
             let header = signature(&body, secret, NOW);
-            cases.push(Case { name: format!("{kind} under {secret}"), body: body.clone(), header, expected: REFUSED });
+            cases.push(Case {
+                name: format!("{kind} under {secret}"),
+                body: body.clone(),
+                header,
+                expected: REFUSED,
+            });
         }
     }
     cases
@@ -192,16 +205,26 @@ fn of_no_use() -> Vec<Case> {
             _ => (200, "gone"),
         };
         let id = format!("evt_unknown{}", cases.len());
-        cases.push(signed(format!("{kind}: unknown to Stripe"), event(&id, kind, &format!("{prefix}unknown")), expected));
+        cases.push(signed(
+            format!("{kind}: unknown to Stripe"),
+            event(&id, kind, &format!("{prefix}unknown")),
+            expected,
+        ));
     }
     let nobodys = json!({"object": {"id": "cus_1", "metadata": "x"}});
-    cases.push(signed("a customer of nobody's", about("evt_nobody", "customer.deleted", &nobodys), (200, "no_user")));
+    cases.push(signed(
+        "a customer of nobody's",
+        about("evt_nobody", "customer.deleted", &nobodys),
+        (200, "no_user"),
+    ));
     for subscription in [Value::Null, json!(7), json!({"id": "sub_1"})] {
         let data = json!({"object": {"id": "cs_1", "subscription": subscription}});
         let body = about("evt_session", "checkout.session.completed", &data);
         cases.push(signed(format!("a session of {subscription}"), body, (200, "ignored")));
     }
-    for kind in ["", "x", "customer.created", "invoice.upcoming", "customer.subscription", "CUSTOMER.DELETED", "ping"] {
+    for kind in
+        ["", "x", "customer.created", "invoice.upcoming", "customer.subscription", "CUSTOMER.DELETED", "ping"]
+    {
         cases.push(signed(format!("type {kind:?}"), event("evt_ignored", kind, "sub_1"), (200, "ignored")));
     }
     for kind in ["customer.subscription.deleted", "v1.billing.meter.other"] {
@@ -212,7 +235,12 @@ fn of_no_use() -> Vec<Case> {
     for (number, kind) in THIN_KINDS.into_iter().enumerate() {
         let body = thin_event(&format!("evt_gone{number}"), kind);
         let header = signature(&body, THIN_SECRET, NOW);
-        cases.push(Case { name: format!("{kind}: unknown to Stripe"), body, header, expected: (200, "gone") });
+        cases.push(Case {
+            name: format!("{kind}: unknown to Stripe"),
+            body,
+            header,
+            expected: (200, "gone"),
+        });
     }
     cases
 }
@@ -240,9 +268,18 @@ fn lies() -> Vec<Case> {
         }
     }
     let data = json!({"object": {"id": "cus_1", "deleted": true, "metadata": {"user_id": "user_1"}}});
-    cases.push(signed("a customer who is there", about("evt_liar", "customer.deleted", &data), (200, "in_line")));
-    let data = json!({"object": {"id": "cs_1", "subscription": "sub_1", "metadata": {"user_id": "user_evil"}}});
-    cases.push(signed("a session", about("evt_session1", "checkout.session.completed", &data), (200, "in_line")));
+    cases.push(signed(
+        "a customer who is there",
+        about("evt_liar", "customer.deleted", &data),
+        (200, "in_line"),
+    ));
+    let data =
+        json!({"object": {"id": "cs_1", "subscription": "sub_1", "metadata": {"user_id": "user_evil"}}});
+    cases.push(signed(
+        "a session",
+        about("evt_session1", "checkout.session.completed", &data),
+        (200, "in_line"),
+    ));
     cases
 }
 
@@ -294,7 +331,11 @@ async fn f16_nothing_that_arrives_changes_an_account_wrongly_and_nothing_is_a_50
         let (status, answer) = world.answers(body, &header).await;
         let word = answer.get("outcome").or(answer.get("code")).and_then(Value::as_str);
         assert_eq!((status.as_u16(), word), (expected.0, Some(expected.1)), "{name}: {answer}");
-        assert_eq!(answer.get("limit"), (expected.0 == 413).then(|| json!(BODY_BYTES_MAX)).as_ref(), "{name}");
+        assert_eq!(
+            answer.get("limit"),
+            (expected.0 == 413).then(|| json!(BODY_BYTES_MAX)).as_ref(),
+            "{name}"
+        );
         assert_eq!(Account { rev: 0, ..world.account().await }, as_it_is, "{name}");
         let quiet = expected.0 >= 400 || matches!(expected.1, "ignored" | "known" | "no_user");
         assert!(!quiet || world.asked().len() == asked, "{name}: Stripe was asked");

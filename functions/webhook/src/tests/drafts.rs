@@ -1,8 +1,13 @@
 //! Drafted invoices: Stripe waits until their periods are reported to the end.
 
-use super::world::{CREATED, DAY_S, DELETED, SECRET, World, answer, ended, event, invoice, pro, subscription};
+use super::world::{
+    CREATED, DAY_S, DELETED, SECRET, World, answer, ended, event, invoice, pro, subscription,
+};
+use crate::handler::WORK_MS_MAX;
 use domain::Timestamp;
 use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::time::Instant;
 
 const HOUR_S: u64 = 60 * 60;
 const BEGAN_S: u64 = 1_799_000_000;
@@ -66,7 +71,10 @@ async fn f09_a_draft_that_is_delivered_again_and_again_is_counted_once() {
     let world = world_with(700).await;
     world.set(ENDS_S + 5);
     for number in 0..3 {
-        assert_eq!(world.takes(&drafted(&format!("evt_again{number}")), SECRET).await, answer(200, "reported"));
+        assert_eq!(
+            world.takes(&drafted(&format!("evt_again{number}")), SECRET).await,
+            answer(200, "reported")
+        );
     }
     assert_eq!(world.counted(), 700);
 }
@@ -107,13 +115,20 @@ async fn a_draft_that_waits_for_hours_is_told_of_long_before_stripe_gives_up() {
     // A lease that somebody holds for ever.
     let customer = domain::CustomerId::parse("cus_1").unwrap();
     let owner = domain::HoldId::parse("somebody").unwrap();
-    held.ledger.take_lease(&customer, &owner, held.now(), Timestamp::from_s(ENDS_S + 9 * DAY_S)).await.unwrap().unwrap();
+    held.ledger
+        .take_lease(&customer, &owner, held.now(), Timestamp::from_s(ENDS_S + 9 * DAY_S))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(held.takes(&drafted("evt_1"), SECRET).await, answer(503, "usage_pending"));
     assert_eq!(held.heard(), []);
     held.set(ENDS_S + 6 * HOUR_S + 1);
     assert_eq!(held.takes(&drafted("evt_1"), SECRET).await, answer(503, "usage_pending"));
     let (kind, detail) = &held.heard()[0];
-    assert_eq!((kind.as_str(), &detail["invoice"], &detail["user"]), ("Invoice Waiting", &json!("in_1"), &json!("user_1")));
+    assert_eq!(
+        (kind.as_str(), &detail["invoice"], &detail["user"]),
+        ("Invoice Waiting", &json!("in_1"), &json!("user_1"))
+    );
 }
 
 #[tokio::test]
@@ -122,7 +137,8 @@ async fn f11_the_end_of_a_subscription_has_its_last_usage_reported_before_its_la
     let ended_s = BEGAN_S + 9 * DAY_S;
     world.set(ended_s + 5);
     let mut subscription = ended("sub_1", BEGAN_S, ended_s);
-    subscription["latest_invoice"] = json!({"id": "in_9", "status": "draft", "status_transitions": {"finalized_at": null}});
+    subscription["latest_invoice"] =
+        json!({"id": "in_9", "status": "draft", "status_transitions": {"finalized_at": null}});
     world.stripe_has(subscription);
     world.stripe_has(invoice("in_9", "sub_1", "draft", (BEGAN_S, ended_s)));
     assert_eq!(world.delivers(DELETED, "sub_1").await, answer(200, "reported"));
@@ -138,4 +154,24 @@ async fn a_drafts_subscription_that_nobody_has_heard_of_is_brought_in_line_first
     world.set(ENDS_S + 5);
     assert_eq!(world.takes(&drafted("evt_1"), SECRET).await, answer(200, "reported"));
     assert_eq!(world.standing().await, pro("sub_1", BEGAN_S));
+}
+
+#[tokio::test(start_paused = true)]
+async fn f09_a_stripe_that_says_nothing_costs_one_delivery_its_time_and_no_token() {
+    let world = world_with(700).await;
+    world.set(ENDS_S + 5);
+    for (silent_at, problem) in [
+        ("/v1/invoices", "stripe_unavailable"),
+        ("/v1/subscriptions", "stripe_unavailable"),
+        ("/v1/billing/meter_events", "usage_pending"),
+    ] {
+        world.stripe(|books| books.silent_at = Some(silent_at));
+        let began = Instant::now();
+        assert_eq!(world.takes(&drafted("evt_1"), SECRET).await, answer(503, problem), "{silent_at}");
+        assert!(began.elapsed() <= Duration::from_millis(WORK_MS_MAX), "{silent_at}: {:?}", began.elapsed());
+    }
+    assert_eq!(world.counted(), 0);
+    world.stripe(|books| books.silent_at = None);
+    assert_eq!(world.takes(&drafted("evt_1"), SECRET).await, answer(200, "reported"));
+    assert_eq!(world.counted(), 700);
 }

@@ -1,6 +1,8 @@
 //! A subscription's whole life in every order of its deliveries, each of them twice.
 
-use super::world::{CREATED, DAY_S, DELETED, SECRET, UPDATED, World, ended, event, free, invoice, subscription};
+use super::world::{
+    CREATED, DAY_S, DELETED, SECRET, UPDATED, World, ended, event, free, invoice, subscription,
+};
 use domain::Account;
 use serde_json::json;
 
@@ -18,7 +20,8 @@ const LIFE: [(&str, &str); 5] = [
 
 fn body(number: usize) -> String {
     let (kind, object) = LIFE[number];
-    let mut body: serde_json::Value = serde_json::from_str(&event(&format!("evt_{number}"), kind, object)).unwrap();
+    let mut body: serde_json::Value =
+        serde_json::from_str(&event(&format!("evt_{number}"), kind, object)).unwrap();
     if object == "cs_1" {
         body["data"]["object"]["subscription"] = json!("sub_1");
     }
@@ -112,7 +115,9 @@ async fn the_usual_delivery_asks_stripe_two_or_three_things() {
     world.stripe_has(subscription("sub_1", "active", BEGAN_S));
     world.stripe_has(invoice("in_1", "sub_1", "paid", (BEGAN_S, BEGAN_S)));
     let mut before = 0;
-    for (kind, object, questions) in [(CREATED, "sub_1", 3), (UPDATED, "sub_1", 2), ("invoice.paid", "in_1", 3)] {
+    for (kind, object, questions) in
+        [(CREATED, "sub_1", 3), (UPDATED, "sub_1", 2), ("invoice.paid", "in_1", 3)]
+    {
         world.delivers(kind, object).await;
         let asked = world.asked();
         assert_eq!(asked.len() - before, questions, "{kind}: {asked:?}");

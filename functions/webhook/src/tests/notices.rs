@@ -16,8 +16,10 @@ async fn a_dispute_is_told_with_its_user_and_amount_and_blocks_nobody() {
     let world = World::new();
     world.stripe_has(subscription("sub_1", "active", BEGAN_S));
     world.delivers(CREATED, "sub_1").await;
-    world.stripe_has(json!({"id": "du_1", "object": "dispute", "charge": "ch_1", "amount": 2_000, "currency": "usd",
-        "reason": "fraudulent", "status": "needs_response", "evidence_details": {"due_by": 1_801_000_000}}));
+    world.stripe_has(
+        json!({"id": "du_1", "object": "dispute", "charge": "ch_1", "amount": 2_000, "currency": "usd",
+        "reason": "fraudulent", "status": "needs_response", "evidence_details": {"due_by": 1_801_000_000}}),
+    );
     world.stripe_has(json!({"id": "ch_1", "object": "charge",
         "customer": {"id": "cus_1", "metadata": {"user_id": "user_1"}}}));
     assert_eq!(world.delivers("charge.dispute.created", "du_1").await, answer(200, "announced"));
@@ -74,7 +76,10 @@ async fn what_stripe_did_not_count_of_what_it_took_is_parked_and_told_once() {
         let (world, key) = world_with_a_row().await;
         let row = world.ledger.report(&key, 0).await.unwrap().unwrap();
         world.stripe(|books| {
-            books.put("/v2/core/events/evt_thin", error_report(&["somebody-elses", "user_1-1-5", &row.identifier]));
+            books.put(
+                "/v2/core/events/evt_thin",
+                error_report(&["somebody-elses", "user_1-1-5", &row.identifier]),
+            );
         });
         let told = thin_event("evt_thin", kind);
         assert_eq!(world.takes(&told, THIN_SECRET).await, answer(200, "parked"));
@@ -83,7 +88,11 @@ async fn what_stripe_did_not_count_of_what_it_took_is_parked_and_told_once() {
         assert!(parked.note.unwrap().contains("No such customer"));
         assert_eq!(world.ledger.meter(&key).await.unwrap().unwrap().parked.get(), 700);
         let (kind, detail) = &world.heard()[0];
-        assert_eq!((kind.as_str(), &detail["report"]["tokens"]), ("Report Rejected", &json!(700)), "{detail}");
+        assert_eq!(
+            (kind.as_str(), &detail["report"]["tokens"]),
+            ("Report Rejected", &json!(700)),
+            "{detail}"
+        );
         // The same report under another event's id changes nothing and says nothing more.
         world.stripe(|books| {
             let report = books.objects["/v2/core/events/evt_thin"].clone();
@@ -101,7 +110,10 @@ async fn an_error_report_that_names_nobody_is_told_too() {
     world.stripe(|books| books.put("/v2/core/events/evt_thin", error_report(&["somebody-elses"])));
     assert_eq!(world.takes(&thin_event("evt_thin", REPORTED), THIN_SECRET).await, answer(200, "parked"));
     let (kind, detail) = &world.heard()[0];
-    assert_eq!((kind.as_str(), &detail["report"], &detail["rejected"]), ("Report Rejected", &Value::Null, &json!(1)));
+    assert_eq!(
+        (kind.as_str(), &detail["report"], &detail["rejected"]),
+        ("Report Rejected", &Value::Null, &json!(1))
+    );
 }
 
 #[tokio::test]

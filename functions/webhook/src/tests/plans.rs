@@ -1,7 +1,7 @@
 //! What each state of a subscription makes of its account: statuses, prices, pauses, trials, unpaid invoices.
 
 use super::world::{
-    CREATED, DAY_S, DELETED, GRACE_S, NOW, UPDATED, World, answer, ended, free, invoice, pro, subscription,
+    CREATED, DAY_S, DELETED, GRACE_S, NOW, TOLD_S, UPDATED, World, answer, ended, free, invoice, pro, subscription,
 };
 use serde_json::{Value, json};
 
@@ -58,13 +58,23 @@ async fn each_status_has_its_consequence() {
 }
 
 #[tokio::test]
-async fn an_upgrade_and_a_downgrade_change_the_plan_and_nothing_else() {
+async fn an_upgrade_and_a_downgrade_change_the_plan_from_when_stripe_told_of_it() {
     let world = on_pro().await;
-    changes(&world, |subscription| set_prices(subscription, &["agency_base", "agency_tokens"])).await;
-    assert_eq!(world.standing().await, ("agency".into(), Some("sub_1".into()), BEGAN_S));
-    changes(&world, |subscription| set_prices(subscription, &["pro_base", "pro_tokens"])).await;
-    assert_eq!(world.standing().await, pro("sub_1", BEGAN_S));
+    assert_eq!(world.account().await.plan_since, None);
+    for (plan, keys) in [("agency", ["agency_base", "agency_tokens"]), ("pro", ["pro_base", "pro_tokens"])] {
+        // The second time nothing is new.
+        for _ in 0..2 {
+            changes(&world, |subscription| set_prices(subscription, &keys)).await;
+            assert_eq!(world.standing().await, (plan.into(), Some("sub_1".into()), BEGAN_S));
+            assert_eq!(world.account().await.plan_since.map(|since| since.s()), Some(TOLD_S));
+        }
+    }
     assert_eq!(complaints(&world), Vec::<String>::new());
+    // Another subscription begins with its plan.
+    world.stripe_has(ended("sub_1", BEGAN_S, BEGAN_S + 5));
+    world.stripe_has(subscription("sub_2", "active", BEGAN_S + 9));
+    assert_eq!(world.delivers(CREATED, "sub_2").await, answer(200, "in_line"));
+    assert_eq!(world.account().await.plan_since, None);
 }
 
 #[tokio::test]

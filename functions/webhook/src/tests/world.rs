@@ -13,9 +13,7 @@ use aws_smithy_runtime_api::client::{
 };
 use aws_smithy_types::body::SdkBody;
 use bus::Bus;
-use domain::{
-    Account, Classes, Demand, HoldId, ModelId, ModelPrice, Timestamp, Tokens, Usage, UserId,
-};
+use domain::{Account, Classes, Demand, HoldId, ModelId, ModelPrice, Timestamp, Tokens, Usage, UserId};
 use edge::plans::PlanBook;
 use http::{Method, StatusCode};
 use lambda_http::{Body, Request};
@@ -37,6 +35,8 @@ use stripe::{
 };
 
 pub(super) const NOW: Timestamp = Timestamp::from_s(1_800_000_000);
+/// When Stripe made the events that are delivered, in seconds.
+pub(super) const TOLD_S: u64 = 1_799_900_000;
 pub(super) const SECRET: &str = "whsec_test";
 pub(super) const OLD_SECRET: &str = "whsec_old";
 pub(super) const THIN_SECRET: &str = "whsec_thin";
@@ -107,6 +107,8 @@ pub(super) struct Books {
     pub(super) hook: Option<Hook>,
     /// It does not answer.
     pub(super) down: bool,
+    /// It says nothing to what is asked at paths that begin so.
+    pub(super) silent_at: Option<&'static str>,
 }
 
 impl Books {
@@ -118,6 +120,9 @@ impl Books {
         self.asked.push(format!("{} {}", request.method, request.path));
         if self.down {
             return Reply::Cut;
+        }
+        if self.silent_at.is_some_and(|prefix| request.path.starts_with(prefix)) {
+            return Reply::Hang;
         }
         let reply = self.look(request);
         match self.hook.take() {
@@ -149,7 +154,8 @@ impl Books {
                 let (of, status) = (query("subscription"), query("status"));
                 self.list("/v1/invoices/", |object| {
                     let subscription = &object["parent"]["subscription_details"]["subscription"];
-                    of.is_none_or(|of| subscription == of) && status.is_none_or(|status| object["status"] == status)
+                    of.is_none_or(|of| subscription == of)
+                        && status.is_none_or(|status| object["status"] == status)
                 })
             }
             ("GET", "/v1/invoiceitems") => self.list("/v1/invoiceitems/", |_| true),
@@ -170,7 +176,8 @@ impl Books {
 
 fn missing(path: &str) -> String {
     let message = format!("No such object: '{path}'");
-    json!({"error": {"type": "invalid_request_error", "code": "resource_missing", "message": message}}).to_string()
+    json!({"error": {"type": "invalid_request_error", "code": "resource_missing", "message": message}})
+        .to_string()
 }
 
 /// Everything that a delivery touches.
@@ -215,7 +222,7 @@ pub(super) fn invoice(id: &str, subscription: &str, status: &str, (start_s, end_
 pub(super) fn event(id: &str, kind: &str, object: &str) -> String {
     let object = json!({"id": object, "object": "subscription", "status": "active", "customer": "cus_evil",
         "metadata": {"user_id": "user_evil"}, "items": {"data": [{"price": {"lookup_key": "agency_base"}}]}});
-    json!({"id": id, "object": "event", "type": kind, "data": {"object": object}}).to_string()
+    json!({"id": id, "object": "event", "created": TOLD_S, "type": kind, "data": {"object": object}}).to_string()
 }
 
 pub(super) fn thin_event(id: &str, kind: &str) -> String {
@@ -246,7 +253,8 @@ impl World {
             async move { reply }
         });
         let settings = Settings { base_url: None, secret_key: Secret::new("sk_test_x") };
-        let stripe = Stripe::new(settings).unwrap().in_memory(memory).timeout(Duration::from_millis(CALL_MS_MAX));
+        let stripe =
+            Stripe::new(settings).unwrap().in_memory(memory).timeout(Duration::from_millis(CALL_MS_MAX));
         let heard = Arc::new(Mutex::new(Vec::new()));
         let ledger = Ledger::new(MemoryStore::new(), book().plans().clone());
         let deps = Deps {
@@ -259,7 +267,8 @@ impl World {
         };
         let accounts = Accounts::new(ledger.clone(), stripe, book());
         let secrets = |secrets: &[&str]| secrets.iter().copied().map(Secret::new).collect();
-        let secrets = SigningSecrets { snapshot: secrets(&[OLD_SECRET, SECRET]), thin: secrets(&[THIN_SECRET]) };
+        let secrets =
+            SigningSecrets { snapshot: secrets(&[OLD_SECRET, SECRET]), thin: secrets(&[THIN_SECRET]) };
         let webhook = Webhook::new(accounts, Arc::new(deps), secrets);
         Self { webhook, ledger, books, heard, now_ms: AtomicU64::new(NOW.ms()), ids: AtomicU32::new(0) }
     }
@@ -335,7 +344,8 @@ impl World {
         let user = UserId::parse("user_1").unwrap();
         let tokens = Tokens::from_u32(tokens);
         let one = Tokens::from_u32(1);
-        let demand = Demand { prompt_most: tokens, prompt_least: tokens, output_most: one, output_least: one };
+        let demand =
+            Demand { prompt_most: tokens, prompt_least: tokens, output_most: one, output_least: one };
         let new_id = || HoldId::parse(&format!("h{}", self.ids.fetch_add(1, Ordering::Relaxed))).unwrap();
         self.ledger.admit(&user, &demand, &price(), HOLD_MS, &new_id, self.now()).await.unwrap()
     }

@@ -14,6 +14,8 @@ pub(super) const BUS_NAME: &str = "inkmeter-events";
 pub(super) const REGION: &str = "us-east-1";
 /// Signs the webhooks of Stripe's stand-in.
 pub(super) const WEBHOOK_SECRET: &str = "whsec_local";
+/// Signs its thin events.
+pub(super) const THIN_WEBHOOK_SECRET: &str = "whsec_local_thin";
 /// The meter that counts tokens, as in the template.
 pub(super) const METER_EVENT_NAME: &str = "inkmeter_tokens";
 /// The model, as in the template.
@@ -99,6 +101,7 @@ pub(super) fn of_functions(
         set("STRIPE_BASE_URL", stripe);
         set("STRIPE_SECRET_KEY", &options.stripe.api_key);
         set("STRIPE_WEBHOOK_SECRET", WEBHOOK_SECRET);
+        set("STRIPE_THIN_WEBHOOK_SECRET", THIN_WEBHOOK_SECRET);
     }
     if let Some(catalog) = catalog {
         set("STRIPE_METER_ID", &catalog.meter_id);

@@ -51,6 +51,21 @@ impl Cycle {
             Interval::Year => add_months(anchor_s, units.checked_mul(12)?),
         }
     }
+
+    /// The boundary one period before the anchor.
+    pub(super) fn before(self, anchor_s: i64) -> Option<i64> {
+        let days = |days: i64| anchor_s.checked_sub(i64::from(self.count).checked_mul(days * DAY_S)?);
+        let months = |months| {
+            let at = DateTime::from_timestamp(anchor_s, 0)?;
+            Some(at.checked_sub_months(Months::new(self.count.checked_mul(months)?))?.timestamp())
+        };
+        match self.interval {
+            Interval::Day => days(1),
+            Interval::Week => days(7),
+            Interval::Month => months(1),
+            Interval::Year => months(12),
+        }
+    }
 }
 
 /// Adds calendar months; a day that the month lacks becomes its last.

@@ -11,6 +11,7 @@ use super::catalog::{email, merge_metadata};
 use super::error::ApiError;
 use super::form::{Metadata, Params};
 use super::money;
+use super::payments::Card;
 use super::urls::{self, Scheme};
 use super::webhooks::Subject;
 use super::world::{Identified, Price, Scheme as Amounts, Usage, World};
@@ -353,7 +354,14 @@ pub(super) fn complete(world: &mut World, id: &str, now_s: i64) -> Result<(), Ch
         // Also when the payment fails: the next try is the same customer's.
         session.customer = Some(customer.clone());
     }
-    let mut form = vec![("customer".to_owned(), customer)];
+    // Whoever has no card gives one on the page. One that fails leaves the session open, and no subscription behind.
+    if let Some(customer) = world.customers.get_mut(&customer).filter(|found| found.card == Card::None) {
+        customer.card = Card::Works;
+    }
+    let mut form = vec![
+        ("customer".to_owned(), customer),
+        ("payment_behavior".to_owned(), "error_if_incomplete".to_owned()),
+    ];
     for (index, line) in session.lines.iter().enumerate() {
         form.push((format!("items[{index}][price]"), line.price.clone()));
         form.extend(line.quantity.map(|count| (format!("items[{index}][quantity]"), count.to_string())));

@@ -462,6 +462,110 @@ async fn an_event_destination_speaks_json_with_a_named_version_and_shows_its_sec
     );
 }
 
+/// A listener that notes what it hears: the header with the signature, and the body.
+async fn listener() -> (String, Arc<Mutex<Vec<(String, Value)>>>) {
+    let heard: Arc<Mutex<Vec<(String, Value)>>> = Arc::default();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    let notes = heard.clone();
+    let router = Router::new().fallback(async move |headers: HeaderMap, body: String| {
+        let signature = headers["stripe-signature"].to_str().unwrap().to_owned();
+        lock(&notes).push((signature, serde_json::from_str(&body).unwrap()));
+    });
+    #[expect(clippy::disallowed_methods, reason = "the listener lives as long as the test's runtime")]
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    (url, heard)
+}
+
+#[tokio::test]
+async fn whoever_is_listed_hears_what_they_asked_for_signed_with_their_own_secret() {
+    let shop = Shop::open().await;
+    let (url, heard) = listener().await;
+    let form = format!(
+        "url={url}&enabled_events[]=checkout.session.completed&enabled_events[]=customer.subscription.created"
+    );
+    let made = shop.post("/v1/webhook_endpoints", &form).await.ok();
+    let (thin_url, thin_heard) = listener().await;
+    let body = json!({
+        "name": "errors", "type": "webhook_endpoint", "event_payload": "thin",
+        "enabled_events": ["v1.billing.meter.error_report_triggered"],
+        "webhook_endpoint": { "url": thin_url }, "include": ["webhook_endpoint.signing_secret"],
+    });
+    let destination = shop.v2("POST", DESTINATIONS, &body).await.ok();
+    let id = shop.post(SESSIONS, &shop.order()).await.id();
+    shop.stripe.complete_checkout(&id).unwrap();
+    shop.stripe.deliver_pending().await;
+    let told = lock(&heard).clone();
+    let kinds: Vec<&str> = told.iter().map(|(_, body)| body["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds.len(), 2, "{kinds:?}");
+    let (signature, body) = &told[0];
+    let at_s = signature.split_once("t=").unwrap().1.split_once(',').unwrap().0.parse().unwrap();
+    let secret = made["secret"].as_str().unwrap();
+    let events = shop.get(&format!("/v1/events/{}", body["id"].as_str().unwrap())).await;
+    assert_eq!(events.ok()["type"], body["type"]);
+    // The body was sent as it is listed: the signature is over its text.
+    let text = webhooks::signature(secret, &body.to_string(), at_s).unwrap();
+    assert_eq!(*signature, text);
+    let event = "event_name=tokens&payload[stripe_customer_id]=cus_gone&payload[value]=5&identifier=lost";
+    shop.post("/v1/billing/meter_events", event).await.ok();
+    shop.stripe.advance_to(shop.stripe.now_s() + 7_200).await.unwrap();
+    shop.stripe.deliver_pending().await;
+    let thin = lock(&thin_heard).clone();
+    assert_eq!(thin.len(), 1);
+    assert_eq!(thin[0].1["type"], "v1.billing.meter.error_report_triggered");
+    assert!(thin[0].1.get("data").is_none(), "it is thin");
+    let one = format!("/v1/webhook_endpoints/{}", made["id"].as_str().unwrap());
+    shop.post(&one, "disabled=true").await.ok();
+    let id = shop.post(SESSIONS, &shop.order()).await.id();
+    shop.stripe.complete_checkout(&id).unwrap();
+    shop.stripe.deliver_pending().await;
+    assert_eq!(lock(&heard).len(), 2, "a disabled endpoint hears nothing");
+    let path = format!("{DESTINATIONS}/{}", destination["id"].as_str().unwrap());
+    shop.v2("DELETE", &path, &Value::Null).await.ok();
+}
+
+#[tokio::test]
+async fn a_card_that_is_declined_leaves_the_checkout_open() {
+    let shop = Shop::open().await;
+    let customer = shop.customer().await;
+    shop.stripe.set_card(&customer, Card::Fails).unwrap();
+    let session = shop.post(SESSIONS, &format!("{}&customer={customer}", shop.order())).await.ok();
+    let (id, url) = (session["id"].as_str().unwrap(), session["url"].as_str().unwrap());
+    let declined = shop.send(shop.http.post(url)).await;
+    assert!(declined.status == 200 && declined.text.contains("Your card was declined."), "{}", declined.text);
+    assert_eq!(shop.get(&format!("{SESSIONS}/{id}")).await.ok()["status"], "open");
+    let all = shop.get("/v1/subscriptions?status=all").await.ok();
+    assert_eq!(all["data"], json!([]));
+    shop.stripe.set_card(&customer, Card::None).unwrap();
+    shop.stripe.complete_checkout(id).unwrap();
+    let made = shop.get("/v1/subscriptions").await.ok();
+    assert_eq!(made["data"][0]["status"], "active");
+    // In the portal the card can be made to fail, and to work again.
+    shop.stripe.save_default_portal().unwrap();
+    let portal = shop.post("/v1/billing_portal/sessions", &format!("customer={customer}")).await.ok();
+    let url = portal["url"].as_str().unwrap();
+    for (action, state) in [("card_fails", "Your card is declined."), ("card_works", "Your card works.")] {
+        assert_eq!(shop.send(shop.http.post(url).form(&[("action", action)])).await.status, 303);
+        assert!(shop.send(shop.http.get(url)).await.text.contains(state));
+    }
+}
+
+#[tokio::test]
+async fn a_checkout_session_is_what_async_stripe_takes_for_one() {
+    let shop = Shop::open().await;
+    let id = shop.post(SESSIONS, &shop.order()).await.id();
+    let path = format!("{SESSIONS}/{id}?expand[]=line_items");
+    for status in ["open", "complete"] {
+        let answer = shop.get(&path).await.ok();
+        let session: stripe_shared::CheckoutSession = serde_json::from_value(answer).unwrap();
+        assert_eq!(session.status.unwrap().as_str(), status);
+        assert_eq!(session.line_items.unwrap().data.len(), 2);
+        if status == "open" {
+            shop.stripe.complete_checkout(&id).unwrap();
+        }
+    }
+}
+
 #[tokio::test]
 async fn nothing_of_what_a_price_costs_can_be_changed() {
     let shop = Shop::open().await;

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 pub(super) enum ErrorType {
     InvalidRequest,
     Idempotency,
+    Card,
     Api,
 }
 
@@ -18,6 +19,7 @@ impl ErrorType {
         match self {
             Self::InvalidRequest => "invalid_request_error",
             Self::Idempotency => "idempotency_error",
+            Self::Card => "card_error",
             Self::Api => "api_error",
         }
     }
@@ -165,6 +167,20 @@ impl ApiError {
     pub(super) fn duplicate_event(identifier: &str) -> Self {
         let message = format!("An event already exists with identifier {identifier}.");
         Self { saved: Saved::Yes, ..Self::refused(None, None, message) }
+    }
+
+    /// A card that was declined: the attempt was made, and is remembered.
+    pub(super) fn card_declined() -> Self {
+        let message = "Your card was declined.".to_owned();
+        let refused = Self::refused(Some("card_declined"), None, message);
+        Self { status: 402, kind: ErrorType::Card, saved: Saved::Yes, ..refused }
+    }
+
+    /// A payment is wanted at once and there is nothing to pay with.
+    pub(super) fn no_payment_method() -> Self {
+        let message = "This customer has no attached payment source or default payment method. Please consider adding \
+                       a default payment method.";
+        Self::refused(Some("resource_missing"), None, message.to_owned())
     }
 
     /// The object is in use by another request at this moment.

@@ -59,6 +59,30 @@ pub(super) enum Cursor {
     Before(String),
 }
 
+/// Which times a list is to hold, in Unix seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Range {
+    from_s: Option<i64>,
+    until_s: Option<i64>,
+}
+
+impl Range {
+    /// Reads `name[gt]`, `name[gte]`, `name[lt]` and `name[lte]`.
+    pub(super) fn of(params: &mut Params, name: &str) -> Result<Self, ApiError> {
+        let Some(mut range) = params.hash(name)? else { return Ok(Self::default()) };
+        let after_s = range.integer("gt")?.map(|at_s| at_s.saturating_add(1));
+        let to_s = range.integer("lte")?.map(|at_s| at_s.saturating_add(1));
+        let from_s = range.integer("gte")?.max(after_s);
+        let until_s = [range.integer("lt")?, to_s].into_iter().flatten().min();
+        range.finish()?;
+        Ok(Self { from_s, until_s })
+    }
+
+    pub(super) fn contains(self, at_s: i64) -> bool {
+        self.from_s.is_none_or(|from_s| at_s >= from_s) && self.until_s.is_none_or(|until_s| at_s < until_s)
+    }
+}
+
 impl Params {
     /// Parses one or more `application/x-www-form-urlencoded` texts (query, then body) into one set of parameters.
     pub(super) fn parse(texts: &[&str]) -> Result<Self, ApiError> {
@@ -246,6 +270,12 @@ impl Params {
     pub(super) fn required_hash(&mut self, name: &str) -> Result<Self, ApiError> {
         let hash = self.hash(name)?;
         hash.ok_or_else(|| ApiError::missing(&self.full_name(name)))
+    }
+
+    /// Takes out the empty text that unsets a hash, if that is what was given.
+    pub(super) fn take_unset(&mut self, name: &str) -> bool {
+        let unset = self.nodes.get(name) == Some(&Node::Leaf(String::new()));
+        unset && self.nodes.remove(name).is_some()
     }
 
     /// A list of hashes, in the order of their indices.

@@ -20,6 +20,7 @@ use super::idempotency::{Answer, Begin};
 use super::webhooks::API_VERSION;
 use super::{Key, Shared, catalog, contract, lock, meter_events, pages, subscriptions};
 use super::{billing, checkout, destinations, endpoints, portal, world::World};
+use super::{customers, disputes, invoice_items, invoices, payments, subscription_update, webhooks};
 
 /// Largest request body, in bytes.
 const MAX_BODY: usize = 1 << 20;
@@ -290,7 +291,12 @@ async fn execute(shared: &Arc<Shared>, call: &Call, params: Params) -> Result<Va
     let now_s = shared.clock.now_s();
     let mut world = lock(&shared.world);
     billing::catch_up(&mut world, now_s);
-    route(&mut world, call, params, now_s)
+    let answer = route(&mut world, call, params, now_s);
+    if ["/v1/webhook_endpoints", "/v2/core/event_destinations"].iter().any(|path| call.path.starts_with(path))
+    {
+        webhooks::follow_lists(&mut world);
+    }
+    answer
 }
 
 /// The objects that a request changes: the one of its path, the customer that it names or whose it is.
@@ -326,6 +332,7 @@ fn route(world: &mut World, call: &Call, params: Params, now_s: i64) -> Result<V
         ("GET", ["v1", "customers"]) => catalog::list_customers(world, params),
         ("GET", ["v1", "customers", id]) => catalog::retrieve_customer(world, id, params),
         ("POST", ["v1", "customers", id]) => catalog::update_customer(world, id, params),
+        ("DELETE", ["v1", "customers", id]) => customers::delete(world, id, params, now_s),
         ("POST", ["v1", "products"]) => catalog::create_product(world, params, now_s),
         ("GET", ["v1", "products"]) => catalog::list_products(world, params),
         ("GET", ["v1", "products", id]) => catalog::retrieve_product(world, id, params),
@@ -340,16 +347,52 @@ fn route(world: &mut World, call: &Call, params: Params, now_s: i64) -> Result<V
         ("GET", ["v1", "billing", "meters", id, "event_summaries"]) => {
             meter_events::summaries(world, id, params, now_s)
         }
+        ("POST", ["v1", "billing", "meters", id, "deactivate"]) => {
+            meter_events::set_meter_active(world, id, params, false, now_s)
+        }
+        ("POST", ["v1", "billing", "meters", id, "reactivate"]) => {
+            meter_events::set_meter_active(world, id, params, true, now_s)
+        }
         ("POST", ["v1", "subscriptions"]) => subscriptions::create(world, params, now_s),
         ("GET", ["v1", "subscriptions"]) => subscriptions::list(world, params),
         ("GET", ["v1", "subscriptions", id]) => subscriptions::retrieve(world, id, params),
-        ("POST", ["v1", "subscriptions", id]) => subscriptions::update(world, id, params, now_s),
-        ("DELETE", ["v1", "subscriptions", id]) => subscriptions::cancel(world, id, params, now_s),
-        ("GET", ["v1", "invoices"]) => subscriptions::list_invoices(world, params),
-        ("GET", ["v1", "invoices", id]) => subscriptions::retrieve_invoice(world, id, params),
-        ("POST", ["v1", "invoices", id, "finalize"]) => {
-            subscriptions::finalize_invoice(world, id, params, now_s)
+        ("POST", ["v1", "subscriptions", id]) => subscription_update::update(world, id, params, now_s),
+        ("POST", ["v1", "subscriptions", id, "resume"]) => {
+            subscription_update::resume(world, id, params, now_s)
         }
+        ("DELETE", ["v1", "subscriptions", id]) => subscriptions::cancel(world, id, params, now_s),
+        _ => route_money(world, call, &segments, params, now_s),
+    }
+}
+
+/// Invoices and what becomes of them, and what was told of them.
+fn route_money(
+    world: &mut World,
+    call: &Call,
+    segments: &[&str],
+    params: Params,
+    now_s: i64,
+) -> Result<Value, ApiError> {
+    match (call.method.as_str(), segments) {
+        ("GET", ["v1", "invoices"]) => invoices::list(world, params),
+        ("GET", ["v1", "invoices", id]) => invoices::retrieve(world, id, params),
+        ("GET", ["v1", "invoices", id, "lines"]) => invoices::list_lines(world, id, params),
+        ("POST", ["v1", "invoices", id, "finalize"]) => invoices::finalize_now(world, id, params, now_s),
+        ("POST", ["v1", "invoices", id, "pay"]) => invoices::pay(world, id, params, now_s),
+        ("POST", ["v1", "invoices", id, "void"]) => invoices::void(world, id, params, now_s),
+        ("POST", ["v1", "invoices", id, "mark_uncollectible"]) => {
+            invoices::mark_uncollectible(world, id, params, now_s)
+        }
+        ("POST", ["v1", "invoiceitems"]) => invoice_items::create(world, params, now_s),
+        ("GET", ["v1", "invoiceitems"]) => invoice_items::list(world, params),
+        ("GET", ["v1", "invoiceitems", id]) => invoice_items::retrieve(world, id, params),
+        ("DELETE", ["v1", "invoiceitems", id]) => invoice_items::delete(world, id, params),
+        ("GET", ["v1", "charges"]) => payments::list_charges(world, params),
+        ("GET", ["v1", "charges", id]) => payments::retrieve_charge(world, id, params),
+        ("GET", ["v1", "disputes", id]) => disputes::retrieve(world, id, params),
+        ("GET", ["v1", "events"]) => webhooks::list_events(world, params, now_s),
+        ("GET", ["v1", "events", id]) => webhooks::retrieve_event(world, id, params, now_s),
+        ("GET", ["v2", "core", "events", id]) => webhooks::retrieve_thin_event(world, id, params, now_s),
         _ => route_shop(world, call, params, now_s),
     }
 }

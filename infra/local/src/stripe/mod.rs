@@ -5,12 +5,8 @@
 //! Stripe's words; what Stripe has and this does not is a 501 that says so. It must never depend on the product: code
 //! that checks the product must not be the product's.
 //!
-//! Known differences: no payments (a finalized invoice stays open, one of zero is paid, a subscription is active from its
-//! creation to its cancellation), no proration, no trial, no tax, no discount, no thin v2 events.
-//!
-//! As in the real Stripe a licensed price is billed in advance and a metered one in arrears: a new subscription has an
-//! invoice for its first base, final at once, and each later invoice holds the finished period's usage (one line for each
-//! tier reached) and the next period's base.
+//! Which rules it models and where Stripe documents them, and what it does not model:
+#![doc = include_str!("README.md")]
 
 mod billing;
 mod calendar;
@@ -18,7 +14,9 @@ mod catalog;
 mod checkout;
 mod clock;
 mod contract;
+mod customers;
 mod destinations;
+mod disputes;
 #[cfg(test)]
 mod endpoint_tests;
 mod endpoints;
@@ -27,11 +25,17 @@ mod faults;
 mod form;
 mod http;
 mod idempotency;
+mod invoice_items;
+mod invoices;
+mod meter_errors;
 mod meter_events;
 mod money;
 mod pages;
+mod payments;
 mod portal;
+mod proration;
 mod record;
+mod subscription_update;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
@@ -61,14 +65,15 @@ use error::ApiError;
 use faults::{Busy, Faults, RateLimit};
 use idempotency::Keys;
 use record::Record;
-use webhooks::Which;
+use webhooks::{Payload, Which};
 use world::World;
 
 pub use checkout::CheckoutError;
 pub use contract::{EndpointCalls, StrictnessReport};
 pub use faults::Fault;
-pub use view::{InvoiceLine, InvoiceStatus, InvoiceView, MeterEventView, RejectedEvent};
-pub use webhooks::{Undelivered, WebhookEndpoint, WebhookEvent};
+pub use payments::{Card, DunningEnd};
+pub use view::{InvoiceLine, InvoiceStatus, InvoiceView, MeterEventView, NoSuchObject, RejectedEvent};
+pub use webhooks::{Mischief, Undelivered, WebhookEndpoint, WebhookEvent};
 
 /// How often the clock is looked at for what has become due.
 const TICK: Duration = Duration::from_secs(1);
@@ -253,13 +258,16 @@ impl Shared {
     /// Sends what waits, and notes what was heard.
     async fn deliver(&self, which: Which) {
         let _turn = self.delivering.lock().await;
-        let ready = lock(&self.world).outbox.ready(which, self.clock.now_s());
-        let deliveries = ready.iter().map(|id| self.deliver_one(id));
-        futures_util::stream::iter(deliveries).for_each_concurrent(MAX_SENDING, |delivery| delivery).await;
+        let (ready, sending) = {
+            let outbox = &lock(&self.world).outbox;
+            (outbox.ready(which, self.clock.now_s()), if outbox.one_by_one() { 1 } else { MAX_SENDING })
+        };
+        let deliveries = ready.into_iter().map(|number| self.deliver_one(number));
+        futures_util::stream::iter(deliveries).for_each_concurrent(sending, |delivery| delivery).await;
     }
 
-    async fn deliver_one(&self, id: &str) {
-        let Some(attempt) = lock(&self.world).outbox.attempt(id) else { return };
+    async fn deliver_one(&self, number: u64) {
+        let Some(attempt) = lock(&self.world).outbox.attempt(number, self.clock.now_s()) else { return };
         let signed_s = match self.signature_clock {
             SignatureClock::Machine => Clock::real_s(),
             SignatureClock::Stripe => self.clock.now_s(),
@@ -267,7 +275,7 @@ impl Shared {
         let heard = webhooks::send(&self.client, &attempt, signed_s).await;
         let now_s = self.clock.now_s();
         let mut world = lock(&self.world);
-        let Some(invoice) = world.outbox.note(&attempt.id, heard, now_s) else { return };
+        let Some(invoice) = world.outbox.note(attempt.number, heard, now_s) else { return };
         if let Some(invoice) = world.invoices.get_mut(&invoice) {
             invoice.announced_s = Some(now_s);
         }
@@ -432,7 +440,7 @@ pub async fn start(listener: TcpListener, options: Options) -> std::io::Result<S
     }
     let run = rand::random();
     let mut world = World::new(run);
-    world.outbox.set_endpoint(options.webhook);
+    world.outbox.set_simple(Payload::Snapshot, options.webhook);
     world.base_url = format!("http://{address}/");
     let shared = Arc::new(Shared {
         api_key: options.api_key,
@@ -539,10 +547,9 @@ impl Stripe {
             shared.deliver(Which::Due).await;
             let next_s = {
                 let mut world = lock(&shared.world);
-                // Without an endpoint nothing is sent, and what still waits must not stop the clock.
-                let sends =
-                    if world.outbox.has_endpoint() { world.outbox.next_attempt_s() } else { i64::MAX };
-                billing::next_due_s(&mut world).min(sends)
+                // What waits for nobody does not count, and does not stop the clock.
+                let sends_s = world.outbox.next_attempt_s();
+                billing::next_due_s(&mut world).min(sends_s)
             };
             if next_s > unix_s {
                 break;
@@ -619,9 +626,9 @@ impl Stripe {
         lock(&self.shared().world).summary_lag_s = i64::from(lag_s);
     }
 
-    /// Where events are sent from now on; what waits goes there too.
+    /// Where events are sent from now on, while no endpoint is listed; what waits goes there too.
     pub fn set_webhook(&self, webhook: Option<WebhookEndpoint>) {
-        lock(&self.shared().world).outbox.set_endpoint(webhook);
+        lock(&self.shared().world).outbox.set_simple(Payload::Snapshot, webhook);
         self.shared().wake_if_due();
     }
 

@@ -10,11 +10,12 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, L
 use axum::http::{HeaderValue, Response, StatusCode};
 use chrono::DateTime;
 
-use super::billing;
 use super::checkout::{self, CheckoutError};
 use super::form::Params;
+use super::invoices;
+use super::payments::Card;
 use super::portal::{self, Configuration, PortalSession, Wish};
-use super::world::{Invoice, InvoiceState, Price, Scheme, Subscription, SubscriptionState, Usage, World};
+use super::world::{Invoice, Price, Scheme, Subscription, Usage, World};
 
 /// Most invoices that the portal lists.
 const MAX_INVOICES: usize = 24;
@@ -250,7 +251,7 @@ fn session(world: &mut World, id: &str, problem: Option<&str>, now_s: i64) -> Pa
         content.push_str(&invoices_part(world, &session));
     }
     if configuration.features.payment_method_update {
-        content.push_str(&card_part());
+        content.push_str(&card_part(world, &session));
     }
     let _written =
         write!(content, "<div class=\"row\">{}</div>", link(session.return_url.as_ref(), "Return"));
@@ -264,15 +265,13 @@ fn subscription_part(world: &World, subscription: &Subscription, configuration: 
         let name = escape(product_of(world, price));
         let _written = write!(rows, "<li>{name}<small>{}</small></li>", escape(&terms(price)));
     }
-    let (state, button) = match subscription.state {
-        SubscriptionState::Active => (
+    let (state, button) = match (subscription.ended_s, subscription.ends_s()) {
+        (Some(ended_s), _) => (format!("Ended on {}.", day(ended_s)), None),
+        (None, Some(ends_s)) => (format!("Ends on {}.", day(ends_s)), Some(("resume", "Keep subscription"))),
+        (None, None) => (
             format!("Renews on {}.", day(subscription.period_end_s)),
             Some(("cancel", "Cancel subscription")),
         ),
-        SubscriptionState::Ending { .. } => {
-            (format!("Ends on {}.", day(subscription.period_end_s)), Some(("resume", "Keep subscription")))
-        }
-        SubscriptionState::Canceled { ended_s, .. } => (format!("Ended on {}.", day(ended_s)), None),
     };
     let button = button.filter(|_| configuration.features.cancel.enabled);
     let button = button.map_or_else(String::new, |(action, text)| {
@@ -289,7 +288,7 @@ fn invoices_part(world: &World, session: &PortalSession) -> String {
     let own = world.invoices.iter().rev().filter(|found| found.customer == session.customer);
     let mut rows = String::new();
     for invoice in own.take(MAX_INVOICES) {
-        let total = money(billing::total(&billing::lines(world, invoice)), &invoice.currency);
+        let total = money(invoices::total(&invoices::lines(world, invoice)), &invoice.currency);
         let _written = write!(
             rows,
             "<tr><th scope=\"row\">{}<small>{}</small></th><td class=\"sum\">{total}</td></tr>",
@@ -304,25 +303,36 @@ fn invoices_part(world: &World, session: &PortalSession) -> String {
 }
 
 fn number(invoice: &Invoice) -> String {
-    match &invoice.state {
-        InvoiceState::Draft => "Draft".to_owned(),
-        InvoiceState::Finalized { number, .. } => number.clone(),
-    }
+    invoice.final_part().map_or_else(|| "Draft".to_owned(), |fixed| fixed.number.clone())
 }
 
-fn card_part() -> String {
-    String::new()
+/// Two buttons stand for a form that takes a card: no number is ever asked for.
+fn card_part(world: &World, session: &PortalSession) -> String {
+    let card = world.customers.get(&session.customer).map_or(Card::None, |customer| customer.card);
+    let state = match card {
+        Card::Works => "Your card works.",
+        Card::Fails => "Your card is declined.",
+        Card::None => "There is no card.",
+    };
+    format!(
+        "<h2>Payment method</h2><p>{state}</p><form method=\"post\" class=\"row\"><button name=\"action\" \
+         value=\"card_works\" class=\"plain\">Use a card that works</button><button name=\"action\" \
+         value=\"card_fails\" class=\"plain\">Use a card that is declined</button></form>"
+    )
 }
 
 fn act(world: &mut World, id: &str, form: &Params, now_s: i64) -> Page {
     let Some((session, configuration)) = portal::visit(world, id, now_s) else { return dead_session() };
     let subscription = form.leaf_at("subscription").unwrap_or_default();
-    let wish = match form.leaf_at("action") {
-        Some("cancel") => Wish::Cancel,
-        Some("resume") => Wish::Resume,
+    let features = &configuration.features;
+    let done = match form.leaf_at("action") {
+        Some("cancel") => portal::act(world, &session, features, subscription, Wish::Cancel, now_s),
+        Some("resume") => portal::act(world, &session, features, subscription, Wish::Resume, now_s),
+        Some("card_works") => portal::change_card(world, &session, features, Card::Works),
+        Some("card_fails") => portal::change_card(world, &session, features, Card::Fails),
         _ => return self::session(world, id, Some("There is no such button."), now_s),
     };
-    match portal::act(world, &session, &configuration.features, subscription, wish, now_s) {
+    match done {
         // The page is read anew, so that a reload does not do it twice.
         Ok(()) => Page::Redirect(format!("/p/session/{id}")),
         Err(error) => self::session(world, id, Some(error.message()), now_s),

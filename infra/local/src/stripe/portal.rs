@@ -9,10 +9,11 @@ use super::calendar::{HOUR_S, MINUTE_S};
 use super::catalog::merge_metadata;
 use super::error::ApiError;
 use super::form::{Metadata, Params};
+use super::payments::Card;
 use super::urls::{self, Scheme};
 use super::webhooks::Subject;
 use super::world::{Identified, World};
-use super::{subscriptions, wire};
+use super::{subscription_update, subscriptions, wire};
 
 /// Most products that customers can choose among.
 const MAX_PRODUCTS: usize = 10;
@@ -505,6 +506,19 @@ pub(super) fn visit(world: &mut World, id: &str, now_s: i64) -> Option<(PortalSe
     Some((session, configuration))
 }
 
+/// Changes the customer's card, if the configuration allows it.
+pub(super) fn change_card(
+    world: &mut World,
+    session: &PortalSession,
+    features: &Features,
+    card: Card,
+) -> Result<(), ApiError> {
+    let customer = world.customers.get_mut(&session.customer).filter(|_| features.payment_method_update);
+    let customer = customer.ok_or_else(|| ApiError::no_such("customer", &session.customer))?;
+    customer.card = card;
+    Ok(())
+}
+
 /// What a customer can do with a subscription on the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
@@ -532,7 +546,7 @@ pub(super) fn act(
         Wish::Cancel | Wish::Resume => {
             let ending = if wish == Wish::Cancel { "true" } else { "false" };
             let form = Params::of([("cancel_at_period_end", ending)]);
-            subscriptions::update(world, subscription, form, now_s)?;
+            subscription_update::update(world, subscription, form, now_s)?;
         }
     }
     Ok(())

@@ -31,7 +31,10 @@ struct Plan {
     releases: Vec<Fate>,
     /// Of puts and changes of claims.
     claims: Vec<Fate>,
+    /// Of changes of the account.
+    changes: Vec<Fate>,
     late: Vec<Admission>,
+    late_changes: Vec<AccountChange>,
     /// What the next load answers, instead of what is so.
     torn: Option<Loaded>,
     admit_ids: Vec<String>,
@@ -65,6 +68,16 @@ impl Faulty {
         for admission in late {
             drop(self.inner.admit(&admission).await.unwrap());
         }
+    }
+
+    /// The late changes of accounts arrive; whether any was made.
+    async fn late_changes_land(&self) -> bool {
+        let late = std::mem::take(&mut self.plan.lock().unwrap().late_changes);
+        let mut any = false;
+        for change in late {
+            any |= self.inner.change_account(&change).await.unwrap() == Changed::Yes;
+        }
+        any
     }
 
     async fn lossy<T>(
@@ -124,6 +137,13 @@ impl Store for Faulty {
         self.lossy(|plan| &mut plan.releases, self.inner.release(release)).await
     }
 
+    async fn change_account(&self, change: &AccountChange) -> Result<Changed, StoreError> {
+        if self.plan.lock().unwrap().changes.first() == Some(&Fate::Late) {
+            self.plan.lock().unwrap().late_changes.push(change.clone());
+        }
+        self.lossy(|plan| &mut plan.changes, self.inner.change_account(change)).await
+    }
+
     async fn put_claim(&self, claim: &Claim, now: Timestamp) -> Result<Option<Claim>, StoreError> {
         self.lossy(|plan| &mut plan.claims, self.inner.put_claim(claim, now)).await
     }
@@ -135,7 +155,6 @@ impl Store for Faulty {
     untouched! {
         fn meter(&self, key: &MeterKey) -> Option<Meter>;
         fn open(&self, opening: &Opening) -> Changed;
-        fn change_account(&self, change: &AccountChange) -> Changed;
         fn receipt(&self, key: &MeterKey, id: &HoldId) -> Option<Receipt>;
         fn seal(&self, key: &MeterKey, seal: &Seal) -> Changed;
         fn note_attempt(&self, key: &MeterKey, seq: u64, at: Timestamp, fence: u64) -> Attempt;
@@ -265,4 +284,37 @@ async fn f08_a_settle_that_can_not_be_stored_says_what_is_lost() {
     let error = ledger.settle(hold, used(500), &price(), T0).await.unwrap_err();
     assert_eq!((&error.receipt.id, error.receipt.charged), (&id, t(500)));
     assert!(error.to_string().contains("500 tokens"), "{error}");
+}
+
+#[tokio::test]
+async fn a_spend_cap_whose_answer_was_lost_is_decided_again_and_lands_once() {
+    for fate in [Fate::LostBefore, Fate::LostAfter, Fate::Late, Fate::Throttled] {
+        let store = Faulty::new(Plan::default());
+        let (ledger, user) = (Ledger::new(store.clone(), plans()), user());
+        ledger.standing(&user, T0).await.unwrap();
+        store.plan.lock().unwrap().changes = vec![fate];
+        let set = ledger.set_spend_cap(&user, Some(t(300)), T0).await.unwrap();
+        assert_eq!((set.account.spend_cap, set.account.rev), (Some(t(300)), 2), "{fate:?}");
+        assert_eq!(store.load(&user).await.unwrap(), Some(set), "{fate:?}");
+        assert!(
+            !store.late_changes_land().await,
+            "{fate:?}: the lost one landed beside the one that was told"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_wish_for_a_spend_cap_that_was_given_up_never_undoes_a_later_one() {
+    let store = Faulty::new(Plan::default());
+    let (ledger, user) = (Ledger::new(store.clone(), plans()), user());
+    let before = ledger.standing(&user, T0).await.unwrap().account;
+    // Sent once, by an instance that died with it.
+    store.plan.lock().unwrap().changes = vec![Fate::Late];
+    let wish = domain::Account { spend_cap: Some(t(1)), ..before.clone() };
+    let change = AccountChange::new(before, wish, &meter_of(&store, &user).await);
+    assert!(store.change_account(&change).await.is_err());
+    // The user looks, sees no cap, and says so: nothing seems to change.
+    let set = ledger.set_spend_cap(&user, None, T0).await.unwrap();
+    assert!(!store.late_changes_land().await, "the cap that nobody wants any more landed");
+    assert_eq!(store.load(&user).await.unwrap(), Some(set));
 }

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 const MARK: (&str, &str) = ("inkmeter", "portal");
 
 /// What customers may do in the portal.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of Stripe's")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortalSettings {
     /// Where the link back leads, unless a session says otherwise.
