@@ -201,6 +201,7 @@ impl<'a, S: Store> Reporting<'a, S> {
     async fn under_lease(&self, of: &Row<'_>, report: &mut Report) -> Result<End, StoreError> {
         let way = match late::invoices_from(of.meter.period, (self.now)()) {
             None => Way::Event,
+            Some(_) if self.is_of_an_old_plan(of).await? => Way::Item { since: of.meter.period.end() },
             Some(from) => match self.way(of, from).await {
                 Some(way) => way,
                 None => return Ok(End::Stays),
@@ -233,6 +234,13 @@ impl<'a, S: Store> Reporting<'a, S> {
             Way::Refused(reason) => self.park(of, may_be_there, reason, report).await,
             Way::Wait => Ok(End::Stays),
         }
+    }
+
+    /// Whether the row's meter ended because its user changed the plan. Stripe made out then what its meter had counted at the old
+    /// price, and bills nothing at that price that it is told later.
+    async fn is_of_an_old_plan(&self, of: &Row<'_>) -> Result<bool, StoreError> {
+        let account = self.deps.ledger.account(&of.key.user, (self.now)()).await.map_err(|error| error.0)?;
+        Ok(domain::ended_by_a_change_of_plan(&account, of.meter.period))
     }
 
     /// What the customer's invoices say of the row's way; none: they are not to be had.
