@@ -31,9 +31,9 @@ pub(crate) enum Kind {
 impl Kind {
     fn of(number: usize) -> Self {
         match number % 26 {
-            0 => Self::Agency,
+            0 | 13 => Self::Agency,
             1..=4 => Self::Shop,
-            5..=14 => Self::Daily,
+            5..=12 => Self::Daily,
             _ => Self::Light,
         }
     }
@@ -79,6 +79,22 @@ pub(crate) enum Deed {
         /// The browser is closed in the middle of it.
         leaves: bool,
     },
+    /// Somebody changes to the agency plan, or back to Pro, in the middle of a period.
+    ChangePlan {
+        /// Who.
+        who: usize,
+        /// To the agency plan.
+        to_agency: bool,
+    },
+    /// From now on somebody's card works, or does not.
+    Card {
+        /// Who.
+        who: usize,
+        /// Whether it works.
+        works: bool,
+    },
+    /// Somebody disputes the latest invoice that was paid.
+    Dispute(usize),
     /// From now on Stripe's API answers nobody, or everybody again.
     StripeDown(bool),
     /// From now on the webhook's endpoint takes nothing, or everything again.
@@ -106,6 +122,16 @@ fn leaves(number: usize, joined_s: i64, dice: &mut Rng) -> Option<(i64, Deed)> {
     (day < DAYS && at_s > joined_s + DAY_S).then_some((at_s, cancel))
 }
 
+/// Those who change to the agency plan, on which day, and on which day back if ever.
+const CHANGES: [(usize, i64, Option<i64>); 6] =
+    [(0, 9, None), (26, 17, Some(44)), (52, 22, None), (54, 30, None), (78, 41, None), (104, 48, Some(56))];
+/// Whose card fails from when on, and when it works again if ever. A subscription whose invoice is never paid is canceled 15 days
+/// after it.
+const CARDS: [(usize, i64, Option<i64>); 6] =
+    [(55, 15, Some(33)), (56, 20, Some(36)), (57, 12, None), (58, 14, Some(45)), (79, 29, None), (105, 27, Some(58))];
+/// Who disputes on which day.
+const DISPUTES: [(usize, i64); 3] = [(59, 35), (60, 41), (130, 50)];
+
 /// The days of the two outages of Stripe, in hours from the beginning, from and to. The second is longer than an identifier
 /// may be sent again.
 const OUTAGES_H: [(i64, i64); 2] = [(11 * 24 + 9, 11 * 24 + 16), (37 * 24 + 20, 39 * 24 + 3)];
@@ -121,7 +147,8 @@ pub(crate) fn plan() -> Plan {
     for who in 0..PEOPLE {
         let joined_s = joins_s(who, &mut dice);
         plan.push((joined_s, Deed::Join(who)));
-        let left = leaves(who, joined_s, &mut dice);
+        let stays = CHANGES.iter().any(|(other, ..)| *other == who) || CARDS.iter().any(|(other, ..)| *other == who);
+        let left = leaves(who, joined_s, &mut dice).filter(|_| !stays);
         let until_s = match left {
             Some((at_s, Deed::CancelNow(_))) => at_s,
             Some(_) | None => begin_s() + DAYS * DAY_S,
@@ -129,6 +156,16 @@ pub(crate) fn plan() -> Plan {
         plan.extend(left);
         asks(who, (joined_s + 60, until_s - 60), &mut dice, &mut plan);
     }
+    let on = |day: i64, dice: &mut Rng| begin_s() + day * DAY_S + dice.i64(60..DAY_S - 60);
+    for (who, day, back) in CHANGES {
+        plan.push((on(day, &mut dice), Deed::ChangePlan { who, to_agency: true }));
+        plan.extend(back.map(|day| (on(day, &mut dice), Deed::ChangePlan { who, to_agency: false })));
+    }
+    for (who, day, again) in CARDS {
+        plan.push((on(day, &mut dice), Deed::Card { who, works: false }));
+        plan.extend(again.map(|day| (on(day, &mut dice), Deed::Card { who, works: true })));
+    }
+    plan.extend(DISPUTES.map(|(who, day)| (on(day, &mut dice), Deed::Dispute(who))));
     for hour in 1..=DAYS * 24 {
         let dies = hour % 24 == 15 && DEATHS.contains(&(hour / 24));
         plan.push((begin_s() + hour * HOUR_S, if dies { Deed::ReportAndDie } else { Deed::Report }));

@@ -2,11 +2,9 @@
 
 use crate::{
     calendar::{midnight, shown},
-    sums::{BASE_CENTS, Due, ends_s},
+    sums::{Due, ends_s, plan_at},
     town::{Bought, Town},
 };
-use std::collections::BTreeMap;
-
 /// Ten millions of nano-dollars are a cent.
 const NANO_USD_PER_CENT: u64 = 10_000_000;
 
@@ -20,16 +18,18 @@ fn is_subscribed(bought: &Bought, at_s: i64) -> bool {
 
 /// Prints month by month what came in and what went out.
 #[expect(clippy::print_stdout, reason = "the figures are what the story is told for")]
-pub(crate) fn tell(town: &Town, due: &BTreeMap<usize, Vec<Due>>) {
+pub(crate) fn tell<'a>(town: &Town, due: impl Iterator<Item = &'a Due> + Clone) {
     let months = [midnight(2028, 1, 1), midnight(2028, 2, 1), midnight(2028, 3, 1)];
     for (from_s, to_s) in months.windows(2).map(|pair| (pair[0], pair[1])) {
         let subscribed = |at_s| town.bought.values().filter(|bought| is_subscribed(bought, at_s)).count();
         let left =
             town.bought.values().filter(|b| ends_s(b).is_some_and(|s| (from_s..to_s).contains(&s))).count();
         let (before, after) = (subscribed(from_s), subscribed(to_s - 1));
-        let of_month = due.values().flatten().filter(|due| (from_s..to_s).contains(&due.to_s));
+        let at_the_end = town.bought.values().filter(|bought| is_subscribed(bought, to_s - 1));
+        let mrr = at_the_end.map(|bought| plan_at(bought, to_s - 1).0.base_cents()).sum();
+        let of_month = due.clone().filter(|due| (from_s..to_s).contains(&due.to_s));
         let (base, overage) =
-            of_month.fold((0, 0), |(b, o), due| (b + due.base_cents, o + due.overage_cents));
+            of_month.fold((0, 0), |(b, o), due| (b + due.base_cents + due.proration_cents.unwrap_or(0), o + due.overage_cents));
         let cost = cost_cents(town, from_s, to_s);
         let revenue = base + overage;
         println!(
@@ -37,7 +37,7 @@ pub(crate) fn tell(town: &Town, due: &BTreeMap<usize, Vec<Due>>) {
              churn {}.{}%",
             &shown(from_s)[..7],
             after + left - before,
-            usd(BASE_CENTS * i64::try_from(after).unwrap()),
+            usd(mrr),
             usd(base),
             usd(overage),
             usd(cost),

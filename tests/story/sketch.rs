@@ -1,8 +1,8 @@
 //! The sketch that this project began with, written again from its description: counters in Redis, an hourly job that rounds the
-//! difference up to thousands and tells Stripe. Each of its defects can be mended, to see what the others cost.
+//! difference up to thousands and tells Stripe. It knows one plan: Pro. Each of its defects can be mended, to see what the others cost.
 
 use crate::{
-    sums::{overage_cents, period_end_s},
+    sums::{Price, period_end_s},
     town::{Bought, Served},
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,7 +82,7 @@ pub(crate) fn run(
 
 fn compare(usage: &BTreeMap<Period, i64>, stripe: &BTreeMap<Period, i64>) -> Wrong {
     let cents = |of: &BTreeMap<Period, i64>, period| {
-        overage_cents(u64::try_from(of.get(period).copied().unwrap_or_default()).unwrap())
+        Price::Pro.overage_cents(u64::try_from(of.get(period).copied().unwrap_or_default()).unwrap())
     };
     let differences = usage.keys().map(|period| cents(stripe, period) - cents(usage, period));
     differences.fold(Wrong::default(), |wrong, cents| Wrong {

@@ -3,17 +3,39 @@
 
 use crate::{
     calendar::{months_after, shown},
-    town::{Bought, Served},
+    town::{Bought, Ended, Served},
 };
 use local::stripe::InvoiceView;
 
-/// Pro, in cents.
-pub(crate) const BASE_CENTS: i64 = 2_000;
-/// Tokens that it includes.
-const INCLUDED: u64 = 500_000;
+/// What a plan costs, as it is on the price list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Price {
+    /// $20 with 500,000 tokens, then $0.002 for 1,000.
+    Pro,
+    /// $99 with 5,000,000 tokens, then $0.0015 for 1,000.
+    Agency,
+}
+
+impl Price {
+    pub(crate) fn base_cents(self) -> i64 {
+        match self {
+            Self::Pro => 2_000,
+            Self::Agency => 9_900,
+        }
+    }
+
+    /// A thousand tokens cost 0.2 or 0.15 cents: a token so many hundred-thousandths of a cent. The sum is rounded once, half up.
+    pub(crate) fn overage_cents(self, tokens: u64) -> i64 {
+        let (included, price) = match self {
+            Self::Pro => (500_000, 20),
+            Self::Agency => (5_000_000, 15),
+        };
+        i64::try_from((tokens.saturating_sub(included) * price + 50_000) / 100_000).unwrap()
+    }
+}
 
 /// What a subscription's invoice has to have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Due {
     /// The period whose usage it bills.
     pub(crate) from_s: i64,
@@ -22,27 +44,18 @@ pub(crate) struct Due {
     pub(crate) overage_cents: i64,
     /// The next period's flat price.
     pub(crate) base_cents: i64,
+    /// What changes of plan gave back and billed, if there were any.
+    pub(crate) proration_cents: Option<i64>,
 }
 
 impl Due {
     pub(crate) fn total_cents(&self) -> i64 {
-        self.overage_cents + self.base_cents
+        self.overage_cents + self.base_cents + self.proration_cents.unwrap_or(0)
     }
 
     pub(crate) fn shown(&self) -> String {
-        format!(
-            "{} to {}: {} tokens, {} cents",
-            shown(self.from_s),
-            shown(self.to_s),
-            self.tokens,
-            self.total_cents()
-        )
+        format!("{} to {}: {} tokens, {} cents", shown(self.from_s), shown(self.to_s), self.tokens, self.total_cents())
     }
-}
-
-/// $0.002 for 1,000 tokens is two ten-thousandths of a cent for one; the sum is rounded once, half up.
-pub(crate) fn overage_cents(tokens: u64) -> i64 {
-    i64::try_from((tokens.saturating_sub(INCLUDED) * 2 + 5_000) / 10_000).unwrap()
 }
 
 /// The end of the period that holds `at_s`.
@@ -52,36 +65,70 @@ pub(crate) fn period_end_s(anchor_s: i64, at_s: i64) -> i64 {
 
 /// When a subscription ends, if it does.
 pub(crate) fn ends_s(bought: &Bought) -> Option<i64> {
-    bought.canceled.map(|(at_s, at_once)| if at_once { at_s } else { period_end_s(bought.joined_s, at_s) })
+    bought.ended.map(|ended| match ended {
+        Ended::Now(at_s) | Ended::ByStripe(at_s) => at_s,
+        Ended::AtEnd(asked_s) => period_end_s(bought.joined_s, asked_s),
+    })
 }
 
-/// The invoices of one subscription that are made until `until_s`, oldest first.
-pub(crate) fn due(bought: &Bought, served: &[Served], until_s: i64) -> Vec<Due> {
-    let first = Due {
-        from_s: bought.joined_s,
-        to_s: bought.joined_s,
-        tokens: 0,
-        overage_cents: 0,
-        base_cents: BASE_CENTS,
-    };
-    let (ends_s, mut due) = (ends_s(bought), vec![first]);
+/// Half away from zero.
+fn share(cents: i64, part: i64, whole: i64) -> i64 {
+    (cents * part * 2 + whole) / (whole * 2)
+}
+
+/// The plan at a time, and from then on until when.
+pub(crate) fn plan_at(bought: &Bought, at_s: i64) -> (Price, i64) {
+    let since = bought.plans.iter().rev().find(|(since_s, _)| *since_s <= at_s).unwrap().1;
+    (since, bought.plans.iter().map(|(since_s, _)| *since_s).find(|since_s| *since_s > at_s).unwrap_or(i64::MAX))
+}
+
+fn tokens_in(served: &[Served], from_s: i64, to_s: i64) -> u64 {
+    served.iter().filter(|served| (from_s..to_s).contains(&served.at_s)).map(|served| served.tokens).sum()
+}
+
+/// What was used and changed from `from_s` until `to_s`, within a period that would end at `whole_s`.
+fn of_period(bought: &Bought, served: &[Served], (from_s, to_s, whole_s): (i64, i64, i64)) -> Due {
+    let mut due = Due { from_s, to_s, tokens: tokens_in(served, from_s, to_s), ..Due::default() };
+    let (mut at_s, mut billed) = (from_s, (plan_at(bought, from_s).0.base_cents(), from_s));
+    loop {
+        let (price, until_s) = plan_at(bought, at_s);
+        due.overage_cents += price.overage_cents(tokens_in(served, at_s, until_s.min(to_s)));
+        if until_s >= to_s {
+            return due;
+        }
+        let left_s = whole_s - until_s;
+        let back = share(billed.0, left_s, whole_s - billed.1);
+        let rest = share(plan_at(bought, until_s).0.base_cents(), left_s, whole_s - from_s);
+        due.proration_cents = Some(due.proration_cents.unwrap_or(0) + rest - back);
+        (at_s, billed) = (until_s, (rest, until_s));
+    }
+}
+
+/// The invoices of one subscription that are made until `until_s`, oldest first; and what no invoice is made for, because Stripe
+/// ended it in the middle of a period.
+pub(crate) fn due(bought: &Bought, served: &[Served], until_s: i64) -> (Vec<Due>, Option<Due>) {
+    let at = bought.joined_s;
+    let mut due = vec![Due { from_s: at, to_s: at, base_cents: Price::Pro.base_cents(), ..Due::default() }];
+    let ends_s = ends_s(bought);
     for months in 0.. {
-        let (from_s, whole_s) =
-            (months_after(bought.joined_s, months), months_after(bought.joined_s, months + 1));
+        let (from_s, whole_s) = (months_after(at, months), months_after(at, months + 1));
         let to_s = ends_s.map_or(whole_s, |ends_s| whole_s.min(ends_s));
         if to_s > until_s {
             break;
         }
-        let of_period = served.iter().filter(|served| (from_s..to_s).contains(&served.at_s));
-        let tokens = of_period.map(|served| served.tokens).sum();
-        let ends = ends_s == Some(to_s);
-        let base_cents = if ends { 0 } else { BASE_CENTS };
-        due.push(Due { from_s, to_s, tokens, overage_cents: overage_cents(tokens), base_cents });
-        if ends {
-            break;
+        let mut of_period = of_period(bought, served, (from_s, to_s, whole_s));
+        if ends_s != Some(to_s) {
+            of_period.base_cents = plan_at(bought, to_s).0.base_cents();
+            due.push(of_period);
+            continue;
         }
+        if matches!(bought.ended, Some(Ended::ByStripe(_))) {
+            return (due, Some(of_period));
+        }
+        due.push(of_period);
+        break;
     }
-    due
+    (due, None)
 }
 
 /// Holds one customer's invoices against what is due, and answers what is wrong.
@@ -101,7 +148,9 @@ pub(crate) fn compare(due: &[Due], invoices: &[InvoiceView]) -> Vec<String> {
 }
 
 #[test]
-fn a_token_above_the_included_ones_costs_two_ten_thousandths_of_a_cent() {
-    let cents = [0, 500_000, 502_499, 502_500, 507_499, 507_500, 1_000_000].map(overage_cents);
+fn what_is_above_the_included_tokens_is_rounded_once() {
+    let cents = [0, 500_000, 502_499, 502_500, 507_499, 507_500, 1_000_000].map(|n| Price::Pro.overage_cents(n));
     assert_eq!(cents, [0, 0, 0, 1, 1, 2, 100]);
+    assert_eq!([5_000_000, 5_003_334, 6_000_000].map(|n| Price::Agency.overage_cents(n)), [0, 1, 150]);
+    assert_eq!([share(2_000, 1, 3), share(2_000, 2, 3), share(1, 1, 2)], [667, 1_333, 1]);
 }

@@ -5,6 +5,7 @@ use crate::{
     bus_stand_in::bus,
     cast::Deed,
     provider::{prompt, provider},
+    sums::Price,
 };
 use axum::{Router, body::to_bytes, extract::Request};
 use clerk::{Settings as ClerkSettings, Verifier, VerifyingKey};
@@ -24,7 +25,7 @@ use lambda_http::Body;
 use ledger::{Ledger, MemoryStore};
 use local::{
     cloud::Catalog,
-    stripe::{self as stand_in, Delivery, Fault, SignatureClock, WebhookEndpoint},
+    stripe::{self as stand_in, Card, Delivery, Fault, SignatureClock, WebhookEndpoint},
 };
 use openai::{BaseUrl, Timeouts};
 use report::{Deps, Pace, Report, StripeMeter};
@@ -50,6 +51,12 @@ const REPORTER_MS: u64 = 15 * 60_000;
 /// The most bytes of a webhook.
 const WEBHOOK_BYTES_MAX: usize = 1 << 20;
 
+/// A plan for those to whom Pro has become too small.
+const AGENCY: &str = "[[plan]]\nid = \"agency\"\nprice_cents_per_month = 9_900\nincluded_tokens = 5_000_000\n\
+    cap_tokens = 50_000_000\noverage_nano_usd_per_million_tokens = 1_500_000_000\nrequests_per_window = 60\n\
+    window_seconds = 60\nconcurrent_requests = 10\nbase_lookup_key = \"inkmeter_agency_base_v1\"\n\
+    metered_lookup_key = \"inkmeter_agency_tokens_v1\"\n";
+
 /// One answer that somebody got.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Served {
@@ -66,8 +73,22 @@ pub(crate) struct Bought {
     subscription: String,
     /// When, which is what its periods are counted from.
     pub(crate) joined_s: i64,
-    /// Canceled when, and whether at once.
-    pub(crate) canceled: Option<(i64, bool)>,
+    pub(crate) ended: Option<Ended>,
+    /// What it costs, and since when.
+    pub(crate) plans: Vec<(i64, Price)>,
+    /// The flat price's and the metered price's items.
+    items: [String; 2],
+}
+
+/// How a subscription ended, in Unix seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Canceled at once, with a last invoice.
+    Now(i64),
+    /// Canceled then, for the end of the period.
+    AtEnd(i64),
+    /// By Stripe, because nobody paid.
+    ByStripe(i64),
 }
 
 pub(crate) struct Town {
@@ -115,9 +136,9 @@ impl Town {
         let api_key = options.api_key.clone();
         let stripe = stand_in::start(TcpListener::bind("127.0.0.1:0").await.unwrap(), options).await.unwrap();
         stripe.advance_to(begin_s).await.unwrap();
-        let plans = include_str!("../../infra/plans.toml");
-        let catalog = Catalog::set_up(&stripe.base_url(), &api_key, plans).await.unwrap();
-        let book = PlanBook::built_in().unwrap();
+        let plans = format!("{}\n{AGENCY}", include_str!("../../infra/plans.toml"));
+        let catalog = Catalog::set_up(&stripe.base_url(), &api_key, &plans).await.unwrap();
+        let book = PlanBook::parse(&plans).unwrap();
         let store = MemoryStore::new();
         let ledger = Ledger::new(store.clone(), book.plans().clone());
         let endpoint_is_down = Arc::new(AtomicBool::new(false));
@@ -196,7 +217,9 @@ impl Town {
             customer,
             subscription: subscription["id"].as_str().unwrap().to_owned(),
             joined_s: subscription["billing_cycle_anchor"].as_i64().unwrap(),
-            canceled: None,
+            ended: None,
+            plans: vec![(subscription["billing_cycle_anchor"].as_i64().unwrap(), Price::Pro)],
+            items: [&plan.base_price_id, &plan.metered_price_id].map(|price| item_of(&subscription, price)),
         };
         self.bought.insert(who, bought);
     }
@@ -209,7 +232,54 @@ impl Town {
         } else {
             self.post(&path, &[("cancel_at_period_end", "true")]).await["canceled_at"].as_i64().unwrap()
         };
-        self.bought.get_mut(&who).unwrap().canceled = Some((at_s, at_once));
+        let ended = if at_once { Ended::Now(at_s) } else { Ended::AtEnd(at_s) };
+        self.bought.get_mut(&who).unwrap().ended = Some(ended);
+    }
+
+    async fn change_plan(&mut self, who: usize, to_agency: bool) {
+        let bought = &self.bought[&who];
+        let plan = &self.catalog.plans[if to_agency { "agency" } else { "pro" }];
+        let form = [
+            ("items[0][id]", bought.items[0].as_str()),
+            ("items[0][price]", &plan.base_price_id),
+            ("items[1][id]", &bought.items[1]),
+            ("items[1][price]", &plan.metered_price_id),
+            ("proration_behavior", "create_prorations"),
+        ];
+        let changed_s = self.stripe.now_s();
+        let subscription = self.post(&format!("subscriptions/{}", bought.subscription), &form).await;
+        let items = [&plan.base_price_id, &plan.metered_price_id].map(|price| item_of(&subscription, price));
+        let price = if to_agency { Price::Agency } else { Price::Pro };
+        let bought = self.bought.get_mut(&who).unwrap();
+        bought.items = items;
+        bought.plans.push((changed_s, price));
+    }
+
+    fn dispute(&self, who: usize) {
+        let invoices = self.stripe.invoices(&self.bought[&who].customer);
+        let paid = invoices.iter().rev().find(|invoice| invoice.paid_s.is_some() && invoice.total_cents > 0).unwrap();
+        self.stripe.open_dispute(&paid.id).unwrap();
+    }
+
+    /// Notes which subscriptions Stripe has ended.
+    pub(crate) async fn see_who_was_cut_off(&mut self) {
+        for who in self.bought.keys().copied().collect::<Vec<_>>() {
+            let bought = &self.bought[&who];
+            if bought.ended.is_none() {
+                let subscription = self.get(&format!("subscriptions/{}", bought.subscription)).await;
+                self.bought.get_mut(&who).unwrap().ended = subscription["ended_at"].as_i64().map(Ended::ByStripe);
+            }
+        }
+    }
+
+    /// What waits for somebody's next invoice, in cents.
+    pub(crate) async fn pending_cents(&self, who: usize) -> i64 {
+        let items = self.get(&format!("invoiceitems?customer={}&pending=true", self.bought[&who].customer)).await;
+        items["data"].as_array().unwrap().iter().map(|item| item["amount"].as_i64().unwrap()).sum()
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        answered(self.http.get(format!("{}v1/{path}", self.stripe.base_url()))).await
     }
 
     /// Somebody has a text written, and perhaps closes the browser in the middle of it.
@@ -278,6 +348,11 @@ impl Town {
             () = counted => self.deaths_s.push(self.stripe.now_s()),
         }
     }
+}
+
+fn item_of(subscription: &Value, price: &str) -> String {
+    let items = subscription["items"]["data"].as_array().unwrap();
+    items.iter().find(|item| item["price"]["id"] == price).unwrap()["id"].as_str().unwrap().to_owned()
 }
 
 async fn answered(request: reqwest::RequestBuilder) -> Value {
