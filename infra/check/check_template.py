@@ -40,6 +40,14 @@ ROUTES = {
     ("/v1/quote", "options"): "Generate",
     ("/v1/usage", "get"): "Account",
     ("/v1/usage", "options"): "Account",
+    ("/v1/receipts", "get"): "Account",
+    ("/v1/receipts", "options"): "Account",
+    ("/v1/checkout", "post"): "Account",
+    ("/v1/checkout", "options"): "Account",
+    ("/v1/portal", "post"): "Account",
+    ("/v1/portal", "options"): "Account",
+    ("/v1/spend-cap", "put"): "Account",
+    ("/v1/spend-cap", "options"): "Account",
     ("/v1/webhooks/stripe", "post"): "Webhook",
 }
 
@@ -54,21 +62,30 @@ EVERY_FUNCTION = {"RUST_LOG", "TABLE_NAME"}
 CLERK = {"CLERK_ISSUER", "CLERK_JWT_KEY", "CLERK_JWT_KEY_ID", "CLERK_JWKS_URL", "CLERK_AUTHORIZED_PARTIES"}
 OPENAI = {"OPENAI_BASE_URL", "OPENAI_API_KEY", "OPENAI_MODEL"}
 
+# What the provider may cost in a day.
+BUDGETS = {"OWNER_DAILY_USD", "TRIAL_DAILY_USD"}
+
 # The variables that come from parameters which may be left empty.
 OPTIONAL = {
     "OPENAI_API_KEY": "OpenAiApiKey",
     "CLERK_JWT_KEY": "ClerkJwtKey",
     "CLERK_JWT_KEY_ID": "ClerkJwtKeyId",
     "CLERK_JWKS_URL": "ClerkJwksUrl",
+    "STRIPE_CALLS_PER_S": "StripeCallsPerSecond",
+    "STRIPE_THIN_WEBHOOK_SECRET": "StripeThinWebhookSecret",
+    "PORTAL_URL": "PortalUrl",
+    "PORTAL_CONFIGURATION_ID": "PortalConfigurationId",
 }
 
 # What each function is told, by name of the variable.
 ENVIRONMENT = {
-    "Generate": EVERY_FUNCTION | OPENAI | CLERK | {"STORE_ANSWERS"},
-    "Account": EVERY_FUNCTION | CLERK,
-    "Webhook": EVERY_FUNCTION | {"STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET"},
+    "Generate": EVERY_FUNCTION | OPENAI | CLERK | BUDGETS | {"STORE_ANSWERS", "PORTAL_URL", "EVENT_BUS_NAME"},
+    "Account": EVERY_FUNCTION | CLERK | {"STRIPE_SECRET_KEY", "PORTAL_CONFIGURATION_ID"},
+    "Webhook": EVERY_FUNCTION
+    | {"STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET", "STRIPE_THIN_WEBHOOK_SECRET"}
+    | {"STRIPE_METER_EVENT_NAME", "STRIPE_METER_ID", "EVENT_BUS_NAME"},
     "Reporter": EVERY_FUNCTION
-    | {"STRIPE_SECRET_KEY", "STRIPE_METER_EVENT_NAME", "STRIPE_METER_ID", "EVENT_BUS_NAME"},
+    | {"STRIPE_SECRET_KEY", "STRIPE_METER_EVENT_NAME", "STRIPE_METER_ID", "STRIPE_CALLS_PER_S", "EVENT_BUS_NAME"},
 }
 
 # The variables that are secrets, and the parameter each comes from.
@@ -76,6 +93,7 @@ SECRETS = {
     "OPENAI_API_KEY": "OpenAiApiKey",
     "STRIPE_SECRET_KEY": "StripeSecretKey",
     "STRIPE_WEBHOOK_SECRET": "StripeWebhookSecret",
+    "STRIPE_THIN_WEBHOOK_SECRET": "StripeThinWebhookSecret",
 }
 
 TABLE = {"Fn::GetAtt": ["Table", "Arn"]}
@@ -83,17 +101,28 @@ INDEX = {"Fn::Sub": "${Table.Arn}/index/dirty"}
 BUS = {"Fn::GetAtt": ["Bus", "Arn"]}
 FAILURES = {"Fn::GetAtt": ["ReporterFailures", "Arn"]}
 REPORTER = {"Fn::GetAtt": ["Reporter", "Arn"]}
+ALERTS = {"Ref": "Alerts"}
+
+# What the bus says that is for no person.
+NOT_FOR_PEOPLE = ["Reporter Unfinished", "Usage Invoiced"]
+
+# The schedules: what they are and what they hand on. An hourly one's retries are over before the next run.
+SCHEDULES = {
+    "ReporterHourly": ("rate(1 hour)", None),
+    "ReporterNightly": ("cron(17 3 * * ? *)", {"mode": "reconcile"}),
+}
 
 LEDGER = {f"dynamodb:{name}" for name in ("ConditionCheckItem", "GetItem", "PutItem", "Query", "UpdateItem")}
 
 # Role -> what it may do: (action, resource). Nothing else.
 GRANTS = {
-    "GenerateRole": [(action, TABLE) for action in LEDGER | {"dynamodb:DeleteItem"}],
+    "GenerateRole": [(action, TABLE) for action in LEDGER | {"dynamodb:DeleteItem"}] + [("events:PutEvents", BUS)],
     "AccountRole": [(action, TABLE) for action in LEDGER],
-    "WebhookRole": [(action, TABLE) for action in LEDGER],
+    "WebhookRole": [(action, TABLE) for action in LEDGER] + [("events:PutEvents", BUS)],
     "ReporterRole": [(action, TABLE) for action in LEDGER - {"dynamodb:ConditionCheckItem"}]
     + [("dynamodb:Query", INDEX), ("events:PutEvents", BUS), ("sqs:SendMessage", FAILURES)],
     "ReporterHourlyRole": [("lambda:InvokeFunction", REPORTER), ("sqs:SendMessage", FAILURES)],
+    "ReporterNightlyRole": [("lambda:InvokeFunction", REPORTER), ("sqs:SendMessage", FAILURES)],
 }
 
 # The one managed policy that SAM adds to a function: writing its own logs.
@@ -119,9 +148,14 @@ PATTERNS = {
         ["https://app.example.com/", "app.example.com", "https://a.example.com, https://b.example.com"],
     ),
     "StripeSecretKey": (["sk_live_1", "rk_test_1"], ["pk_live_1", "sk_live_"]),
-    "StripeWebhookSecret": (["whsec_1"], ["we_1"]),
+    "StripeWebhookSecret": (["whsec_1", "whsec_1,whsec_2"], ["we_1", "", "whsec_1, whsec_2", "whsec_1,we_2"]),
+    "StripeThinWebhookSecret": (["whsec_1", "whsec_1,whsec_2", ""], ["we_1", "whsec_1, whsec_2"]),
     "StripeMeterEventName": (["inkmeter_tokens"], ["", "two words", "x" * 101]),
     "StripeMeterId": (["mtr_test_1"], ["meter"]),
+    "StripeCallsPerSecond": (["", "1", "20", "499", "500"], ["0", "501", "1000", "-1", "01"]),
+    "AlertEmail": (["", "owner@example.com"], ["owner", "a b@example.com"]),
+    "PortalConfigurationId": (["bpc_1a", ""], ["bps_1", "bpc_", "bpc_1/2"]),
+    "PortalUrl": (["https://billing.stripe.com/p/login/1", ""], ["http://billing.stripe.com/p/login/1", "pay"]),
 }
 
 # Parameters that do not go together, and the rule that refuses them; whatever is not named has its default. The first
@@ -385,15 +419,17 @@ def check_permissions(inputs):
 
 
 def check_schedule(inputs):
-    """The reporter runs every hour, ends before the next run, and a run that fails leaves a trace."""
+    """The reporter runs every hour and reconciles every night, and a run that fails leaves a trace."""
     schedules = inputs.of_type("AWS::Scheduler::Schedule")
-    if len(schedules) != 1:
-        yield f"{len(schedules)} schedules, not one"
+    if set(schedules) != set(SCHEDULES):
+        yield f"the schedules are {sorted(schedules)}, not {sorted(SCHEDULES)}"
     for name, schedule in schedules.items():
         properties = schedule["Properties"]
         target = properties["Target"]
-        if properties["ScheduleExpression"] != "rate(1 hour)":
-            yield f"{name}: {properties['ScheduleExpression']}, not hourly"
+        given = target.get("Input")
+        found = (properties["ScheduleExpression"], json.loads(given) if given else None)
+        if found != SCHEDULES.get(name):
+            yield f"{name}: {found}, not {SCHEDULES.get(name)}"
         if properties.get("State", "ENABLED") != "ENABLED":
             yield f"{name}: not enabled"
         if target["Arn"] != REPORTER:
@@ -407,6 +443,81 @@ def check_schedule(inputs):
     destination = inputs.property("ReporterEventInvokeConfig", "DestinationConfig")
     if destination != {"OnFailure": {"Destination": FAILURES}}:
         yield "Reporter: runs that fail leave no trace"
+
+
+def check_continuation(inputs):
+    """A run whose time ran out wakes the next one, over the bus, and nothing else there wakes it."""
+    rules = inputs.of_type("AWS::Events::Rule")
+    waking = {n: r["Properties"] for n, r in rules.items() if any(t["Arn"] == REPORTER for t in r["Properties"]["Targets"])}
+    if set(waking) != {"ReporterUnfinished"}:
+        yield f"the reporter is woken by {sorted(waking)}"
+    for name, rule in waking.items():
+        pattern = {"source": ["inkmeter.reporter"], "detail-type": ["Reporter Unfinished"]}
+        if rule.get("EventPattern") != pattern or rule.get("EventBusName") != {"Ref": "Bus"}:
+            yield f"{name}: {rule.get('EventPattern')} on {rule.get('EventBusName')}"
+        if rule.get("State", "ENABLED") != "ENABLED":
+            yield f"{name}: not enabled"
+        source = {"Fn::GetAtt": [name, "Arn"]}
+        may = [
+            p["Properties"]
+            for p in inputs.of_type("AWS::Lambda::Permission").values()
+            if p["Properties"].get("SourceArn") == source
+        ]
+        expected = ("lambda:InvokeFunction", "events.amazonaws.com", {"Ref": "Reporter"})
+        if [(p.get("Action"), p.get("Principal"), p.get("FunctionName")) for p in may] != [expected]:
+            yield f"{name}: the bus may not invoke the reporter, or somebody else may"
+
+
+def alarmed(inputs):
+    """What the alarms that reach the topic look at: (namespace, metric, dimension's value)."""
+    found = set()
+    for alarm in inputs.of_type("AWS::CloudWatch::Alarm").values():
+        p = alarm["Properties"]
+        fires = (p.get("Threshold"), p.get("ComparisonOperator"), p.get("EvaluationPeriods"), p.get("TreatMissingData"))
+        once = (1, "GreaterThanOrEqualToThreshold", 1, "notBreaching")
+        if p.get("AlarmActions") == [ALERTS] and fires == once and p.get("ActionsEnabled", True) is True:
+            values = [json.dumps(d["Value"], sort_keys=True) for d in p.get("Dimensions", [])]
+            found.add((json.dumps(p.get("Namespace")), p.get("MetricName"), *values))
+    return found
+
+
+def check_alarms(inputs):
+    """An error line, a throttled function, a failed run, and what the bus says for people: each reaches the topic."""
+    found = alarmed(inputs)
+    namespace = {"Ref": "AWS::StackName"}
+    for function in ENVIRONMENT:
+        group = (inputs.property(function, "LoggingConfig") or {}).get("LogGroup")
+        metrics = {
+            t["MetricName"]
+            for f in inputs.of_type("AWS::Logs::MetricFilter").values()
+            for t in f["Properties"]["MetricTransformations"]
+            if f["Properties"]["LogGroupName"] == group
+            and f["Properties"]["FilterPattern"] == '{ $.level = "ERROR" }'
+            and (t["MetricNamespace"], t["MetricValue"]) == (namespace, "1")
+        }
+        if not any((json.dumps(namespace), metric) in found for metric in metrics):
+            yield f"{function}: an error in its log reaches nobody"
+        if ('"AWS/Lambda"', "Throttles", json.dumps({"Ref": function})) not in found:
+            yield f"{function}: being throttled reaches nobody"
+    queue = json.dumps({"Fn::GetAtt": ["ReporterFailures", "QueueName"]})
+    if ('"AWS/SQS"', "ApproximateNumberOfMessagesVisible", queue) not in found:
+        yield "a failed run of the reporter reaches nobody"
+    rule = inputs.resources.get("BusAlerts", {}).get("Properties", {})
+    pattern = {
+        "source": ["inkmeter.reporter", "inkmeter.webhook"],
+        "detail-type": [{"anything-but": NOT_FOR_PEOPLE}],
+    }
+    if (rule.get("EventPattern"), rule.get("EventBusName")) != (pattern, {"Ref": "Bus"}):
+        yield f"what the bus says does not reach the topic: {rule.get('EventPattern')}"
+    if [t["Arn"] for t in rule.get("Targets", [])] != [ALERTS] or rule.get("State", "ENABLED") != "ENABLED":
+        yield "what the bus says does not reach the topic"
+    statements = (inputs.property("AlertsPolicy", "PolicyDocument") or {}).get("Statement", [])
+    services = {s.get("Principal", {}).get("Service") for s in statements if s.get("Condition")}
+    if services != {"events.amazonaws.com", "cloudwatch.amazonaws.com"} or len(statements) != 2:
+        yield f"the topic may be published to by {sorted(map(str, services))}"
+    mail = inputs.resources.get("AlertsByEmail", {})
+    if mail.get("Condition") != "HasAlertEmail" or mail["Properties"].get("TopicArn") != ALERTS:
+        yield "the mail is sent without an address, or not of this topic"
 
 
 def check_table(inputs):
@@ -451,6 +562,8 @@ CHECKS = [
     check_optional,
     check_permissions,
     check_schedule,
+    check_continuation,
+    check_alarms,
     check_table,
     check_models,
     check_samconfig,
@@ -514,9 +627,11 @@ MUTATIONS = {
         drop(f"{GENERATE}/Events/Post/Properties/TimeoutInMillis"),
         put(f"{GENERATE}/Events/Post/Properties/TimeoutInMillis", 29_000),
         put(f"{GENERATE}/Timeout", 299),
-        put(f"{ACCOUNT}/Events/Get/Properties/ResponseTransferMode", "RESPONSE_STREAM"),
-        put(f"{ACCOUNT}/Events/Get/Properties/Path", "/v1/use"),
+        put(f"{ACCOUNT}/Events/Usage/Properties/ResponseTransferMode", "RESPONSE_STREAM"),
+        put(f"{ACCOUNT}/Events/Usage/Properties/Path", "/v1/use"),
         drop(f"{GENERATE}/Events/Preflight"),
+        drop(f"{ACCOUNT}/Events/CheckoutPreflight"),
+        put(f"{ACCOUNT}/Events/SpendCap/Properties/Method", "POST"),
         drop(f"{GENERATE}/Events/Replay/Properties/ResponseTransferMode"),
         drop(f"{GENERATE}/Events/Stop/Properties/TimeoutInMillis"),
         put(f"{GENERATE}/Events/Quote/Properties/TimeoutInMillis", 29_000),
@@ -546,7 +661,7 @@ MUTATIONS = {
         put(f"{PARAMETERS}/Architecture/Default", "x86_64"),
         drop(f"{ACCOUNT}/LoggingConfig"),
         drop("template/Resources/AccountLogs/Properties/RetentionInDays"),
-        put(f"{ACCOUNT}/Environment/Variables/STRIPE_SECRET_KEY", {"Ref": "StripeSecretKey"}),
+        put(f"{ACCOUNT}/Environment/Variables/OPENAI_API_KEY", {"Ref": "OpenAiApiKey"}),
         drop(f"{REPORTER_PROPERTIES}/Environment/Variables/STRIPE_METER_ID"),
         drop("template/Resources/Webhook"),
     ],
@@ -592,6 +707,35 @@ MUTATIONS = {
         drop(f"{REPORTER_PROPERTIES}/Events/Hourly"),
         drop(f"{REPORTER_PROPERTIES}/EventInvokeConfig"),
         put(f"{REPORTER_PROPERTIES}/Timeout", 3600),
+        drop(f"{REPORTER_PROPERTIES}/Events/Nightly"),
+        drop(f"{REPORTER_PROPERTIES}/Events/Nightly/Properties/Input"),
+        put(f"{REPORTER_PROPERTIES}/Events/Nightly/Properties/Input", '{"mode":"report"}'),
+        put(f"{REPORTER_PROPERTIES}/Events/Nightly/Properties/ScheduleExpression", "rate(1 hour)"),
+    ],
+    "check_continuation": [
+        drop(f"{REPORTER_PROPERTIES}/Events/Unfinished"),
+        drop(f"{REPORTER_PROPERTIES}/Events/Unfinished/Properties/EventBusName"),
+        put(f"{REPORTER_PROPERTIES}/Events/Unfinished/Properties/Pattern/source", ["inkmeter.webhook"]),
+        drop(f"{REPORTER_PROPERTIES}/Events/Unfinished/Properties/Pattern/detail-type"),
+        put("template/Resources/BusAlerts/Properties/Targets/0/Arn", REPORTER),
+    ],
+    "check_alarms": [
+        drop("template/Resources/GenerateErrorsAlarm"),
+        drop("template/Resources/AccountErrors"),
+        put("template/Resources/WebhookErrors/Properties/FilterPattern", "ERROR"),
+        put("template/Resources/WebhookErrors/Properties/LogGroupName", {"Ref": "GenerateLogs"}),
+        put("template/Resources/ReporterErrorsAlarm/Properties/AlarmActions", []),
+        put("template/Resources/ReporterErrorsAlarm/Properties/Threshold", 10),
+        put("template/Resources/ReporterErrorsAlarm/Properties/TreatMissingData", "missing"),
+        drop("template/Resources/GenerateThrottlesAlarm"),
+        put("template/Resources/GenerateThrottlesAlarm/Properties/Dimensions/0/Value", {"Ref": "Account"}),
+        drop("template/Resources/ReporterFailuresAlarm"),
+        drop("template/Resources/BusAlerts"),
+        put("template/Resources/BusAlerts/Properties/State", "DISABLED"),
+        put("template/Resources/BusAlerts/Properties/EventPattern/detail-type", ["Report Parked"]),
+        drop("template/Resources/AlertsPolicy/Properties/PolicyDocument/Statement/0"),
+        drop("template/Resources/AlertsPolicy/Properties/PolicyDocument/Statement/1/Condition"),
+        drop("template/Resources/AlertsByEmail/Condition"),
     ],
     "check_table": [
         drop(f"{TABLE_PATH}/DeletionPolicy"),

@@ -5,6 +5,8 @@ mod billing;
 #[cfg(test)]
 mod books;
 #[cfg(test)]
+mod budgets;
+#[cfg(test)]
 mod cap;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
@@ -15,6 +17,8 @@ mod hot;
 mod identity;
 #[cfg(test)]
 mod kills;
+#[cfg(test)]
+mod money;
 #[cfg(test)]
 mod outage;
 #[cfg(test)]
@@ -31,3 +35,5 @@ mod streaming;
 mod structure;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod webhooks;

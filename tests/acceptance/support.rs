@@ -101,6 +101,16 @@ impl Client {
         soon(self.post().bearer_auth(&self.token).json(body).send()).await.unwrap()
     }
 
+    /// Any other request, with a body if it is not null: status and answer.
+    pub(crate) async fn call(&self, method: Method, path: &str, body: &Value) -> (u16, Value) {
+        let mut asked = self.http.request(method, format!("{}{path}", self.url)).bearer_auth(&self.token);
+        if !body.is_null() {
+            asked = asked.json(body);
+        }
+        let answer = soon(asked.send()).await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap())
+    }
+
     /// What a browser asks before it calls from `origin`.
     pub(crate) async fn preflight(&self, origin: &str) -> Response {
         let asked = self.http.request(Method::OPTIONS, format!("{}/v1/generate", self.url));

@@ -4,16 +4,17 @@
 use crate::simulation::{
     bus,
     clients::{Asked, Got, Habit, client},
-    provider,
+    provider, repairs,
     scenario::{HOUR_MS, Kind, Mishap},
     store::SimStore,
     stripe::{self, Subscription},
     world::{Process, World},
 };
 use clerk::{Settings as ClerkSettings, Verifier, VerifyingKey};
-use domain::{Account, HoldId, SubscriptionId, Tokens, UserId};
+use domain::{Account, HoldId, NanoUsd, SubscriptionId, Tokens, UserId};
 use edge::{cors::Cors, models};
 use generate::{
+    budget::Ceilings,
     config::{Front, Menu},
     handler::{Generate, Outside},
 };
@@ -112,6 +113,9 @@ pub(crate) fn front() -> &'static Front {
             cors: Cors::new(&origin).unwrap(),
             menu,
             keeps_answers: true,
+            portal_url: None,
+            // Nobody is to be turned away for it here; that no call is made which it does not cover is asked at rest.
+            ceilings: Ceilings { everyone: NanoUsd::of_usd(1_000_000), trial: NanoUsd::of_usd(1_000_000) },
         }
     })
 }
@@ -150,14 +154,19 @@ pub(crate) fn user(number: u64) -> UserId {
 
 /// One run of the reporter.
 async fn report(world: Arc<World>, name: String) {
-    let process = world.process(name);
+    let process = world.process(name.clone());
     let store = SimStore::new(&world, &process);
+    let leases = AtomicU64::new(0);
     let deps = Deps {
         ledger: Ledger::new(store, world.scenario.book.plans().clone()),
         stripe: stripe::reached_by(&world, &process),
         meter: StripeMeter { event_name: stripe::EVENT_NAME.into(), id: stripe::METER.into() },
         bus: bus::bus(),
         pace: Pace::with_jitter(|most_ms| most_ms / 2),
+        new_id: Box::new(move || {
+            let number = leases.fetch_add(1, Ordering::Relaxed);
+            HoldId::parse(&format!("{name}-{number}")).unwrap()
+        }),
     };
     let deadline = world.clock(&process).plus_ms(REPORTER_MS);
     let run = reporter::run::run(&deps, deadline, || world.clock(&process));
@@ -194,7 +203,8 @@ async fn deliver(world: Arc<World>, subscription: String) {
         let book = world.scenario.book.clone();
         let ledger = Ledger::new(SimStore::new(&world, &process), book.plans().clone());
         let accounts = Accounts::new(ledger, stripe::reached_by(&world, &process), book);
-        let sync = accounts.sync(&id, world.clock(&process));
+        let now = world.clock(&process);
+        let sync = accounts.sync(&id, now, now);
         let outcome = timeout(Duration::from_millis(DELIVERY_MS), sync).await;
         process.kill();
         if let Ok(Ok(_)) = outcome {
@@ -316,6 +326,21 @@ pub(crate) async fn drive(world: &Arc<World>) -> Vec<(Asked, Got)> {
             sleep(Duration::from_millis(at_ms)).await;
             change(world, number, user(whose)).await;
         });
+    }
+    for (what, count) in [scenario.repairs, scenario.imports, scenario.leases].into_iter().enumerate() {
+        for number in 0..count {
+            let (at_ms, whose) =
+                world.with(|inner| (inner.dice.below(scenario.active_ms), inner.dice.below(scenario.users)));
+            let (world, user) = (Arc::clone(world), user(whose));
+            others.spawn(async move {
+                sleep(Duration::from_millis(at_ms)).await;
+                match what {
+                    0 => repairs::repair(world, number, user).await,
+                    1 => repairs::import(world, number, user).await,
+                    _ => repairs::lease(world, number, user).await,
+                }
+            });
+        }
     }
     for number in 0..scenario.active_ms / scenario.report_every_ms {
         let twice = world.with(|inner| inner.dice.in_thousand(scenario.rate(Mishap::TwoReporters)));

@@ -62,6 +62,16 @@ pub(crate) enum Bug {
     AttemptNotNoted,
     /// Stripe's "already exists" is taken as a refusal.
     DuplicateIsRefusal,
+    /// Taking a lease does not raise its fence.
+    LeaseWithoutFence,
+    /// An attempt is not conditional on the fence of the one before.
+    FenceIgnored,
+    /// A retry is not conditional on the row being parked.
+    RetryWithoutCondition,
+    /// A rejection is not conditional on the row being accepted.
+    RejectWithoutCondition,
+    /// An import is not conditional on there being none.
+    ImportWithoutCondition,
     /// Dropping a row is not conditional on which one it is.
     AnyRowDropped,
     /// The dirty mark is cleared whatever there is to do.
@@ -86,7 +96,7 @@ pub(crate) enum Bug {
 
 impl Bug {
     /// All of them.
-    pub(crate) const ALL: [Self; 39] = [
+    pub(crate) const ALL: [Self; 44] = [
         Self::ReceiptWithoutCondition,
         Self::ReleaseWithoutCondition,
         Self::SweepIgnoresReceipt,
@@ -116,6 +126,11 @@ impl Bug {
         Self::NewIdentifier,
         Self::AttemptNotNoted,
         Self::DuplicateIsRefusal,
+        Self::LeaseWithoutFence,
+        Self::FenceIgnored,
+        Self::RetryWithoutCondition,
+        Self::RejectWithoutCondition,
+        Self::ImportWithoutCondition,
         Self::AnyRowDropped,
         Self::DirtyClearedEarly,
         Self::ClaimWithoutCondition,

@@ -3,7 +3,7 @@
 use crate::simulation::{
     actors::front,
     clients::{Asked, Ending, Got, Heard},
-    journal::Snapshot,
+    journal::{Row, Snapshot},
     keys::{self, Told},
     oracle::{self, Verdict},
     provider::Call,
@@ -11,8 +11,8 @@ use crate::simulation::{
     world::World,
 };
 use domain::{
-    Admission, HoldId, HoldSize, Meter, NanoUsd, Outcome, Plan, Receipt, Release, RowFate, Tokens, Usage,
-    Window,
+    Admission, HoldId, HoldSize, Lease, Meter, NanoUsd, Outcome, Plan, Pool, Receipt, Release, Report,
+    ReportRow, RowFate, Tokens, Usage, Window,
 };
 use ledger::MeterKey;
 use serde_json::Value;
@@ -45,10 +45,22 @@ pub(crate) fn meter_is_sound(world: &World, key: &MeterKey) {
         let moved = receipts.filter(|receipt| !meter.holds.contains_key(&receipt.id));
         let charged: Tokens = moved.map(|receipt| receipt.charged).sum();
         let reports = kept.reports.iter().filter(|((of, _), _)| of == key);
-        let mut rows: BTreeMap<u64, Tokens> =
-            reports.map(|((_, seq), (row, _))| (*seq, row.tokens)).collect();
+        let mut rows: BTreeMap<u64, Tokens> = reports
+            .clone()
+            .filter(|(_, item)| item.fate != RowFate::Retried)
+            .map(|((_, seq), item)| (*seq, item.tokens))
+            .collect();
         rows.extend(meter.pending.iter().map(|row| (row.seq, row.tokens)));
         let sealed: Tokens = rows.into_values().sum();
+        // An item whose row is pending still has not moved the meter yet.
+        let dropped = |seq: u64| meter.pending.as_ref().is_none_or(|row| row.seq != seq);
+        let of_fate = |fates: &[RowFate]| -> Tokens {
+            let ended =
+                reports.clone().filter(|((_, seq), item)| dropped(*seq) && fates.contains(&item.fate));
+            ended.map(|(_, item)| item.tokens).sum()
+        };
+        let parked = of_fate(&[RowFate::Parked, RowFate::Forgiven]);
+        let invoiced = of_fate(&[RowFate::Invoiced]);
         [
             (
                 meter.committed != meter.settled.saturating_add(meter.held()),
@@ -57,7 +69,8 @@ pub(crate) fn meter_is_sound(world: &World, key: &MeterKey) {
             (charged != meter.settled, "I2: settled is not what the receipts charge"),
             (sealed != meter.sealed, "I2: sealed is not what the rows say"),
             (meter.sealed > meter.settled, "I2: more is sealed than settled"),
-            (meter.parked > meter.sealed, "I2: more is parked than sealed"),
+            (meter.parked != parked, "I2: parked is not what the report items say"),
+            (meter.invoiced != invoiced, "I2: invoiced is not what the report items say"),
         ]
         .into_iter()
         .find(|(wrong, _)| *wrong)
@@ -105,6 +118,66 @@ pub(crate) fn receipt_stands(world: &World, key: &MeterKey, id: &HoldId) {
     });
     if first != kept {
         world.violated(format!("I3: a receipt was replaced: {first:?} by {kept:?}"));
+    }
+}
+
+/// I2: a row that is sealed, or sealed again, has a name of its own.
+pub(crate) fn row_is_new(world: &World, key: &MeterKey, row: &ReportRow) {
+    name_is_new(
+        world,
+        &row.identifier,
+        Row {
+            key: key.clone(),
+            customer: row.customer.clone(),
+            tokens: row.tokens,
+            timestamp: row.timestamp,
+        },
+    );
+}
+
+/// The same of a report item that was no row here before.
+pub(crate) fn report_is_new(world: &World, key: &MeterKey, report: &Report) {
+    name_is_new(
+        world,
+        &report.identifier,
+        Row {
+            key: key.clone(),
+            customer: report.customer.clone(),
+            tokens: report.tokens,
+            timestamp: report.timestamp,
+        },
+    );
+}
+
+fn name_is_new(world: &World, identifier: &str, row: Row) {
+    if world.with(|inner| inner.journal.rows.insert(identifier.to_owned(), row)).is_some() {
+        world.violated(format!("I2: two rows are called {identifier}"));
+    }
+}
+
+/// F9: of one customer's leases each has a higher fence than the one before.
+pub(crate) fn lease_is_sound(world: &World, lease: &Lease) {
+    let before = world.with(|inner| {
+        let latest = (lease.fence, lease.owner.clone());
+        inner.journal.leases.insert(lease.customer.clone(), latest)
+    });
+    if let Some((fence, owner)) = before {
+        world.saw("a lease was taken after another");
+        let same = owner == lease.owner && fence == lease.fence;
+        if fence >= lease.fence && !same {
+            world.violated(format!("F9: after the fence {fence} of {owner}: {lease:?}"));
+        }
+    }
+}
+
+/// F9: no row is attempted under a lower fence than before.
+pub(crate) fn attempt_is_sound(world: &World, key: &MeterKey, seq: u64, fence: u64) {
+    let before = world.with(|inner| {
+        let highest = inner.journal.attempts.entry((key.clone(), seq)).or_default();
+        std::mem::replace(highest, fence.max(*highest))
+    });
+    if fence < before {
+        world.violated(format!("F9: row {seq} of {key:?} is attempted under {fence}, after {before}"));
     }
 }
 
@@ -208,6 +281,26 @@ pub(crate) fn at_rest(world: &World, requests: &[(Asked, Got)]) {
     events_at_rest(world);
     reports_at_rest(world);
     accounts_at_rest(world);
+    budgets_at_rest(world);
+}
+
+/// F20: what the provider took, as far as receipts know, was leased before. What was swept is left out: it is reckoned at the most
+/// of a call that may never have been made.
+fn budgets_at_rest(world: &World) {
+    let kept = world.store.kept();
+    let leased = |pool: Pool| {
+        let of = kept.spendings.iter().filter(|((_, of), _)| *of == pool);
+        of.fold(NanoUsd::ZERO, |sum, (_, item)| sum.saturating_add(item.leased))
+    };
+    let known = kept.receipts.values().filter(|receipt| receipt.outcome != Outcome::Swept);
+    let cost = known.fold(NanoUsd::ZERO, |sum, receipt| sum.saturating_add(receipt.cost));
+    let (everyone, trial) = (leased(Pool::Everyone), leased(Pool::Trial));
+    drop(kept);
+    if cost > everyone {
+        world.violated(format!(
+            "F20: {cost:?} were spent, and {everyone:?} leased, {trial:?} of it for free users"
+        ));
+    }
 }
 
 /// I2: every event that Stripe counted is a row that was sealed, with its tokens, time and payer, and is counted once.
@@ -234,17 +327,18 @@ fn events_at_rest(world: &World) {
 /// I2: what is said to be accepted was counted, and what is said to be refused for good was.
 fn reports_at_rest(world: &World) {
     let reports: Vec<_> = world.store.kept().reports.values().cloned().collect();
-    for (row, fate) in reports {
+    for report in reports {
         let (counted, refused) = world.with(|inner| {
-            let counted = inner.stripe.counted.iter().any(|event| event.identifier == row.identifier);
-            (counted, inner.stripe.refused.contains(&row.identifier))
+            let counted = inner.stripe.counted.iter().any(|event| event.identifier == report.identifier);
+            (counted, inner.stripe.refused.contains(&report.identifier))
         });
-        let true_fate = match fate {
+        let true_fate = match report.fate {
             RowFate::Accepted => counted,
-            RowFate::Parked => refused && !counted,
+            RowFate::Invoiced => !counted,
+            RowFate::Parked | RowFate::Forgiven | RowFate::Retried => refused && !counted,
         };
         if !true_fate {
-            world.violated(format!("I2: {fate:?}, but counted: {counted}, refused: {refused}: {row:?}"));
+            world.violated(format!("I2: counted: {counted}, refused: {refused}: {report:?}"));
         }
     }
 }
@@ -413,6 +507,13 @@ fn receipt_at_rest(world: &World, key: &MeterKey, id: &HoldId, receipt: &Receipt
         let calls = inner.calls.of(request_of(id)).iter().filter(|call| call.hold == *id).cloned();
         (held, calls.collect::<Vec<_>>())
     });
+    if receipt.outcome == Outcome::Imported {
+        let imported = world.with(|inner| inner.journal.imports.get(id).copied());
+        if imported != Some(receipt.charged) {
+            world.violated(format!("I3: nobody imported {receipt:?}"));
+        }
+        return;
+    }
     let Some((of, tokens, size)) = held else {
         if receipt.charged > Tokens::ZERO {
             world.violated(format!("I1: {id} was charged without an admission"));
@@ -447,6 +548,7 @@ fn receipt_at_rest(world: &World, key: &MeterKey, id: &HoldId, receipt: &Receipt
                 world.violated(format!("F19: {id} cost {cost:?} after {failed:?}: {receipt:?}"));
             }
         }
+        Outcome::Imported => {}
         Outcome::Swept | Outcome::Void => {
             if receipt.charged > Tokens::ZERO {
                 world.violated(format!("I3: {id} was charged for what nobody can show was served"));
@@ -505,7 +607,7 @@ fn meter_at_rest(world: &World, key: &MeterKey, meter: &Meter) {
         world.violated(format!("I3: holds that nobody ends: {meter:?}"));
         return;
     }
-    let with = meter.sealed.saturating_sub(meter.parked);
+    let with = meter.on_stripes_meter();
     if let Some(row) = &meter.pending {
         // A new anchor has cut the period after the row was sealed: only a person can say whether Stripe has it.
         let cut = meter.mixed;

@@ -4,13 +4,13 @@
 use crate::simulation::{
     bugs::Bug,
     checks,
-    journal::{Held, Row, Snapshot},
-    keys,
+    journal::{Held, Snapshot},
+    keys, stripe,
     world::World,
 };
 use domain::{
-    AccountChange, Admission, Claim, ClaimState, HoldId, Meter, Opening, Outcome, RateCounts, Receipt,
-    Release, ReportRow, RowFate, Seal, Timestamp, Tokens, UserId,
+    AccountChange, Admission, Attempt, Claim, ClaimState, CustomerId, HoldId, Lease, Meter, Opening, Outcome,
+    RateCounts, Receipt, Release, Report, ReportRow, RowFate, Seal, Timestamp, Tokens, UserId,
 };
 use futures_util::FutureExt;
 use ledger::{AdmitAnswer, Changed, MeterKey, Store};
@@ -267,14 +267,10 @@ pub(crate) fn seal(world: &World, key: &MeterKey, seal: &Seal) -> Changed {
     }
     if changed == Changed::Yes {
         let period = on_meter(world, key, |meter| meter.period).unwrap();
-        let ReportRow { identifier, customer, timestamp, tokens, .. } = seal.row;
-        if !period.contains(timestamp) {
-            world.violated(format!("I7: {identifier} lies outside of its period"));
+        if !period.contains(seal.row.timestamp) {
+            world.violated(format!("I7: {} lies outside of its period", seal.row.identifier));
         }
-        let row = Row { key: key.clone(), customer, tokens, timestamp };
-        if world.with(|inner| inner.journal.rows.insert(identifier.clone(), row)).is_some() {
-            world.violated(format!("I2: two rows are called {identifier}"));
-        }
+        checks::row_is_new(world, key, &seal.row);
     }
     look_at(world, key);
     if changed == Changed::Yes {
@@ -283,11 +279,18 @@ pub(crate) fn seal(world: &World, key: &MeterKey, seal: &Seal) -> Changed {
     changed
 }
 
-pub(crate) fn note_attempt(world: &World, key: &MeterKey, seq: u64, at: Timestamp) -> Changed {
+pub(crate) fn note_attempt(world: &World, key: &MeterKey, seq: u64, at: Timestamp, fence: u64) -> Attempt {
     if world.bug == Some(Bug::AttemptNotNoted) {
-        return Changed::Yes;
+        return Attempt::First;
     }
-    at_once(world.store.note_attempt(key, seq, at))
+    if world.bug == Some(Bug::FenceIgnored) {
+        on_meter(world, key, |meter| meter.pending.iter_mut().for_each(|row| row.fence = 0));
+    }
+    let attempt = at_once(world.store.note_attempt(key, seq, at, fence));
+    if matches!(attempt, Attempt::First | Attempt::Again) {
+        checks::attempt_is_sound(world, key, seq, fence);
+    }
+    attempt
 }
 
 pub(crate) fn put_report(
@@ -296,10 +299,113 @@ pub(crate) fn put_report(
     row: &ReportRow,
     fate: RowFate,
     at: Timestamp,
+    note: Option<&str>,
 ) -> RowFate {
-    let standing = at_once(world.store.put_report(key, row, fate, at));
+    let standing = at_once(world.store.put_report(key, row, fate, at, note));
     look_at(world, key);
     standing
+}
+
+pub(crate) fn forgive(world: &World, key: &MeterKey, seq: u64, at: Timestamp, note: &str) -> Changed {
+    let changed = at_once(world.store.forgive(key, seq, at, note));
+    world.saw(if changed == Changed::Yes { "a parked row was forgiven" } else { "forgiving came second" });
+    look_at(world, key);
+    changed
+}
+
+pub(crate) fn retry(world: &World, key: &MeterKey, seq: u64, row: &ReportRow, at: Timestamp) -> Changed {
+    let mut changed = at_once(world.store.retry(key, seq, row, at));
+    if changed == Changed::No {
+        world.saw("a retry came second");
+        if world.bug == Some(Bug::RetryWithoutCondition) {
+            on_meter(world, key, |meter| {
+                meter.parked = meter.parked.saturating_sub(row.tokens);
+                meter.seq = row.seq + 1;
+                meter.pending = Some(row.clone());
+                meter.dirty = true;
+            });
+            changed = Changed::Yes;
+        }
+    }
+    if changed == Changed::Yes {
+        checks::row_is_new(world, key, row);
+    }
+    look_at(world, key);
+    if changed == Changed::Yes {
+        world.sealed.notify_waiters();
+    }
+    changed
+}
+
+pub(crate) fn reject(
+    world: &World,
+    key: &MeterKey,
+    seq: u64,
+    tokens: Tokens,
+    at: Timestamp,
+    note: &str,
+) -> Changed {
+    let mut changed = at_once(world.store.reject(key, seq, tokens, at, note));
+    if changed == Changed::No {
+        world.saw("a rejection came second");
+        if world.bug == Some(Bug::RejectWithoutCondition) {
+            on_meter(world, key, |meter| meter.parked = meter.parked.saturating_add(tokens));
+            changed = Changed::Yes;
+        }
+    } else {
+        world.saw("an accepted row was rejected afterwards");
+        let item = world.store.kept().reports[&(key.clone(), seq)].clone();
+        stripe::reject(world, &item.identifier);
+    }
+    look_at(world, key);
+    changed
+}
+
+pub(crate) fn import(world: &World, key: &MeterKey, receipt: &Receipt, report: &Report) -> Changed {
+    let mut changed = at_once(world.store.import(key, receipt, report));
+    if changed == Changed::No {
+        world.saw("an import came second");
+        if world.bug == Some(Bug::ImportWithoutCondition) {
+            on_meter(world, key, |meter| {
+                meter.settled = meter.settled.saturating_add(report.tokens);
+                meter.committed = meter.committed.saturating_add(report.tokens);
+                meter.sealed = meter.sealed.saturating_add(report.tokens);
+            });
+            changed = Changed::Yes;
+        }
+    } else {
+        world.with(|inner| inner.journal.imports.insert(receipt.id.clone(), receipt.charged));
+        checks::receipt_stands(world, key, &receipt.id);
+        checks::report_is_new(world, key, report);
+        if report.fate == RowFate::Accepted {
+            stripe::counted_before(world, report);
+        }
+    }
+    look_at(world, key);
+    changed
+}
+
+pub(crate) fn take_lease(
+    world: &World,
+    customer: &CustomerId,
+    owner: &HoldId,
+    now: Timestamp,
+    until: Timestamp,
+) -> Option<Lease> {
+    if world.bug == Some(Bug::LeaseWithoutFence)
+        && let Some((fence, _)) = world.store.kept().leases.get_mut(customer)
+    {
+        *fence = 0;
+    }
+    let lease = at_once(world.store.take_lease(customer, owner, now, until));
+    if let Some(lease) = &lease {
+        checks::lease_is_sound(world, lease);
+    }
+    lease
+}
+
+pub(crate) fn drop_lease(world: &World, lease: &Lease) -> Changed {
+    at_once(world.store.drop_lease(lease))
 }
 
 pub(crate) fn drop_row(world: &World, key: &MeterKey, row: &ReportRow, fate: RowFate) -> Changed {

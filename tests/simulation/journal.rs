@@ -22,6 +22,12 @@ pub(crate) struct Journal {
     pub(crate) index: BTreeMap<MeterKey, Mark>,
     /// Every row that was sealed, by identifier.
     pub(crate) rows: BTreeMap<String, Row>,
+    /// The highest fence of each customer's leases, and who had it.
+    pub(crate) leases: BTreeMap<CustomerId, (u64, HoldId)>,
+    /// The highest fence under which each row was attempted.
+    pub(crate) attempts: BTreeMap<(MeterKey, u64), u64>,
+    /// What was imported.
+    pub(crate) imports: BTreeMap<HoldId, Tokens>,
     /// How often the store failed while a hold's end was written.
     pub(crate) failed_ends: BTreeMap<HoldId, u32>,
     /// Owners of claims whose end the store does not take, and whether it is so.

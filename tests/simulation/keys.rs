@@ -113,7 +113,8 @@ pub(crate) fn was_stopped_before_text(world: &World, receipt: &Receipt) -> bool 
 pub(crate) fn keys_at_rest(world: &World) {
     let twice = world.with(|inner| {
         let mut charged: BTreeMap<_, Vec<(u64, HoldId)>> = BTreeMap::new();
-        for (id, receipt) in &inner.journal.receipts {
+        let of_requests = |(_, receipt): &(&HoldId, &Receipt)| receipt.outcome != Outcome::Imported;
+        for (id, receipt) in inner.journal.receipts.iter().filter(of_requests) {
             let request = inner.sent.get(request_of(id));
             if let Some(key) = request.key.filter(|_| receipt.charged > Tokens::ZERO) {
                 let of_key = charged.entry((request.user.clone(), key.name)).or_default();

@@ -17,6 +17,7 @@ mod keys;
 pub(crate) mod many;
 mod oracle;
 mod provider;
+mod repairs;
 mod scenario;
 mod store;
 mod stripe;

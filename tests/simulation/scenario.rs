@@ -167,6 +167,12 @@ pub(crate) struct Scenario {
     pub(crate) store_down: Option<(u64, u64)>,
     /// How many changes of accounts.
     pub(crate) changes: u64,
+    /// How often somebody sees to rows that have ended.
+    pub(crate) repairs: u64,
+    /// How often usage from elsewhere is taken over.
+    pub(crate) imports: u64,
+    /// How often somebody takes a lease.
+    pub(crate) leases: u64,
     /// How many times as often the store fails the reporter as others.
     pub(crate) reporter_harder: u64,
     /// How far the index of dirty meters may lag, in milliseconds.
@@ -220,6 +226,9 @@ impl Scenario {
             stripe_down,
             store_down,
             changes: dice.between(0, 12),
+            repairs: dice.pick(&[0, 2, 6]),
+            imports: dice.pick(&[0, 0, 2]),
+            leases: dice.pick(&[0, 0, 3]),
             reporter_harder: dice.pick(&[1, 4, 10]),
             index_lag_ms: dice.pick(&[0, 2_000, 5 * MINUTE_MS]),
             summary_lag_ms: dice.pick(&[0, MINUTE_MS, 10 * MINUTE_MS]),

@@ -7,12 +7,14 @@ use crate::simulation::{
     world::{Process, Step, World},
 };
 use domain::{
-    AccountChange, Admission, Claim, ClaimState, Digest, HoldId, Meter, Opening, Receipt, Release, ReportRow,
-    RowFate, Seal, Timestamp, UserId,
+    AccountChange, Admission, Attempt, Claim, ClaimState, CustomerId, Day, Denial, Digest, EventId, HoldId,
+    Lease, Level, Meter, Opening, Pool, Receipt, Release, Report, ReportRow, RowFate, Seal, SliceAnswer,
+    SliceAsk, Timestamp, Tokens, UserId,
 };
 use futures_util::FutureExt;
 use ledger::{
-    AdmitAnswer, AdmitFailure, Changed, Cursor, Fault, Loaded, MeterKey, Page, SHARDS, Store, StoreError,
+    AdmitAnswer, AdmitFailure, Changed, Cursor, Fault, Loaded, MeterKey, Page, ReceiptCursor, ReceiptPage,
+    ReportCursor, ReportPage, SHARDS, Store, StoreError, UserCursor, UserPage,
 };
 use std::{future::pending, sync::Arc, time::Duration};
 use tokio::time::sleep;
@@ -282,9 +284,15 @@ impl Store for SimStore {
         Ok(self.call("seal", true, move |world| commit::seal(world, &key, &seal)).await?)
     }
 
-    async fn note_attempt(&self, key: &MeterKey, seq: u64, at: Timestamp) -> Result<Changed, StoreError> {
+    async fn note_attempt(
+        &self,
+        key: &MeterKey,
+        seq: u64,
+        at: Timestamp,
+        fence: u64,
+    ) -> Result<Attempt, StoreError> {
         let key = key.clone();
-        let note = move |world: &World| commit::note_attempt(world, &key, seq, at);
+        let note = move |world: &World| commit::note_attempt(world, &key, seq, at, fence);
         Ok(self.call("note attempt", true, note).await?)
     }
 
@@ -294,10 +302,65 @@ impl Store for SimStore {
         row: &ReportRow,
         fate: RowFate,
         at: Timestamp,
+        note: Option<&str>,
     ) -> Result<RowFate, StoreError> {
-        let (key, row) = (key.clone(), row.clone());
-        let put = move |world: &World| commit::put_report(world, &key, &row, fate, at);
+        let (key, row, note) = (key.clone(), row.clone(), note.map(str::to_owned));
+        let put = move |world: &World| commit::put_report(world, &key, &row, fate, at, note.as_deref());
         Ok(self.call("put report", true, put).await?)
+    }
+
+    async fn report(&self, key: &MeterKey, seq: u64) -> Result<Option<Report>, StoreError> {
+        let key = key.clone();
+        let read = move |world: &World| at_once(world.store.report(&key, seq));
+        Ok(self.call("read report", false, read).await?)
+    }
+
+    async fn forgive(
+        &self,
+        key: &MeterKey,
+        seq: u64,
+        at: Timestamp,
+        note: &str,
+    ) -> Result<Changed, StoreError> {
+        let (key, note) = (key.clone(), note.to_owned());
+        let forgive = move |world: &World| commit::forgive(world, &key, seq, at, &note);
+        Ok(self.call("forgive", true, forgive).await?)
+    }
+
+    async fn retry(
+        &self,
+        key: &MeterKey,
+        seq: u64,
+        row: &ReportRow,
+        at: Timestamp,
+    ) -> Result<Changed, StoreError> {
+        let (key, row) = (key.clone(), row.clone());
+        let retry = move |world: &World| commit::retry(world, &key, seq, &row, at);
+        Ok(self.call("retry report", true, retry).await?)
+    }
+
+    async fn reject(
+        &self,
+        key: &MeterKey,
+        seq: u64,
+        tokens: Tokens,
+        at: Timestamp,
+        note: &str,
+    ) -> Result<Changed, StoreError> {
+        let (key, note) = (key.clone(), note.to_owned());
+        let reject = move |world: &World| commit::reject(world, &key, seq, tokens, at, &note);
+        Ok(self.call("reject report", true, reject).await?)
+    }
+
+    async fn import(
+        &self,
+        key: &MeterKey,
+        receipt: &Receipt,
+        report: &Report,
+    ) -> Result<Changed, StoreError> {
+        let (key, receipt, report) = (key.clone(), receipt.clone(), report.clone());
+        let import = move |world: &World| commit::import(world, &key, &receipt, &report);
+        Ok(self.call("import", true, import).await?)
     }
 
     async fn drop_row(&self, key: &MeterKey, row: &ReportRow, fate: RowFate) -> Result<Changed, StoreError> {
@@ -329,6 +392,99 @@ impl Store for SimStore {
             Page { keys, next: None }
         };
         Ok(self.call("list dirty", false, page).await?)
+    }
+
+    async fn users(&self, shard: u8, from: Option<&UserCursor>) -> Result<UserPage, StoreError> {
+        let from = from.cloned();
+        let list = move |world: &World| at_once(world.store.users(shard, from.as_ref()));
+        Ok(self.call("list users", false, list).await?)
+    }
+
+    async fn meters(&self, user: &UserId, from: Timestamp) -> Result<Vec<Meter>, StoreError> {
+        let user = user.clone();
+        let list = move |world: &World| at_once(world.store.meters(&user, from));
+        Ok(self.call("list meters", false, list).await?)
+    }
+
+    async fn receipts(
+        &self,
+        user: &UserId,
+        of: Option<Timestamp>,
+        before: Option<&ReceiptCursor>,
+    ) -> Result<ReceiptPage, StoreError> {
+        let (user, before) = (user.clone(), before.cloned());
+        let list = move |world: &World| at_once(world.store.receipts(&user, of, before.as_ref()));
+        Ok(self.call("list receipts", false, list).await?)
+    }
+
+    async fn reports(
+        &self,
+        user: &UserId,
+        of: Option<Timestamp>,
+        before: Option<&ReportCursor>,
+    ) -> Result<ReportPage, StoreError> {
+        let (user, before) = (user.clone(), before.cloned());
+        let list = move |world: &World| at_once(world.store.reports(&user, of, before.as_ref()));
+        Ok(self.call("list reports", false, list).await?)
+    }
+
+    async fn put_denial(&self, denial: &Denial) -> Result<Changed, StoreError> {
+        let denial = denial.clone();
+        let put = move |world: &World| at_once(world.store.put_denial(&denial));
+        Ok(self.call("put denial", true, put).await?)
+    }
+
+    async fn denials(&self, user: &UserId, period_start: Timestamp) -> Result<Vec<Denial>, StoreError> {
+        let user = user.clone();
+        let list = move |world: &World| at_once(world.store.denials(&user, period_start));
+        Ok(self.call("list denials", false, list).await?)
+    }
+
+    async fn put_event(
+        &self,
+        id: &EventId,
+        kind: &str,
+        at: Timestamp,
+        forget_at: Timestamp,
+    ) -> Result<Changed, StoreError> {
+        let (id, kind) = (id.clone(), kind.to_owned());
+        let put = move |world: &World| at_once(world.store.put_event(&id, &kind, at, forget_at));
+        Ok(self.call("put event", true, put).await?)
+    }
+
+    async fn event(&self, id: &EventId) -> Result<bool, StoreError> {
+        let id = id.clone();
+        let read = move |world: &World| at_once(world.store.event(&id));
+        Ok(self.call("read event", false, read).await?)
+    }
+
+    async fn take_lease(
+        &self,
+        customer: &CustomerId,
+        owner: &HoldId,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<Option<Lease>, StoreError> {
+        let (customer, owner) = (customer.clone(), owner.clone());
+        let take = move |world: &World| commit::take_lease(world, &customer, &owner, now, until);
+        Ok(self.call("take lease", true, take).await?)
+    }
+
+    async fn drop_lease(&self, lease: &Lease) -> Result<Changed, StoreError> {
+        let lease = lease.clone();
+        let give_back = move |world: &World| commit::drop_lease(world, &lease);
+        Ok(self.call("drop lease", true, give_back).await?)
+    }
+
+    async fn lease_slice(&self, ask: &SliceAsk) -> Result<SliceAnswer, StoreError> {
+        let ask = *ask;
+        let lease = move |world: &World| at_once(world.store.lease_slice(&ask));
+        Ok(self.call("lease slice", true, lease).await?)
+    }
+
+    async fn note_told(&self, day: Day, pool: Pool, level: Level) -> Result<Changed, StoreError> {
+        let note = move |world: &World| at_once(world.store.note_told(day, pool, level));
+        Ok(self.call("note level told", true, note).await?)
     }
 
     async fn put_claim(&self, claim: &Claim, now: Timestamp) -> Result<Option<Claim>, StoreError> {

@@ -5,7 +5,7 @@ use crate::simulation::{
     scenario::{HOUR_MS, Mishap},
     world::{Process, Step, World},
 };
-use domain::{Period, Timestamp};
+use domain::{Period, Report, Timestamp};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -80,6 +80,7 @@ async fn answer(world: Arc<World>, process: Arc<Process>, request: Request) -> R
     let effect = match request.path.as_str() {
         "/v1/billing/meter_events" => "send to Stripe",
         "/v1/billing/meters/mtr_1/event_summaries" => "ask Stripe's count",
+        "/v1/invoices" => "ask Stripe's invoices",
         _ => "ask Stripe's subscription",
     };
     let step = world.step(&process, effect).await;
@@ -94,6 +95,8 @@ async fn answer(world: Arc<World>, process: Arc<Process>, request: Request) -> R
         Reply::Hang
     } else if effect == "ask Stripe's count" {
         count(&world, &request)
+    } else if effect == "ask Stripe's invoices" {
+        invoices(&request)
     } else {
         subscription(&world, request.path.rsplit('/').next().unwrap())
     };
@@ -202,6 +205,26 @@ fn take(world: &Arc<World>, event: Event, sends: u64) -> Reply {
     }
 }
 
+/// Stripe says that an event that it had taken does not count.
+pub(crate) fn reject(world: &World, identifier: &str) {
+    world.with(|inner| {
+        inner.stripe.counted.retain(|event| event.identifier != identifier);
+        inner.stripe.refused.insert(identifier.to_owned());
+    });
+}
+
+/// Stripe has counted this before anybody here knew of it.
+pub(crate) fn counted_before(world: &World, report: &Report) {
+    let event = Event {
+        identifier: report.identifier.clone(),
+        customer: report.customer.to_string(),
+        tokens: report.tokens.get(),
+        timestamp_s: report.timestamp.s(),
+        counted_at_ms: 0,
+    };
+    world.with(|inner| inner.stripe.counted.push(event));
+}
+
 /// Counts an event unless its identifier is remembered.
 fn count_in(world: &World, event: Event) -> bool {
     let ms = world.ms();
@@ -246,6 +269,16 @@ fn count(world: &World, request: &Request) -> Reply {
     let summary = json!({"id": "mtrusg_1", "object": "billing.meter_event_summary", "aggregated_value": sum,
         "start_time": start, "end_time": end, "livemode": false, "meter": METER});
     let list = json!({"object": "list", "url": "/", "has_more": false, "data": [summary]});
+    Reply::Answer(200, list.to_string())
+}
+
+/// A draft that is never final, so that every event is in time: whoever is late is tested where the reporter is.
+fn invoices(request: &Request) -> Reply {
+    let draft = json!({"object": "invoice", "id": "in_1", "customer": request.query["customer"], "status": "draft",
+        "parent": {"subscription_details": {"subscription": "sub_1"}}, "billing_reason": "subscription_cycle",
+        "period_start": 0, "period_end": Timestamp::MAX.s(), "created": 1, "automatically_finalizes_at": null,
+        "status_transitions": {"finalized_at": null}, "total": 0, "hosted_invoice_url": null});
+    let list = json!({"object": "list", "url": "/", "has_more": false, "data": [draft]});
     Reply::Answer(200, list.to_string())
 }
 

@@ -16,7 +16,7 @@ const SEEDS: u64 = 1_500;
 const STEPS_TOLD: usize = 40;
 
 /// Effects of the functions on the world. Processes have to die before and after each.
-const EFFECTS: [&str; 25] = [
+const EFFECTS: [&str; 31] = [
     "admit",
     "ask Stripe's count",
     "ask Stripe's subscription",
@@ -25,12 +25,15 @@ const EFFECTS: [&str; 25] = [
     "change claim",
     "clear",
     "drop claim",
+    "drop lease",
     "drop row",
+    "import",
     "list dirty",
     "load",
     "note attempt",
     "open",
     "put claim",
+    "put denial",
     "put receipt",
     "put report",
     "put stop",
@@ -39,32 +42,44 @@ const EFFECTS: [&str; 25] = [
     "read receipt",
     "read stop",
     "read the answer",
+    "reject report",
     "release",
+    "retry report",
     "seal",
     "send to Stripe",
+    "take lease",
 ];
 
 /// States that a thousand seeds have to come to, or the simulation proves less than it says.
-const STATES: [&str; 43] = [
+const STATES: [&str; 55] = [
     "a claim to be dropped was somebody else's, or gone",
     "a hold ended after its period was closed",
     "a hold had been released before",
+    "a lease was out of time, and somebody else's",
+    "a lease was somebody else's",
     "a meter was not clean when it was to be cleared",
+    "a parked row was forgiven",
     "a period rolled over",
     "a period rolled over with open holds",
     "a receipt came second",
+    "a rejection came second",
     "a repeat was given the answer again",
     "a request was settled by an estimate",
+    "a retry came second",
     "a retry worked",
     "a row had been dropped before",
     "a seal came second",
     "a spend cap below what is used and held",
     "a sweep found a receipt",
     "an abandoned claim was taken over",
+    "an accepted row was rejected afterwards",
     "an account changed",
     "an account changed under open holds",
     "an admission's facts were stale",
+    "an attempt was fenced",
+    "an import came second",
     "another model answered",
+    "forgiving came second",
     "refused: already_answered",
     "refused: concurrency",
     "refused: idempotency_key_reused",
@@ -75,6 +90,8 @@ const STATES: [&str; 43] = [
     "refused: rate_limited",
     "refused: spend_cap_reached",
     "refused: store_unavailable",
+    "repair: a parked row was retried",
+    "repair: a retry waits for another row",
     "reporter: accepted a row",
     "reporter: heard that a row existed",
     "reporter: left a meter for later",
@@ -89,6 +106,7 @@ const STATES: [&str; 43] = [
     "store: down",
     "stripe: down",
     "the index of dirty meters lagged",
+    "usage was imported",
 ];
 
 /// What somebody asks for in the environment.

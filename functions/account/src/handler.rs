@@ -1,118 +1,166 @@
-//! One request: authenticate, look, answer.
+//! The requests of this function: which route, by whom, about what. What each does is in a module of its own.
 
-use crate::{config::Front, wire};
+use crate::{config::Front, prices::Prices};
 use domain::{Timestamp, UserId};
-use edge::{log::chain, problem::Problem, request, respond, session};
-use http::{Method, Response, StatusCode};
+use edge::{log::chain, plans::PlanBook, problem::Problem, request, session};
+use http::{Method, Response};
 use lambda_http::{Body, Request};
-use ledger::{Ledger, Store};
-use std::sync::Arc;
+use ledger::{ChangeError, Ledger, Store, StoreError, Unavailable};
+use std::{sync::Arc, time::Duration};
+use stripe::{SaleError, Stripe, setup::ObjectId};
 
-const PATH: &str = "/v1/usage";
-const METHODS: &str = "GET, OPTIONS";
+/// How long everything that one request asks of Stripe may take.
+pub(crate) const STRIPE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long one call of it may.
+const CALL_PATIENCE: Duration = Duration::from_secs(6);
+
+/// Where plans are bought and bills are paid. Clones share connections and what is remembered of the prices.
+#[derive(Clone, Debug)]
+pub struct Sale {
+    pub(crate) stripe: Stripe,
+    pub(crate) book: Arc<PlanBook>,
+    pub(crate) prices: Prices,
+    pub(crate) portal: Option<ObjectId>,
+}
+
+impl Sale {
+    /// Of these plans, at this Stripe, with this configuration of its portal.
+    pub fn new(stripe: Stripe, book: PlanBook, portal: Option<ObjectId>) -> Self {
+        let stripe = stripe.timeout(CALL_PATIENCE);
+        Self { stripe, book: Arc::new(book), prices: Prices::default(), portal }
+    }
+}
 
 /// The function. Clones share connections.
 #[derive(Clone)]
-pub(crate) struct Usage<S> {
-    ledger: Ledger<S>,
-    front: Arc<Front>,
+pub struct AccountApi<S> {
+    pub(crate) ledger: Ledger<S>,
+    pub(crate) sale: Sale,
+    pub(crate) front: Arc<Front>,
 }
 
-impl<S: Store> Usage<S> {
+/// What this function answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route {
+    Usage,
+    Receipts,
+    Checkout,
+    Portal,
+    SpendCap,
+}
+
+impl Route {
+    fn of(path: &str) -> Option<Self> {
+        match path {
+            "/v1/usage" => Some(Self::Usage),
+            "/v1/receipts" => Some(Self::Receipts),
+            "/v1/checkout" => Some(Self::Checkout),
+            "/v1/portal" => Some(Self::Portal),
+            "/v1/spend-cap" => Some(Self::SpendCap),
+            _ => None,
+        }
+    }
+
+    /// As in the header `allow`.
+    const fn methods(self) -> &'static str {
+        match self {
+            Self::Usage | Self::Receipts => "GET, OPTIONS",
+            Self::Checkout | Self::Portal => "POST, OPTIONS",
+            Self::SpendCap => "PUT, OPTIONS",
+        }
+    }
+}
+
+impl<S: Store> AccountApi<S> {
     /// A function over this ledger.
-    pub(crate) fn new(ledger: Ledger<S>, front: Front) -> Self {
-        Self { ledger, front: Arc::new(front) }
+    pub fn new(ledger: Ledger<S>, sale: Sale, front: Front) -> Self {
+        Self { ledger, sale, front: Arc::new(front) }
     }
 
     /// Answers one request.
-    pub(crate) async fn handle(&self, request: Request, now: Timestamp) -> Response<Body> {
+    pub async fn handle(&self, request: Request, now: Timestamp) -> Response<Body> {
         let cors = &self.front.cors;
-        let mut response = match *request.method() {
-            _ if request::path(&request) != PATH => Problem::not_found().into_response(),
-            Method::OPTIONS => return cors.preflight(request.headers(), METHODS),
-            Method::GET => self.get(&request, now).await.unwrap_or_else(Problem::into_response),
-            _ => Problem::method_not_allowed(METHODS).into_response(),
+        let answer = match Route::of(request::path(&request)) {
+            None => Err(Problem::not_found()),
+            Some(route) if *request.method() == Method::OPTIONS => {
+                return cors.preflight(request.headers(), route.methods());
+            }
+            Some(route) => self.route(route, &request, now).await,
         };
+        let mut response = answer.unwrap_or_else(Problem::into_response);
         cors.apply(request.headers(), response.headers_mut());
         response
     }
 
-    async fn get(&self, request: &Request, now: Timestamp) -> Result<Response<Body>, Problem> {
+    async fn route(
+        &self,
+        route: Route,
+        request: &Request,
+        now: Timestamp,
+    ) -> Result<Response<Body>, Problem> {
+        let allowed = match route {
+            Route::Usage | Route::Receipts => Method::GET,
+            Route::Checkout | Route::Portal => Method::POST,
+            Route::SpendCap => Method::PUT,
+        };
+        if *request.method() != allowed {
+            return Err(Problem::method_not_allowed(route.methods()));
+        }
         let user = session::authenticate(&self.front.verifier, request.headers(), now).await?;
-        self.usage(&user, now).await
+        self.answer(route, &user, request, now).await
     }
 
-    /// The usage of a user who is known.
-    ///
-    /// # Errors
-    /// That the store does not answer.
-    async fn usage(&self, user: &UserId, now: Timestamp) -> Result<Response<Body>, Problem> {
-        let standing = self.ledger.standing(user, now).await.map_err(|unavailable| {
-            tracing::error!(%user, error = chain(&unavailable), "the ledger does not answer");
-            Problem::store_unavailable()
-        })?;
-        Ok(respond::json(StatusCode::OK, &wire::UsageWire::from(&standing)))
+    /// Answers a user who is known.
+    async fn answer(
+        &self,
+        route: Route,
+        user: &UserId,
+        request: &Request,
+        now: Timestamp,
+    ) -> Result<Response<Body>, Problem> {
+        match route {
+            Route::Usage => self.usage(user, now).await,
+            Route::Receipts => self.receipts(user, request, now).await,
+            Route::Checkout => self.checkout(user, request, now).await,
+            Route::Portal => self.portal(user, request, now).await,
+            Route::SpendCap => self.spend_cap(user, request, now).await,
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use clerk::{Settings, Verifier, VerifyingKey};
-    use edge::{cors::Cors, plans::PlanBook};
-    use ledger::MemoryStore;
-    use serde_json::Value;
-
-    /// A public key whose private half was thrown away.
-    const CLERK_JWT_KEY: &str = include_str!("clerk_jwt_key.pem");
-    const NOW: Timestamp = Timestamp::from_s(1_800_000_000);
-
-    fn function(store: MemoryStore) -> Usage<MemoryStore> {
-        let verifier = Verifier::new(Settings {
-            issuer: "https://clerk.example.com".to_owned(),
-            keys: VerifyingKey::from_pem(CLERK_JWT_KEY).unwrap().into(),
-            authorized_parties: vec!["https://app.example.com".to_owned()],
-        });
-        let front = Front { verifier: verifier.unwrap(), cors: Cors::default() };
-        Usage::new(Ledger::new(store, PlanBook::built_in().unwrap().plans().clone()), front)
+impl<S: Store> AccountApi<S> {
+    /// Answers a request as if it had come with the session token of this user.
+    pub(crate) async fn as_user(&self, user: &UserId, request: Request, now: Timestamp) -> Response<Body> {
+        let route = Route::of(request::path(&request)).unwrap();
+        self.answer(route, user, &request, now).await.unwrap_or_else(Problem::into_response)
     }
+}
 
-    async fn answer(method: Method, path: &str, authorization: Option<&str>) -> (u16, Value) {
-        let mut request = http::Request::builder().method(method).uri(path);
-        if let Some(value) = authorization {
-            request = request.header(http::header::AUTHORIZATION, value);
+/// The ledger does not answer.
+pub(crate) fn unavailable(user: &UserId, error: &Unavailable) -> Problem {
+    tracing::error!(%user, error = chain(error), "the ledger does not answer");
+    Problem::store_unavailable()
+}
+
+pub(crate) fn not_stored(user: &UserId, error: StoreError) -> Problem {
+    unavailable(user, &Unavailable(error))
+}
+
+pub(crate) fn not_changed(user: &UserId, error: &ChangeError) -> Problem {
+    tracing::error!(%user, error = chain(error), "the account was not changed");
+    Problem::store_unavailable()
+}
+
+/// Stripe did not do what was asked of it. A refusal is logged as an error: it is one of how this installation is set up.
+pub(crate) fn not_sold(user: &UserId, error: &SaleError) -> Problem {
+    match error {
+        SaleError::Unavailable(_) | SaleError::NoCustomer(_) => {
+            tracing::warn!(%user, error = chain(error), "Stripe does not answer");
         }
-        let store = MemoryStore::new();
-        let response = function(store.clone()).handle(request.body(Body::Empty).unwrap(), NOW).await;
-        assert!(store.meters().is_empty(), "a refused request left something behind");
-        (response.status().as_u16(), serde_json::from_slice(response.body()).unwrap_or_default())
-    }
-
-    #[tokio::test]
-    async fn nobody_sees_usage_without_a_session() {
-        for authorization in [None, Some("Bearer a.b.c"), Some("Basic dTpw")] {
-            let (status, body) = answer(Method::GET, "/v1/usage", authorization).await;
-            assert_eq!((status, &body["code"]), (401, &Value::from("unauthenticated")));
+        SaleError::Refused(_) | SaleError::Malformed(_) => {
+            tracing::error!(%user, error = chain(error), "Stripe refuses");
         }
     }
-
-    #[tokio::test]
-    async fn other_paths_and_methods_are_refused() {
-        assert_eq!(answer(Method::GET, "/v1/other", None).await.0, 404);
-        assert_eq!(answer(Method::POST, "/v1/usage", None).await.0, 405);
-        assert_eq!(answer(Method::OPTIONS, "/v1/usage", None).await.0, 204);
-    }
-
-    #[tokio::test]
-    async fn a_user_seen_for_the_first_time_is_on_the_first_plan() {
-        let store = MemoryStore::new();
-        let user = UserId::parse("user_1").unwrap();
-        let response = function(store.clone()).usage(&user, NOW).await.unwrap();
-        let body: Value = serde_json::from_slice(response.body()).unwrap();
-        assert_eq!(body["plan"], "free");
-        assert_eq!(body["usage"]["settled"], 0);
-        assert_eq!(body["usage"]["left"], 20_000);
-        assert_eq!(body["resetsAt"], body["period"]["end"]);
-        assert_eq!(store.meters().len(), 1);
-    }
+    Problem::stripe_unavailable()
 }

@@ -1,21 +1,25 @@
-#![doc = include_str!("../README.md")]
+//! The Lambda function: one event is one request about money.
 
-mod config;
-mod handler;
-mod wire;
-
-use crate::{config::Config, handler::Usage};
+use account::{
+    config::Config,
+    handler::{AccountApi, Sale},
+};
+use anyhow::Context;
 use ledger::{DynamoStore, Ledger};
+use stripe::Stripe;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     edge::log::init();
     let config = Config::from_env()?;
+    let stripe = Stripe::new(config.stripe).context("STRIPE_SECRET_KEY or STRIPE_BASE_URL cannot be used")?;
     let store = DynamoStore::connect(config.table).await;
-    let usage = Usage::new(Ledger::new(store, config.plans), config.front);
+    let ledger = Ledger::new(store, config.book.plans().clone());
+    let sale = Sale::new(stripe, config.book, config.portal);
+    let api = AccountApi::new(ledger, sale, config.front);
     let serve = move |request, _drain| {
-        let usage = usage.clone();
-        async move { usage.handle(request, edge::clock::now()).await }
+        let api = api.clone();
+        async move { api.handle(request, edge::clock::now()).await }
     };
     edge::serve::buffered(serve).await.map_err(anyhow::Error::from_boxed)
 }

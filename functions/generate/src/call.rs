@@ -1,11 +1,12 @@
 //! The calls to the provider for one request, until one of them answers with text.
 //!
 //! Another call is made only before the first text: what was streamed is served, and a second answer would cost twice. Each
-//! call that fails is counted on the request's hold, with the most that it can have cost.
+//! call that fails is counted on the request's hold, with the most that it can have cost. No call is made that the owner's budgets
+//! do not cover.
 
 use domain::{HoldSize, ModelPrice, Tokens};
 use edge::log::chain;
-use ledger::OpenHold;
+use ledger::{OpenHold, Store};
 use openai::{Advice, CallError, ChatRequest, ChatStream, Event, StreamError};
 use std::{
     sync::{Mutex, PoisonError},
@@ -13,7 +14,7 @@ use std::{
 };
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::prompts::Question;
+use crate::{budget::Allowance, prompts::Question};
 
 /// The most calls for one request, over all models.
 const CALLS_MAX: u32 = 4;
@@ -46,6 +47,8 @@ pub(crate) struct NoAnswer {
 pub(crate) struct Calls<'a> {
     pub(crate) provider: &'a openai::Client,
     pub(crate) question: &'a Question,
+    /// The most that the question can have of tokens, however little of that is held.
+    pub(crate) prompt_most: Tokens,
     /// Those that may answer, in the order of preference.
     pub(crate) models: &'a [&'a ModelPrice],
     /// When it has to be over.
@@ -91,13 +94,24 @@ impl Failure {
 }
 
 impl Calls<'_> {
-    /// Calls until there is text. Notes each call that failed on `hold`.
-    pub(crate) async fn first_text(&self, hold: &mut OpenHold) -> Result<Started, NoAnswer> {
+    /// Calls until there is text. Notes each call that failed on `hold`. What the answer's call can cost is reserved then, and that
+    /// of one that failed and may have cost counts as spent.
+    pub(crate) async fn first_text<S: Store>(
+        &self,
+        hold: &mut OpenHold,
+        allowance: &mut Allowance<S>,
+    ) -> Result<Started, NoAnswer> {
         let mut calls = 0;
         let mut retry_after_ms = None;
         'models: for model in self.models {
             for tried in 1..=MODEL_CALLS_MAX {
                 if calls == CALLS_MAX || Instant::now() >= self.by {
+                    break 'models;
+                }
+                let cost_most = model.cost_most(self.prompt_most, cap(model, hold.size()));
+                if let Err(error) = allowance.cover(cost_most).await {
+                    tracing::warn!(error = chain(&error), user = %hold.user(), id = %hold.id(), calls,
+                        "no budget for another call");
                     break 'models;
                 }
                 calls += 1;
@@ -108,6 +122,9 @@ impl Calls<'_> {
                 };
                 self.set_under_way(None);
                 note(hold, model, &failure, calls);
+                if failure.may_have_cost() {
+                    allowance.spent();
+                }
                 retry_after_ms = failure.retry_after_ms();
                 match failure.advice() {
                     Advice::Retry { after_ms } if tried < MODEL_CALLS_MAX => {

@@ -1,13 +1,17 @@
 //! What the environment says. Read once; every fault is reported at once, by name.
 
+use crate::budget::Ceilings;
 use anyhow::Context;
+use bus::BusSettings;
 use clerk::Verifier;
-use domain::{ModelId, ModelPrice, ModelPrices, Plans, Tokens};
+use domain::{ModelId, ModelPrice, ModelPrices, NanoUsd, Plans, Refusal, Timestamp, Tokens};
 use edge::{
     config::{Env, InvalidConfig},
     cors::Cors,
     models,
+    money::Usd,
     plans::PlanBook,
+    problem::Problem,
     session,
 };
 use ledger::DynamoSettings;
@@ -24,6 +28,11 @@ const IDLE_MS_DEFAULT: NonZeroU32 = NonZeroU32::MIN.saturating_add(29_999);
 /// The output cap where the environment names none, in tokens.
 const OUTPUT_TOKENS_DEFAULT: NonZeroU32 = NonZeroU32::MIN.saturating_add(1_023);
 
+/// What the provider may cost in a day for everybody where the environment does not say.
+const OWNER_DAILY_DEFAULT: Usd = Usd(NanoUsd::of_usd(50));
+/// And for all users without a subscription.
+const TRIAL_DAILY_DEFAULT: Usd = Usd(NanoUsd::of_usd(5));
+
 /// What a request is checked against before it is admitted.
 #[derive(Clone, Debug)]
 pub struct Front {
@@ -35,6 +44,21 @@ pub struct Front {
     pub menu: Menu,
     /// Whether answers are kept for the repeats of a request with an idempotency key.
     pub keeps_answers: bool,
+    /// Where a customer pays what is unpaid: the login page of Stripe's customer portal; none: nobody is sent there.
+    pub portal_url: Option<String>,
+    /// What the provider may cost in a day.
+    pub ceilings: Ceilings,
+}
+
+impl Front {
+    /// What a request that a limit refused is answered with.
+    pub(crate) fn refusal(&self, refusal: &Refusal, now: Timestamp) -> Problem {
+        let problem = Problem::refusal(refusal, now);
+        match &self.portal_url {
+            Some(url) => problem.portal(url),
+            None => problem,
+        }
+    }
 }
 
 /// The models on offer.
@@ -70,6 +94,8 @@ pub struct Config {
     pub provider: ProviderSettings,
     /// What is checked first.
     pub front: Front,
+    /// Where the owner is told how much of a budget is used; none: in the log alone.
+    pub bus: Option<BusSettings>,
 }
 
 /// What comes from variables alone, before the files that they name are read.
@@ -81,6 +107,9 @@ struct Variables {
     model: Option<ModelId>,
     output_max: NonZeroU32,
     keeps_answers: bool,
+    portal_url: Option<String>,
+    ceilings: Ceilings,
+    bus: Option<BusSettings>,
     plans_file: Option<PathBuf>,
 }
 
@@ -132,7 +161,10 @@ impl Config {
                 cors: variables.cors,
                 menu,
                 keeps_answers: variables.keeps_answers,
+                portal_url: variables.portal_url,
+                ceilings: variables.ceilings,
             },
+            bus: variables.bus,
         })
     }
 }
@@ -150,6 +182,11 @@ impl Variables {
         let first_token_ms = env.parsed_or("PROVIDER_FIRST_TOKEN_MS", FIRST_TOKEN_MS_DEFAULT);
         let idle_ms = env.parsed_or("PROVIDER_IDLE_MS", IDLE_MS_DEFAULT);
         let keeps_answers = env.parsed_or("STORE_ANSWERS", Switch::On);
+        let portal_url = env.url_if_set("PORTAL_URL").map(String::from);
+        let everyone = env.parsed_or("OWNER_DAILY_USD", OWNER_DAILY_DEFAULT);
+        let trial = env.parsed_or("TRIAL_DAILY_USD", TRIAL_DAILY_DEFAULT);
+        let bus = env.text_if_set("EVENT_BUS_NAME");
+        let bus_endpoint = env.url_if_set("EVENTBRIDGE_ENDPOINT").map(String::from);
         env.finish(|| {
             let (verifier, cors) = verifier?;
             Some(Self {
@@ -163,6 +200,9 @@ impl Variables {
                     },
                 },
                 keeps_answers: keeps_answers? == Switch::On,
+                portal_url,
+                ceilings: Ceilings { everyone: everyone?.0, trial: trial?.0 },
+                bus: bus.map(|name| BusSettings { name, endpoint: bus_endpoint }),
                 verifier,
                 cors,
                 model,
@@ -203,6 +243,35 @@ mod tests {
         assert!(!read(&[("STORE_ANSWERS", "off")]).unwrap().front.keeps_answers);
         let error = read(&[("STORE_ANSWERS", "no")]).err().unwrap().to_string();
         assert!(error.contains("STORE_ANSWERS"), "{error}");
+    }
+
+    #[test]
+    fn f20_the_budgets_are_dollars_a_day_and_are_never_without_an_end() {
+        let ceilings = |more: &[(&str, &str)]| read(more).unwrap().front.ceilings;
+        let usd = NanoUsd::of_usd;
+        assert_eq!(ceilings(&[]), Ceilings { everyone: usd(50), trial: usd(5) });
+        let given = [("OWNER_DAILY_USD", "120"), ("TRIAL_DAILY_USD", "0")];
+        assert_eq!(ceilings(&given), Ceilings { everyone: usd(120), trial: NanoUsd::ZERO });
+        for name in ["OWNER_DAILY_USD", "TRIAL_DAILY_USD"] {
+            for value in ["-1", "unlimited", "1e3", "$5"] {
+                let error = read(&[(name, value)]).err().unwrap().to_string();
+                assert!(error.contains(name) && !error.contains(value), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_owes_is_sent_to_the_portal_if_there_is_one() {
+        let refusal = Refusal::PastDue { pay_by: Timestamp::from_s(900) };
+        let told = |more: &[(&str, &str)]| {
+            let problem = read(more).unwrap().front.refusal(&refusal, Timestamp::from_s(1_000));
+            serde_json::to_value(problem).unwrap().get("portalUrl").cloned()
+        };
+        let url = "https://pay.example.com/p/login/1";
+        assert_eq!(told(&[("PORTAL_URL", url)]), Some(url.into()));
+        assert_eq!(told(&[]), None);
+        let error = read(&[("PORTAL_URL", "pay here")]).err().unwrap().to_string();
+        assert!(error.contains("PORTAL_URL"), "{error}");
     }
 
     #[test]

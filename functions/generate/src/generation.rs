@@ -3,6 +3,7 @@
 
 use crate::{
     answer::{self, Answer, Ending},
+    budget::{Allowance, NotReserved},
     call::{Calls, NoAnswer},
     handler::{Generate, unavailable},
     parse::Wish,
@@ -11,7 +12,7 @@ use crate::{
     stop::StopWatch,
     wire::{AnswerBody, Protocol},
 };
-use domain::{Claim, Demand, Digest, ModelPrice, Timestamp, Usage, UserId};
+use domain::{Claim, Demand, Denial, Digest, ModelPrice, NanoUsd, Timestamp, Usage, UserId};
 use edge::{
     drain::Drain,
     log::chain,
@@ -169,14 +170,15 @@ impl<S: Store + Clone + 'static> Generate<S> {
         closing: &Closing<S>,
         drain: &Drain,
         now: Timestamp,
-    ) -> Result<Begun, NotBegun> {
+    ) -> Result<Begun<S>, NotBegun> {
         let question = asked.wish.question();
         let demand = self.demand(&asked.wish, &question);
         let models = self.front.menu.candidates(asked.wish.model.as_ref());
-        let mut hold = self.admit(asked, &demand, &models, closing.deadlines.hold_ms, now).await?;
+        let (mut hold, mut allowance) = self.admit(asked, &demand, &models, closing, drain, now).await?;
         if let Some(claim) = claim
             && let Err(error) = self.ledger.note_hold(claim, &hold).await
         {
+            allowance.unused();
             closing.void(hold, None).await;
             return Err(unavailable(&error).into());
         }
@@ -184,17 +186,19 @@ impl<S: Store + Clone + 'static> Generate<S> {
         let (user, id) = (hold.user().clone(), hold.id().clone());
         let watch = StopWatch::begin(drain, self.ledger.clone(), user, id, by);
         let (chance, under_way) = (&*self.outside.chance, &Mutex::new(None));
-        let calls =
-            Calls { provider: &self.provider, question: &question, models: &models, by, chance, under_way };
+        let (provider, question, models) = (&self.provider, &question, models.as_slice());
+        let prompt_most = demand.prompt_most;
+        let calls = Calls { provider, question, prompt_most, models, by, chance, under_way };
         let started = tokio::select! {
             biased;
             () = watch.stopped() => None,
-            started = calls.first_text(&mut hold) => Some(started),
+            started = calls.first_text(&mut hold, &mut allowance) => Some(started),
         };
         match started {
-            Some(Ok(started)) => Ok(Begun { hold, started, watch }),
+            Some(Ok(started)) => Ok(Begun { hold, allowance, started, watch }),
             Some(Err(none)) => {
                 tracing::error!(user = %hold.user(), id = %hold.id(), "no model answered");
+                allowance.unused();
                 closing.void(hold, None).await;
                 Err(provider_unavailable(&none).into())
             }
@@ -202,45 +206,86 @@ impl<S: Store + Clone + 'static> Generate<S> {
                 tracing::info!(user = %hold.user(), id = %hold.id(), "stopped by the user before the first text");
                 let asked_of = under_way.lock().unwrap_or_else(PoisonError::into_inner).take();
                 let prompt = openai::estimate(&question.system, &question.turns, 0);
+                allowance.used(asked_of.as_ref().map_or(NanoUsd::ZERO, |price| price.cost(&prompt)));
                 let sent = asked_of.map(|price| (price, Usage::Estimated(prompt)));
                 Err(NotBegun::Stopped(Box::new(hold), sent))
             }
         }
     }
 
+    /// Reserves what a call can cost the owner, then admits: a request that is refused either way has consumed nothing.
     async fn admit(
         &self,
         asked: &Asked,
         demand: &Demand,
         models: &[&ModelPrice],
-        hold_ms: u64,
+        closing: &Closing<S>,
+        drain: &Drain,
         now: Timestamp,
-    ) -> Result<OpenHold, Problem> {
+    ) -> Result<(OpenHold, Allowance<S>), Problem> {
         let Asked { user, wish, repeatable, .. } = asked;
+        let Deadlines { hold_ms, settled_by, .. } = closing.deadlines;
         // Whichever of them answers, the hold says the most that it can cost.
         let cost_most = |model: &&ModelPrice| model.cost_most(demand.prompt_most, demand.output_most);
         let dearest = models.iter().copied().max_by_key(cost_most).unwrap_or(&self.front.menu.default);
+        let reserved = self.budgets.reserve(user, cost_most(&dearest), drain, settled_by).await;
+        let mut allowance = reserved.map_err(|error| not_reserved(&error, user, now))?;
         let new_id = &*self.outside.new_id;
-        let admitted = self.ledger.admit(user, demand, dearest, hold_ms, new_id, now).await;
-        let hold = admitted.map_err(|error| not_admitted(&error, user, now))?;
+        let hold = match self.ledger.admit(user, demand, dearest, hold_ms, new_id, now).await {
+            Ok(hold) => hold,
+            Err(error) => {
+                allowance.unused();
+                return Err(self.not_admitted(&error, user, demand, drain, now));
+            }
+        };
+        if let Err(error) = allowance.follow(hold.standing().0).await {
+            closing.void(hold, None).await;
+            return Err(not_reserved(&error, user, now));
+        }
         tracing::info!(%user, id = %hold.id(), kind = wish.kind.as_str(), prompts = prompts::VERSION,
             held = hold.size().total().get(), clamped = hold.clamped(), repeatable = repeatable.is_some(), "admitted");
-        Ok(hold)
+        Ok((hold, allowance))
+    }
+
+    /// What a request that is not admitted is answered with. That a limit refused it is kept for its user to see, while the
+    /// answer goes out.
+    fn not_admitted(
+        &self,
+        error: &AdmitError,
+        user: &UserId,
+        demand: &Demand,
+        drain: &Drain,
+        now: Timestamp,
+    ) -> Problem {
+        match error {
+            AdmitError::Refused { refusal, period_start } => {
+                let problem = self.front.refusal(refusal, now);
+                tracing::info!(%user, code = problem.code().as_str(), "not admitted");
+                let denial = Denial::of(refusal, (user.clone(), *period_start), demand.least(), now);
+                if self.denials.is_due(&denial) {
+                    let ledger = self.ledger.clone();
+                    drain.spawn(async move { ledger.deny(&denial).await });
+                }
+                problem
+            }
+            AdmitError::Unavailable(unavailable) => {
+                tracing::error!(%user, error = chain(unavailable), "not admitted: the ledger does not answer");
+                Problem::store_unavailable()
+            }
+        }
     }
 }
 
-fn not_admitted(error: &AdmitError, user: &UserId, now: Timestamp) -> Problem {
+fn not_reserved(error: &NotReserved, user: &UserId, now: Timestamp) -> Problem {
     match error {
-        AdmitError::Refused(refusal) => {
-            let problem = Problem::refusal(refusal, now);
-            tracing::info!(%user, code = problem.code().as_str(), "not admitted");
-            problem
+        NotReserved::UsedUp { pool, .. } => {
+            tracing::warn!(%user, pool = pool.as_str(), "not admitted: the day's budget is used up");
         }
-        AdmitError::Unavailable(unavailable) => {
-            tracing::error!(%user, error = chain(unavailable), "not admitted: the ledger does not answer");
-            Problem::store_unavailable()
+        NotReserved::Unavailable(_) | NotReserved::OutOfTime => {
+            tracing::error!(%user, error = chain(error), "not admitted: no budget can be leased");
         }
     }
+    error.problem(now)
 }
 
 /// Only a provider that asks for patience is taken at its word on when to come back.

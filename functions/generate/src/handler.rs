@@ -2,7 +2,9 @@
 
 use crate::{
     answer,
+    budget::Budgets,
     config::Front,
+    denials::Denials,
     generation::{Asked, Repeatable},
     parse::{self, IdempotencyKey, Wish},
     prompts::Question,
@@ -11,7 +13,8 @@ use crate::{
     routes::Route,
     wire::{AnswerBody, Protocol},
 };
-use domain::{Demand, Digest, HoldId, Timestamp, Tokens, UserId};
+use bus::Bus;
+use domain::{Demand, Digest, HoldId, Refusal, Timestamp, Tokens, UserId};
 use edge::{drain::Drain, ids, log::chain, problem::Problem, request, respond, session};
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use lambda_http::{Request, RequestExt};
@@ -58,12 +61,22 @@ pub struct Generate<S> {
     pub(crate) provider: openai::Client,
     pub(crate) front: Arc<Front>,
     pub(crate) outside: Outside,
+    pub(crate) denials: Denials,
+    pub(crate) budgets: Budgets<S>,
 }
 
 impl<S: Store + Clone + 'static> Generate<S> {
     /// A function over this ledger and provider.
     pub fn new(ledger: Ledger<S>, provider: openai::Client, front: Front, outside: Outside) -> Self {
-        Self { ledger, provider, front: Arc::new(front), outside }
+        let budgets = Budgets::new(ledger.clone(), front.ceilings, Arc::clone(&outside.now));
+        Self { ledger, provider, front: Arc::new(front), outside, denials: Denials::new(), budgets }
+    }
+
+    /// The same, which tells the owner on this bus how much of a budget is used.
+    #[must_use]
+    pub fn telling(mut self, bus: Bus) -> Self {
+        self.budgets.bus = Some(bus);
+        self
     }
 
     /// Answers one request. What outlives the answer runs on `drain`.
@@ -127,7 +140,8 @@ impl<S: Store + Clone + 'static> Generate<S> {
         let demand = self.demand(&wish, &question);
         let quote = self.ledger.quote(&user, &demand, now).await.map_err(|error| unavailable(&error))?;
         let estimate = openai::estimate(&question.system, &question.turns, 0).prompt();
-        Ok(respond::json(StatusCode::OK, &QuoteWire::new(&quote, &demand, estimate, now)))
+        let refused = |refusal: &Refusal| self.front.refusal(refusal, now);
+        Ok(respond::json(StatusCode::OK, &QuoteWire::new(&quote, &demand, estimate, refused)))
     }
 
     /// `GET /v1/generate/{id}/stream`: the answer that was given to the request with this key, or 204.

@@ -1,8 +1,10 @@
 #![doc = include_str!("../README.md")]
 
 mod answer;
+pub mod budget;
 mod call;
 pub mod config;
+mod denials;
 pub mod generation;
 pub mod handler;
 pub mod parse;

@@ -1,5 +1,6 @@
 //! The Lambda function: one event is one request, answered as a stream.
 
+use bus::Bus;
 use generate::{
     config::Config,
     handler::{Generate, Outside},
@@ -17,6 +18,10 @@ async fn main() -> anyhow::Result<()> {
         config.front,
         Outside::real(),
     );
+    let generate = match config.bus {
+        Some(settings) => generate.telling(Bus::connect(settings).await),
+        None => generate,
+    };
     let serve = move |request, drain| {
         let generate = generate.clone();
         // Boxed, because its state is larger than what a worker should move about.

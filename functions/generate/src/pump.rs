@@ -6,6 +6,7 @@
 
 use crate::{
     answer::{Answer, Ending},
+    budget::Allowance,
     call::Started,
     stop::StopWatch,
     wire::Protocol,
@@ -142,8 +143,10 @@ pub(crate) struct Closing<S> {
 }
 
 /// A request whose answer has begun.
-pub(crate) struct Begun {
+pub(crate) struct Begun<S> {
     pub(crate) hold: OpenHold,
+    /// What its call can cost, reserved.
+    pub(crate) allowance: Allowance<S>,
     pub(crate) started: Started,
     pub(crate) watch: StopWatch,
 }
@@ -171,7 +174,7 @@ impl Keeping {
 /// One answer on its way from the provider to the client and into the ledger.
 pub(crate) struct Pump<S> {
     closing: Closing<S>,
-    begun: Begun,
+    begun: Begun<S>,
     protocol: Protocol,
     keeping: Option<Keeping>,
     listener: Listener,
@@ -181,7 +184,7 @@ impl<S: Store> Pump<S> {
     /// A pump for one answer, and the chunks that it will send. It must be run: dropping it leaves the hold to its expiry.
     pub(crate) fn new(
         closing: Closing<S>,
-        begun: Begun,
+        begun: Begun<S>,
         protocol: Protocol,
         keeping: Option<Keeping>,
     ) -> (Self, mpsc::Receiver<Bytes>) {
@@ -193,7 +196,8 @@ impl<S: Store> Pump<S> {
     pub(crate) async fn run(mut self) {
         self.listener.send(self.protocol.start(self.begun.hold.id())).await;
         let end = self.pour().await;
-        let Self { closing, begun: Begun { hold, started, watch }, protocol, keeping, listener } = self;
+        let Self { closing, begun, protocol, keeping, listener } = self;
+        let Begun { hold, mut allowance, started, watch } = begun;
         let Started { stream, price, .. } = started;
         let (served, counted) = (stream.estimate(), stream.counted());
         // Only a closed connection makes a provider stop, and stop charging.
@@ -203,7 +207,8 @@ impl<S: Store> Pump<S> {
         let whole = listener.has_all() || matches!(end, End::Stopped);
         let usage = match end {
             End::Complete(_, usage) => usage,
-            // An answer that ended before its first text served nothing, so nothing is charged, whatever it may have cost.
+            // An answer that ended before its first text served nothing, so nothing is charged, whatever it may have cost; of what
+            // was reserved nothing comes back.
             _ if served.completion() == Tokens::ZERO => {
                 closing.void(hold, Some(&price)).await;
                 closing.drop_claim(keeping.map(|keeping| keeping.claim)).await;
@@ -221,6 +226,7 @@ impl<S: Store> Pump<S> {
             clamped: hold.clamped(),
         };
         let receipt = closing.keep_and_settle(hold, keeping, &answer, &price).await;
+        allowance.used(price.cost(usage.classes()));
         let metadata = answer.metadata(receipt.as_ref(), false);
         listener.close(if whole {
             ending.chunk(protocol, Some(&metadata))

@@ -1,6 +1,6 @@
 //! `POST /v1/quote`: the answer's JSON. Names are the ledger's.
 
-use domain::{Demand, HoldSize, NanoUsd, Timestamp, Tokens};
+use domain::{Demand, HoldSize, NanoUsd, Refusal, Tokens};
 use edge::{money::decimal_usd, problem::Problem};
 use ledger::{Quote, Standing};
 use serde::Serialize;
@@ -44,7 +44,12 @@ struct MostUsd {
 }
 
 impl QuoteWire {
-    pub(crate) fn new(quote: &Quote, demand: &Demand, estimate: Tokens, now: Timestamp) -> Self {
+    pub(crate) fn new(
+        quote: &Quote,
+        demand: &Demand,
+        estimate: Tokens,
+        refused: impl Fn(&Refusal) -> Problem,
+    ) -> Self {
         let full = HoldSize { prompt: demand.prompt_most, output: demand.output_most };
         let size = quote.decision.as_ref().copied().unwrap_or(full);
         Self {
@@ -55,7 +60,7 @@ impl QuoteWire {
             passes: quote.decision.is_ok(),
             clamped: quote.decision.is_ok() && size.output < demand.output_most,
             output_cap: quote.decision.is_ok().then(|| size.output.get()),
-            refusal: quote.decision.as_ref().err().map(|refusal| Problem::refusal(refusal, now)),
+            refusal: quote.decision.as_ref().err().map(refused),
         }
     }
 }

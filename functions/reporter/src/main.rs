@@ -1,13 +1,16 @@
-//! The Lambda function: one scheduled event is one run.
+//! The Lambda function: one event is one run.
 
 use anyhow::Context;
 use bus::Bus;
 use domain::Timestamp;
 use edge::clock;
 use lambda_runtime::{LambdaEvent, service_fn};
-use ledger::{DynamoStore, Ledger, SHARDS};
-use report::{Deps, Pace, Report};
-use reporter::{config::Config, run::run, schedule};
+use ledger::{DynamoStore, Ledger};
+use report::{Deps, Pace};
+use reporter::{
+    config::Config,
+    handler::{Answer, HandleError, handle},
+};
 use serde_json::Value;
 use stripe::Stripe;
 
@@ -20,19 +23,16 @@ async fn main() -> anyhow::Result<()> {
         stripe: Stripe::new(config.stripe).context("STRIPE_SECRET_KEY or STRIPE_BASE_URL cannot be used")?,
         meter: config.meter,
         bus: Bus::connect(config.bus).await,
-        pace: Pace::with_jitter(|most_ms| rand::random_range(0..=most_ms)),
+        pace: Pace::new(|most_ms| rand::random_range(0..=most_ms), config.calls_per_s),
+        new_id: Box::new(edge::ids::new_hold_id),
     };
-    let handler =
-        service_fn(async |event| handle(&deps, event).await.map_err(anyhow::Error::into_boxed_dyn_error));
+    let handler = service_fn(async |event| {
+        invoke(&deps, event).await.map_err(|error| anyhow::Error::new(error).into_boxed_dyn_error())
+    });
     lambda_runtime::run(handler).await.map_err(anyhow::Error::from_boxed)
 }
 
-/// # Errors
-/// When the payload is not the schedule's, or no shard could be listed: then the run did nothing, and Lambda is told.
-async fn handle(deps: &Deps<DynamoStore>, event: LambdaEvent<Value>) -> anyhow::Result<Report> {
-    schedule::check(&event.payload)?;
+async fn invoke(deps: &Deps<DynamoStore>, event: LambdaEvent<Value>) -> Result<Answer, HandleError> {
     let deadline = Timestamp::from_ms(event.context.deadline);
-    let report = run(deps, deadline, clock::now).await;
-    anyhow::ensure!(report.shards_failed < u32::from(SHARDS), "no dirty meter could be listed");
-    Ok(report)
+    handle(deps, &event.payload, &event.context.request_id, deadline, clock::now).await
 }

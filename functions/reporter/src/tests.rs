@@ -3,5 +3,10 @@
 mod bus;
 mod crashes;
 mod customers;
+mod drained;
+mod drift;
+mod late;
+mod leases;
+mod long;
 mod reconcile;
 mod world;

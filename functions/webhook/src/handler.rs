@@ -1,31 +1,42 @@
-//! One webhook: bound, verify, sort, fetch, answer. Any answer but a 2xx makes Stripe deliver it again, for three days.
+//! One webhook: bound, verify, sort, look it up, work, note, answer. Any answer but a 2xx makes Stripe deliver it again, for
+//! three days.
 
-use crate::sync::{Accounts, SyncError, Synced};
-use domain::{SubscriptionId, Timestamp};
+use crate::{
+    sync::{Accounts, SyncError},
+    task::{self, Task},
+    work::{Outcome, WorkError, Worker},
+};
+use domain::Timestamp;
 use edge::{
     problem::{Code, Problem, UNAVAILABLE_RETRY_AFTER_S},
     request, respond,
 };
 use http::{Method, Response, StatusCode};
 use lambda_http::{Body, Request};
-use ledger::Store;
+use ledger::{Changed, Store};
+use report::Deps;
 use serde::Serialize;
-use std::sync::Arc;
-use stripe::{Event, Secret, SubscriptionError, WebhookError, verify_webhook};
+use std::{sync::Arc, time::Duration};
+use stripe::{Event, SigningSecrets, WebhookError, verify_webhook};
 
 const PATH: &str = "/v1/webhooks/stripe";
 const SIGNATURE: &str = "stripe-signature";
 /// The most bytes of a webhook's body. Stripe's events of a subscription take a few thousand.
-const BODY_BYTES_MAX: usize = 256 * 1024;
-/// What is acted on.
-const KINDS: [&str; 3] =
-    ["customer.subscription.created", "customer.subscription.updated", "customer.subscription.deleted"];
+pub const BODY_BYTES_MAX: usize = 256 * 1024;
+/// How long one delivery may be worked on, in milliseconds: longer than Stripe listens, shorter than the function lives. What is
+/// not done by then is begun anew by the next delivery.
+pub const WORK_MS_MAX: u64 = 20_000;
+/// How long one call to Stripe may take, in milliseconds. Reporting begins no meter that it has no time for three calls for.
+pub const CALL_MS_MAX: u64 = 4_000;
+/// How long an event is known, in milliseconds: 30 days, as long as Stripe itself can deliver one again.
+const KNOWN_MS: u64 = 30 * 24 * 60 * 60 * 1_000;
 
 /// The function. Clones share connections.
 #[derive(Clone)]
 pub struct Webhook<S> {
     accounts: Accounts<S>,
-    secrets: Arc<[Secret]>,
+    deps: Arc<Deps<S>>,
+    secrets: Arc<SigningSecrets>,
 }
 
 /// Says to whoever looks at Stripe's list of deliveries what was done.
@@ -36,58 +47,103 @@ struct Received {
 }
 
 impl<S: Store> Webhook<S> {
-    /// A function over these accounts; a delivery is good if any of `secrets` signed it.
-    pub fn new(accounts: Accounts<S>, secrets: Vec<Secret>) -> Self {
-        Self { accounts, secrets: secrets.into() }
+    /// A function over these accounts; a delivery is good if one of `secrets` signed it that vouches for its form.
+    pub fn new(accounts: Accounts<S>, deps: Arc<Deps<S>>, secrets: SigningSecrets) -> Self {
+        Self { accounts, deps, secrets: secrets.into() }
     }
 
     /// Answers one request.
-    pub async fn handle(&self, request: Request, now: Timestamp) -> Response<Body> {
+    pub async fn handle(&self, request: Request, clock: &(dyn Fn() -> Timestamp + Sync)) -> Response<Body> {
         let outcome = if request::path(&request) != PATH {
             Err(Problem::not_found())
         } else if *request.method() != Method::POST {
             Err(Problem::method_not_allowed("POST"))
         } else {
-            self.receive(&request, now).await
+            self.receive(&request, clock).await
         };
         match outcome {
-            Ok(outcome) => respond::json(StatusCode::OK, &Received { received: true, outcome }),
+            Ok(outcome) => {
+                respond::json(StatusCode::OK, &Received { received: true, outcome: outcome.name() })
+            }
             Err(problem) => problem.into_response(),
         }
     }
 
-    async fn receive(&self, request: &Request, now: Timestamp) -> Result<&'static str, Problem> {
+    async fn receive(
+        &self,
+        request: &Request,
+        clock: &(dyn Fn() -> Timestamp + Sync),
+    ) -> Result<Outcome, Problem> {
+        let now = clock();
         let event = self.verify(request, now).map_err(|problem| *problem)?;
-        if !KINDS.contains(&event.kind.as_str()) {
-            return Ok("ignored");
+        let task = task::task(&event).map_err(|task::Unnamed| {
+            tracing::error!(event = %event.id, kind = event.kind, "an event that names no object of its type");
+            invalid("The event names no object of its type.")
+        })?;
+        if task == Task::Nothing {
+            return Ok(Outcome::Ignored);
         }
-        let id = event.object.as_deref().and_then(|id| SubscriptionId::parse(id).ok());
-        let Some(id) = id else {
-            tracing::error!(event = event.id, kind = event.kind, "a subscription's event without its id");
-            return Err(invalid("The event names no subscription."));
-        };
-        match self.accounts.sync(&id, now).await {
-            Ok(Synced::InLine) => Ok("in_line"),
-            Ok(Synced::NoUser) => {
-                tracing::error!(event = event.id, subscription = %id,
-                    "neither the subscription nor its customer has a user_id in its metadata; nobody gets what was paid");
-                Ok("no_user")
+        let work = self.work(&event, &task, now, clock);
+        let outcome = tokio::time::timeout(Duration::from_millis(WORK_MS_MAX), work).await;
+        match outcome {
+            Ok(Ok(outcome)) => {
+                tracing::info!(event = %event.id, kind = event.kind, outcome = outcome.name(), "a webhook");
+                Ok(outcome)
             }
-            Err(error) => Err(failed(&error, &event, &id)),
+            Ok(Err(error)) => Err(failed(&error, &event, &task)),
+            Err(_elapsed) => {
+                tracing::error!(event = %event.id, kind = event.kind, ?task, "a webhook took too long");
+                Err(again(Code::StripeUnavailable))
+            }
         }
+    }
+
+    /// Does what the event asks for, unless that was done, and notes that it was.
+    async fn work(
+        &self,
+        event: &Event,
+        task: &Task,
+        now: Timestamp,
+        clock: &(dyn Fn() -> Timestamp + Sync),
+    ) -> Result<Outcome, WorkError> {
+        let ledger = &self.deps.ledger;
+        if ledger.event(&event.id).await? {
+            return Ok(Outcome::Known);
+        }
+        let deadline = now.plus_ms(WORK_MS_MAX);
+        let told_at = event.created.unwrap_or(now);
+        let worker = Worker { accounts: &self.accounts, deps: &self.deps, told_at, deadline, clock };
+        let outcome = worker.work(task, &event.id, now).await?;
+        if outcome == Outcome::NoUser {
+            tracing::error!(event = %event.id, kind = event.kind, ?task,
+                "no metadata has a user_id: nobody gets what was paid");
+        }
+        if outcome.is_final() {
+            let forget_at = now.plus_ms(KNOWN_MS);
+            // One that is not noted is done again when it is delivered again, which changes nothing.
+            match ledger.put_event(&event.id, &event.kind, now, forget_at).await {
+                Ok(Changed::Yes | Changed::No) => {}
+                Err(error) => tracing::warn!(%error, event = %event.id, "an event was not noted"),
+            }
+        }
+        Ok(outcome)
     }
 
     fn verify(&self, request: &Request, now: Timestamp) -> Result<Event, Box<Problem>> {
         let body: &[u8] = request.body();
         if body.len() > BODY_BYTES_MAX {
             let detail = format!("A webhook has at most {BODY_BYTES_MAX} bytes.");
-            return Err(Box::new(Problem::new(Code::TooLarge, detail)));
+            let limit = u64::try_from(BODY_BYTES_MAX).unwrap_or(u64::MAX);
+            return Err(Box::new(Problem::new(Code::TooLarge, detail).limit(limit)));
         }
         let signature = request.headers().get(SIGNATURE).and_then(|value| value.to_str().ok());
         verify_webhook(body, signature.unwrap_or_default(), &self.secrets, now).map_err(|error| {
             tracing::warn!(error = edge::log::chain(&error), "a webhook was refused");
             Box::new(match error {
-                WebhookError::Header | WebhookError::Signature | WebhookError::Stale { .. } => {
+                WebhookError::Header
+                | WebhookError::Signature
+                | WebhookError::Stale { .. }
+                | WebhookError::Form(_) => {
                     Problem::new(Code::Unauthenticated, "The signature does not hold.")
                 }
                 WebhookError::Body(_) => invalid("The signed body is not an event."),
@@ -101,14 +157,25 @@ fn invalid(detail: &'static str) -> Problem {
 }
 
 /// Every failure is answered so that Stripe delivers again: none of them says that the event needs nothing.
-fn failed(error: &SyncError, event: &Event, id: &SubscriptionId) -> Problem {
-    tracing::error!(error = edge::log::chain(error), event = event.id, kind = event.kind, subscription = %id,
-        "an account may not be in line with its subscription until this is delivered again");
-    match error {
-        SyncError::Stripe(SubscriptionError::Malformed(_)) => Problem::internal(),
-        SyncError::Stripe(_) | SyncError::Read(_) | SyncError::Write(_) | SyncError::Contended => {
-            Problem::new(Code::StoreUnavailable, "Nothing was changed. Please deliver it again.")
-                .retry_after(UNAVAILABLE_RETRY_AFTER_S)
+fn failed(error: &WorkError, event: &Event, task: &Task) -> Problem {
+    let code = match error {
+        WorkError::Waiting(_) | WorkError::RowPending => {
+            tracing::warn!(error = edge::log::chain(error), event = %event.id, kind = event.kind, ?task,
+                "a webhook waits for what is still to be reported");
+            return Problem::new(Code::UsagePending, "Please deliver it again.")
+                .retry_after(UNAVAILABLE_RETRY_AFTER_S);
         }
-    }
+        WorkError::Stripe(_) | WorkError::Sync(SyncError::Stripe(_)) => Code::StripeUnavailable,
+        WorkError::Sync(SyncError::Read(_) | SyncError::Write(_) | SyncError::Contended)
+        | WorkError::Store(_)
+        | WorkError::Ledger(_) => Code::StoreUnavailable,
+    };
+    tracing::error!(error = edge::log::chain(error), event = %event.id, kind = event.kind, ?task,
+        "an account may not be in line until this is delivered again");
+    again(code)
+}
+
+fn again(code: Code) -> Problem {
+    Problem::new(code, "What was done is kept. Please deliver it again.")
+        .retry_after(UNAVAILABLE_RETRY_AFTER_S)
 }

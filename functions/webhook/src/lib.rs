@@ -3,6 +3,9 @@
 pub mod config;
 mod decide;
 pub mod handler;
+mod rejections;
 pub mod sync;
+mod task;
 #[cfg(test)]
 mod tests;
+mod work;

@@ -5,26 +5,52 @@
 //! account is still as it was read; else everything is asked again. It is written even where nothing follows: the account's
 //! new `rev` is what refuses a write that an older answer led to and that is still on its way.
 
-use crate::decide::{self, Entitlement};
-use domain::{Account, SubscriptionId, Timestamp, UserId};
+use crate::decide::{self, Oddity, Seen};
+use domain::{Account, CustomerId, SubscriptionId, Timestamp, UserId};
 use edge::plans::PlanBook;
 use ledger::{ChangeError, Ledger, Store, Unavailable};
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
-use stripe::{Stripe, Subscription, SubscriptionError};
+use stripe::{FetchError, LatestInvoice, Stripe};
 
 /// How often everything is asked again when the account changed meanwhile.
 const ROUNDS_MAX: u32 = 4;
 
 /// What became of an account.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Synced {
     /// It is in line with the subscription, now or already.
-    InLine,
-    /// The subscription names no user.
+    InLine(Box<InLine>),
+    /// The subscription names no user, and has a price of ours.
     NoUser,
+    /// The subscription names no user, and is to something else that is sold under this account of Stripe's.
+    Foreign,
+    /// Stripe has no such subscription, or has it no more.
+    Gone,
+}
+
+/// An account that is in line with a subscription.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InLine {
+    /// Whose.
+    pub user: UserId,
+    pub(crate) seen: Seen,
+}
+
+impl InLine {
+    /// The customer who pays.
+    pub(crate) fn customer(&self) -> &CustomerId {
+        &self.seen.subscription.customer
+    }
+
+    /// The newest invoice of a subscription that has ended, if that is not final yet: what was used last may still be on it.
+    pub(crate) fn last_draft(&self) -> Option<&LatestInvoice> {
+        let subscription = &self.seen.subscription;
+        let ended = subscription.ended_at.is_some();
+        subscription.latest_invoice.as_ref().filter(|invoice| ended && invoice.is_draft)
+    }
 }
 
 /// Why an account may not be in line.
@@ -32,7 +58,7 @@ pub enum Synced {
 pub enum SyncError {
     /// Stripe did not show the subscription.
     #[error("the subscription could not be fetched")]
-    Stripe(#[from] SubscriptionError),
+    Stripe(#[from] FetchError),
     /// The ledger did not show the account.
     #[error("the account could not be read")]
     Read(#[from] Unavailable),
@@ -58,70 +84,130 @@ impl<S: Store> Accounts<S> {
         Self { ledger, stripe, book: Arc::new(book) }
     }
 
-    /// Brings the account of this subscription's user in line with it.
+    /// Brings the account of this subscription's user in line with it. `told_at` is when Stripe told of it.
     ///
     /// # Errors
     /// When Stripe or the ledger does not answer, or both went on changing: Stripe has to deliver again.
-    pub async fn sync(&self, id: &SubscriptionId, now: Timestamp) -> Result<Synced, SyncError> {
+    pub async fn sync(
+        &self,
+        id: &SubscriptionId,
+        told_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<Synced, SyncError> {
         // This answer says whose account it is about, and nothing else: it is older than the reading of the account.
-        let Some(user) = self.stripe.subscription(id).await?.user else { return Ok(Synced::NoUser) };
+        let Some(subscription) = there_is(self.stripe.subscription(id).await)? else {
+            return Ok(Synced::Gone);
+        };
+        let ours = decide::is_ours(&subscription, &self.book);
+        let Some(user) = subscription.user else {
+            return Ok(if ours { Synced::NoUser } else { Synced::Foreign });
+        };
         for _ in 0..ROUNDS_MAX {
-            if self.round(&user, id, now).await? {
-                return Ok(Synced::InLine);
+            let read = self.ledger.account(&user, now).await?;
+            let Some(seen) = self.look(id).await? else { return Ok(Synced::Gone) };
+            if seen.subscription.user.as_ref() != Some(&user) {
+                continue;
+            }
+            let outdone = self.is_outdone(&read, &seen).await?;
+            if outdone {
+                tracing::info!(%user, subscription = %id, "another subscription of this account prevails");
+            }
+            let decide = |account: &Account| {
+                decide::decide(account, &seen, &self.book, told_at, now).filter(|_| !outdone)
+            };
+            if self.write(&user, &read, now, decide).await? {
+                return Ok(Synced::InLine(Box::new(InLine { user, seen })));
             }
         }
         Err(SyncError::Contended)
     }
 
-    /// One try; false: the account or its user changed meanwhile.
-    async fn round(&self, user: &UserId, id: &SubscriptionId, now: Timestamp) -> Result<bool, SyncError> {
-        let read = self.ledger.account(user, now).await?;
-        let subscription = self.stripe.subscription(id).await?;
-        if subscription.user.as_ref() != Some(user) {
-            return Ok(false);
+    /// Brings an account in line after its customer was deleted, with whose subscriptions Stripe has ended.
+    ///
+    /// # Errors
+    /// As [`Accounts::sync`].
+    pub(crate) async fn sync_without(
+        &self,
+        customer: &CustomerId,
+        user: &UserId,
+        now: Timestamp,
+    ) -> Result<(), SyncError> {
+        for _ in 0..ROUNDS_MAX {
+            let read = self.ledger.account(user, now).await?;
+            let Some(id) = read.subscription.as_ref().filter(|_| read.customer.as_ref() == Some(customer))
+            else {
+                tracing::info!(%user, %customer, "a customer was deleted who pays for nothing of this account");
+                return Ok(());
+            };
+            let seen = self.look(id).await?;
+            let decide = |account: &Account| match &seen {
+                None => Some(decide::end(account, now, &self.book)),
+                Some(seen) => decide::decide(account, seen, &self.book, now, now),
+            };
+            if self.write(user, &read, now, decide).await? {
+                return Ok(());
+            }
         }
-        self.complain(&subscription);
-        let outdone = self.is_outdone(&read, &subscription).await?;
-        if outdone {
-            tracing::info!(%user, subscription = %id, "another subscription of this account prevails");
-        }
+        Err(SyncError::Contended)
+    }
+
+    /// What an owner should look at; a subscription that may be new is held against its customer's others.
+    ///
+    /// # Errors
+    /// When Stripe does not answer.
+    pub(crate) async fn oddities(&self, of: &InLine, new: bool) -> Result<Vec<Oddity>, FetchError> {
+        let others = match new {
+            true => there_is(self.stripe.subscriptions_of(of.customer()).await)?.unwrap_or_default(),
+            false => Vec::new(),
+        };
+        Ok(decide::oddities(&of.seen, &others, &self.book))
+    }
+
+    /// The subscription as it is now; none: Stripe has none.
+    async fn look(&self, id: &SubscriptionId) -> Result<Option<Seen>, FetchError> {
+        let Some(subscription) = there_is(self.stripe.subscription(id).await)? else { return Ok(None) };
+        let unpaid_since = match decide::is_behind(&subscription) {
+            true => self.stripe.unpaid_since(id).await?,
+            false => None,
+        };
+        Ok(Some(Seen { subscription, unpaid_since }))
+    }
+
+    /// Writes what is decided, or the account's new `rev` alone; false: the account is not as it was read.
+    async fn write(
+        &self,
+        user: &UserId,
+        read: &Account,
+        now: Timestamp,
+        decide: impl Fn(&Account) -> Option<Account> + Send + Sync,
+    ) -> Result<bool, ChangeError> {
         let moved = AtomicBool::new(false);
         let change = |account: &Account| {
             let as_read = account.rev == read.rev;
             moved.store(!as_read, Ordering::Relaxed);
-            let decided = || decide::decide(account, &subscription, &self.book, now).filter(|_| !outdone);
-            as_read.then(|| decided().unwrap_or_else(|| account.clone()))
+            as_read.then(|| decide(account).unwrap_or_else(|| account.clone()))
         };
         let after = self.ledger.change_account(user, now, change).await?;
         let moved = moved.load(Ordering::Relaxed);
         if !moved {
-            tracing::info!(%user, subscription = %id, plan = %after.plan, "the account is in line");
+            tracing::info!(%user, plan = %after.plan, "the account is in line");
         }
         Ok(!moved)
     }
 
     /// Whether the account's own subscription is another one, in force at Stripe, and the younger of the two.
-    async fn is_outdone(&self, account: &Account, by: &Subscription) -> Result<bool, SubscriptionError> {
+    async fn is_outdone(&self, account: &Account, by: &Seen) -> Result<bool, FetchError> {
         let Some(rival) = decide::rival(account, by, &self.book) else { return Ok(false) };
-        match self.stripe.subscription(rival).await {
-            Ok(rival) => Ok(decide::rival_prevails(&rival, by, &self.book)),
-            Err(SubscriptionError::NotFound(_)) => Ok(false),
-            Err(error) => Err(error),
-        }
+        let rival = there_is(self.stripe.subscription(rival).await)?;
+        Ok(rival.is_some_and(|rival| decide::rival_prevails(&rival, &by.subscription, &self.book)))
     }
+}
 
-    /// Says what a person should look at.
-    fn complain(&self, subscription: &Subscription) {
-        let id = &subscription.id;
-        match decide::entitlement(subscription, &self.book) {
-            Entitlement::Unknown => {
-                let keys = &subscription.lookup_keys;
-                tracing::error!(subscription = %id, ?keys, "a subscription whose prices are not in the plan book");
-            }
-            Entitlement::Undecided => {
-                tracing::info!(subscription = %id, status = ?subscription.status, "nothing follows from this status");
-            }
-            Entitlement::To(_) | Entitlement::Ended => {}
-        }
+/// What Stripe has, if it has it.
+fn there_is<T>(answer: Result<T, FetchError>) -> Result<Option<T>, FetchError> {
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(FetchError::NotFound(_)) => Ok(None),
+        Err(error) => Err(error),
     }
 }

@@ -10,6 +10,7 @@ use std::{collections::BTreeMap, io, num::NonZeroU32, path::PathBuf, time::Durat
 
 use http::Method;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -237,9 +238,16 @@ impl Cloud {
             Gateway::start(listener, runtime.invoker(), gateway_options).map_err(part("the gateway"))?;
         if let Some(stripe) = &parts.stripe {
             let url = format!("{}/v1/webhooks/stripe", gateway.url());
-            stripe.set_webhook(Some(WebhookEndpoint { url, secret: environment::WEBHOOK_SECRET.to_owned() }));
+            let under = |secret: &str| Some(WebhookEndpoint { url: url.clone(), secret: secret.to_owned() });
+            stripe.set_webhook(under(environment::WEBHOOK_SECRET));
+            stripe.set_thin_webhook(under(environment::THIN_WEBHOOK_SECRET));
         }
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let rules = events::Rule::of_template(TEMPLATE, environment::BUS_NAME);
+        for rule in rules.map_err(|error| part("the bus")(io::Error::other(error)))? {
+            let (function, events) = (rule.function.clone(), parts.events.matching(rule));
+            tasks.spawn(deliver(runtime.invoker(), function, events, options.clock.clone(), stop.clone()));
+        }
         if let Some(every) = options.report_every {
             tasks.spawn(report(runtime.invoker(), every, options.clock.clone(), stop.clone()));
         }
@@ -467,11 +475,17 @@ fn routes(generate_timeout: Duration) -> Vec<Route> {
             .map(|method| Route::stream(method, path, "generate").with_timeout(generate_timeout))
     });
     let buffered = [
-        Route::buffered(Method::GET, "/v1/usage", "account"),
-        Route::buffered(Method::OPTIONS, "/v1/usage", "account"),
-        Route::buffered(Method::POST, "/v1/webhooks/stripe", "webhook"),
+        (Method::GET, "/v1/usage"),
+        (Method::GET, "/v1/receipts"),
+        (Method::POST, "/v1/checkout"),
+        (Method::POST, "/v1/portal"),
+        (Method::PUT, "/v1/spend-cap"),
     ];
-    streamed.chain(buffered).collect()
+    let buffered = buffered.into_iter().flat_map(|(method, path)| {
+        [method, Method::OPTIONS].map(|method| Route::buffered(method, path, "account"))
+    });
+    let webhook = Route::buffered(Method::POST, "/v1/webhooks/stripe", "webhook");
+    streamed.chain(buffered).chain([webhook]).collect()
 }
 
 /// The event of an EventBridge schedule without an input of its own. `now_ms`: milliseconds since 1970.
@@ -488,6 +502,34 @@ pub fn scheduled_event(now_ms: i64) -> Value {
         "resources": ["arn:aws:scheduler:us-east-1:123456789012:schedule/default/reporter"],
         "detail": "{}",
     })
+}
+
+/// Wakes a function for each event of a rule, as EventBridge hands it on.
+async fn deliver(
+    invoker: Invoker,
+    function: String,
+    mut events: mpsc::Receiver<events::Event>,
+    clock: CloudClock,
+    stop: CancellationToken,
+) {
+    while let Some(Some(event)) = stop.run_until_cancelled(events.recv()).await {
+        let time = chrono::DateTime::from_timestamp_millis(clock.now_ms()).unwrap_or_default();
+        let payload = json!({
+            "version": "0",
+            "id": event.id,
+            "detail-type": event.detail_type,
+            "source": event.source,
+            "account": "123456789012",
+            "time": time.format("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            "region": environment::REGION,
+            "resources": event.resources,
+            "detail": event.detail,
+        });
+        match invoker.call(&function, &payload).await {
+            Ok(_) | Err(InvokeError::Stopping) => {}
+            Err(error) => tracing::warn!(%error, function, "a run that an event asked for failed"),
+        }
+    }
 }
 
 async fn report(invoker: Invoker, every: Duration, clock: CloudClock, stop: CancellationToken) {

@@ -29,12 +29,14 @@ const TOKEN_USER: &str = "alice";
 /// How long the provider's stand-in waits between words here, so that a stream is seen to stream.
 const BETWEEN_WORDS: Duration = Duration::from_millis(40);
 /// What points a part at the real thing.
-const OVERRIDES: [&str; 8] = [
+const OVERRIDES: [&str; 10] = [
     "DYNAMODB_ENDPOINT",
     "EVENTBRIDGE_ENDPOINT",
     "EVENT_BUS_NAME",
     "TABLE_NAME",
     "STORE_ANSWERS",
+    "OWNER_DAILY_USD",
+    "TRIAL_DAILY_USD",
     "MAX_OUTPUT_TOKENS",
     "PROVIDER_FIRST_TOKEN_MS",
     "PROVIDER_IDLE_MS",

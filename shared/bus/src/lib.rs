@@ -7,7 +7,7 @@ use aws_sdk_eventbridge::{
     types::{PutEventsRequestEntry, PutEventsResultEntry},
 };
 use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
-use domain::{ReportRow, Tokens, UserId};
+use domain::{Day, InvoiceItemId, Level, NanoUsd, Pool, ReportRow, Timestamp, Tokens, UserId};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -19,8 +19,12 @@ const TRIES_MAX: u32 = 3;
 const ATTEMPT_MS_MAX: u64 = 3_000;
 /// How often the SDK itself tries a call that was not answered.
 const SDK_ATTEMPTS_MAX: u32 = 2;
-/// Who speaks.
-const SOURCE: &str = "inkmeter.reporter";
+/// Who speaks of what is reported.
+const REPORTER: &str = "inkmeter.reporter";
+/// Who speaks of what is asked for.
+const GENERATE: &str = "inkmeter.generate";
+/// Who speaks of what Stripe tells.
+const WEBHOOK: &str = "inkmeter.webhook";
 
 /// Where the bus is.
 #[derive(Clone, Debug)]
@@ -64,6 +68,84 @@ pub enum Announcement {
         /// Stripe's words.
         reason: String,
     },
+    /// A row came too late for the invoice of its period, and an item on the next one bills it.
+    Invoiced {
+        /// Which.
+        about: AboutRow,
+        /// What it comes to, in US cents.
+        cents: u64,
+        /// The item at Stripe; none: it comes to nothing.
+        item: Option<InvoiceItemId>,
+    },
+    /// A run had no time for everything. It is not for people: a rule wakes the next run with it.
+    Unfinished(Unfinished),
+    /// The figures of a meter do not agree.
+    Drift {
+        /// Whose meter.
+        user: UserId,
+        /// The start of its period.
+        period_start: Timestamp,
+        /// Each equation that does not hold, with both figures and the rows that it is about.
+        equations: Value,
+    },
+    /// More meters drifted than are announced one by one.
+    DriftBeyond {
+        /// How many more.
+        meters: u64,
+    },
+    /// The webhook tells of something.
+    Webhook {
+        /// What it is called.
+        kind: &'static str,
+        /// What is known of it.
+        detail: Value,
+    },
+    /// A budget of the owner's reached a level. Said once a day for each, or a few times.
+    Budget(BudgetLevel),
+}
+
+/// How much of a day's budget is leased.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BudgetLevel {
+    /// Whose budget.
+    pub pool: Pool,
+    /// Of which day.
+    pub day: Day,
+    /// The level that is reached.
+    pub level: Level,
+    /// What is leased, of which most is spent.
+    pub leased: NanoUsd,
+    /// The whole budget.
+    pub ceiling: NanoUsd,
+}
+
+impl BudgetLevel {
+    /// Amounts are nano-dollars, which are exact, in texts, for a number in JSON may not be.
+    fn wire(&self) -> Value {
+        json!({
+            "pool": self.pool.as_str(),
+            "day": self.day.to_string(),
+            "percent": self.level.percent(),
+            "leasedNanoUsd": self.leased.get().to_string(),
+            "ceilingNanoUsd": self.ceiling.get().to_string(),
+            "resetsAt": self.day.end().to_string(),
+        })
+    }
+}
+
+/// What a run leaves to the next one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// The id of the first of these runs.
+    pub run: String,
+    /// The number of the run that is asked for: 1 for the first that goes on.
+    pub n: u32,
+    /// `report` or `reconcile`.
+    pub mode: &'static str,
+    /// The shard to go on in.
+    pub shard: u8,
+    /// Behind which user; none: from the shard's start.
+    pub after: Option<String>,
 }
 
 /// The bus. Clones share its connections.
@@ -145,10 +227,10 @@ impl Bus {
     }
 
     fn entry(&self, announcement: &Announcement) -> PutEventsRequestEntry {
-        let (kind, detail) = announcement.wire();
+        let (source, kind, detail) = announcement.wire();
         PutEventsRequestEntry::builder()
             .event_bus_name(&self.name)
-            .source(SOURCE)
+            .source(source)
             .detail_type(kind)
             .detail(detail.to_string())
             .build()
@@ -168,9 +250,9 @@ impl AboutRow {
 }
 
 impl Announcement {
-    /// The detail type and the detail.
-    fn wire(&self) -> (&'static str, Value) {
-        match self {
+    /// Source, detail type and detail.
+    fn wire(&self) -> (&'static str, &'static str, Value) {
+        let (kind, detail) = match self {
             Self::Parked { about, reason } => {
                 ("Report Parked", json!({ "report": about.wire(), "reason": reason }))
             }
@@ -181,6 +263,23 @@ impl Announcement {
                 ("Report Unclear", detail)
             }
             Self::Misconfigured { reason } => ("Reporter Misconfigured", json!({ "reason": reason })),
-        }
+            Self::Budget(level) => return (GENERATE, "Budget Threshold", level.wire()),
+            Self::Invoiced { about, cents, item } => {
+                let item = item.as_ref().map(InvoiceItemId::as_str);
+                let detail = json!({ "report": about.wire(), "cents": cents, "invoiceItem": item });
+                ("Usage Invoiced", detail)
+            }
+            Self::Unfinished(Unfinished { run, n, mode, shard, after }) => (
+                "Reporter Unfinished",
+                json!({ "run": run, "n": n, "mode": mode, "shard": shard, "after": after }),
+            ),
+            Self::Drift { user, period_start, equations } => {
+                let period = period_start.to_string();
+                ("Drift Found", json!({ "user": user.as_str(), "period": period, "equations": equations }))
+            }
+            Self::DriftBeyond { meters } => ("Drift Found", json!({ "furtherMeters": meters })),
+            Self::Webhook { kind, detail } => return (WEBHOOK, kind, detail.clone()),
+        };
+        (REPORTER, kind, detail)
     }
 }

@@ -18,10 +18,16 @@ pub struct Account {
     pub subscription: Option<SubscriptionId>,
     /// The instant that monthly periods are counted from.
     pub anchor: Timestamp,
+    /// From when on the plan's price counts, where another came before it under the same anchor; none: from the anchor. Stripe
+    /// bills what is used before a change of plan at the old price, with the old price's tiers, so that a change within a
+    /// period begins a meter of its own.
+    pub plan_since: Option<Timestamp>,
     /// The start of the period of the meter that counts now.
     pub current: Timestamp,
     /// The user's own cap for a period, in tokens; the plan's cap holds besides.
     pub spend_cap: Option<Tokens>,
+    /// From this instant on nothing is admitted, because an invoice is unpaid; none: all is paid.
+    pub pay_by: Option<Timestamp>,
 }
 
 impl Account {
@@ -35,9 +41,21 @@ impl Account {
             customer: None,
             subscription: None,
             anchor,
+            plan_since: None,
             current: anchor,
             spend_cap: None,
+            pay_by: None,
         }
+    }
+
+    /// From when on the account is what it is: its anchor, or the change of plan since.
+    pub fn began(&self) -> Timestamp {
+        self.plan_since.map_or(self.anchor, |since| since.max(self.anchor))
+    }
+
+    /// Whether an invoice has been unpaid for longer than its user may go on.
+    pub fn is_overdue(&self, now: Timestamp) -> bool {
+        self.pay_by.is_some_and(|pay_by| pay_by <= now)
     }
 
     /// The customer whose meter at Stripe this user's tokens go to: none without a subscription, whose invoice they
@@ -60,6 +78,8 @@ pub struct AccountChange {
     pub meter_period: Period,
     /// [`Meter::mixed`] from now on.
     pub meter_mixed: bool,
+    /// [`Meter::plan`] from now on.
+    pub meter_plan: PlanId,
 }
 
 impl AccountChange {
@@ -71,6 +91,10 @@ impl AccountChange {
     /// for it. A meter that began at or after a subscription's end, before somebody heard of that, is nobody's to pay. Any
     /// other keeps its payer: the end of a subscription takes none away, for what was used under it is still owed. Its
     /// period ends where the new anchor begins another, so that what it still reports is on the last invoice of what ended.
+    /// It ends as well where another plan begins, and keeps the price that it began with.
+    ///
+    /// What its usage costs is what the subscription that pays for it says: the end of one does not make it cheaper or
+    /// dearer. A meter that nobody pays for has the account's plan.
     pub fn new(before: Account, after: Account, meter: &Meter) -> Self {
         let after = Account {
             user: before.user.clone(),
@@ -88,10 +112,15 @@ impl AccountChange {
         let new_payer = after.billed_to().filter(|_| adopted.is_some());
         let payer = new_payer.or(meter.customer.as_ref()).filter(|_| !began_after_the_end);
         let meter_customer = payer.cloned();
-        let meter_period = adopted.or(cut).unwrap_or(meter.period);
+        let is_of_the_plan = after.began() <= start;
+        let repriced = (new_payer.is_some() || meter_customer.is_none()) && is_of_the_plan;
+        let meter_plan = if repriced { after.plan.clone() } else { meter.plan.clone() };
+        let whole = adopted.or(cut).unwrap_or(meter.period);
+        let until_the_plan = Period::new(start, after.began().min(whole.end()));
+        let meter_period = until_the_plan.unwrap_or(whole);
         let another_pays = meter.customer.is_some() && meter.customer != meter_customer;
         let meter_mixed = meter.mixed || another_pays || meter_period.end() < meter.period.end();
-        Self { before, after, meter_customer, meter_period, meter_mixed }
+        Self { before, after, meter_customer, meter_period, meter_mixed, meter_plan }
     }
 }
 
@@ -111,16 +140,22 @@ pub enum Placement {
 /// A clock that lags behind the start of the current period does not reopen the one before: usage goes to the current
 /// meter, which is the period that everybody else already writes to. A clock that has not reached the anchor yet opens no month
 /// before it, and an anchor that moved back opens none either: a period never begins before, or together with, the one that
-/// counts.
+/// counts. A plan that came within a period begins a meter of the rest of it.
 pub fn place(account: &Account, meter: &Meter, now: Timestamp) -> Placement {
     let now = now.max(account.current);
-    if now < account.anchor && now < meter.period.end() && !meter.closed {
+    if now < account.began() && now < meter.period.end() && !meter.closed {
         return Placement::Current;
     }
-    let now = now.max(account.anchor);
-    match Period::monthly(account.anchor, now) {
+    match period(account, now) {
         None => Placement::OutOfCalendar,
         Some(period) if period.start() <= meter.period.start() && !meter.closed => Placement::Current,
         Some(period) => Placement::Open(Box::new(Opening::successor(account, meter, period))),
     }
+}
+
+/// The period of an account that holds `now`, or its first one where that is still to come: a month from the anchor, or what
+/// the plan in force has of it.
+pub(crate) fn period(account: &Account, now: Timestamp) -> Option<Period> {
+    let month = Period::monthly(account.anchor, now.max(account.began()))?;
+    Period::new(month.start().max(account.began()), month.end())
 }

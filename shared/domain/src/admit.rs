@@ -109,6 +109,11 @@ pub enum CapKind {
 /// Why a request is not admitted. It consumed nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
+    /// An invoice is unpaid, and the time to pay it is over. Only paying helps.
+    PastDue {
+        /// When it was over.
+        pay_by: Timestamp,
+    },
     /// What is settled leaves too little, whatever open requests turn out to take. Only the next period or a higher
     /// cap helps.
     Quota {
@@ -160,9 +165,9 @@ pub fn cap_in_force(account: &Account, plan: &Plan) -> (Tokens, CapKind) {
     }
 }
 
-/// Decides one request against cap, concurrency and rate.
+/// Decides one request against debt, cap, concurrency and rate.
 ///
-/// Quota is looked at first, because only a person can do something about it; then what open requests hold, because
+/// Whoever owes is told so first, for no limit that has room again would help. Quota is next, because only a person can do something about it; then what open requests hold, because
 /// nobody can know when they end; then the rate window, so that its instant is exact: nothing else is in the way.
 ///
 /// # Errors
@@ -175,6 +180,9 @@ pub fn admit(
     cost_most: impl FnOnce(HoldSize) -> NanoUsd,
     now: Timestamp,
 ) -> Result<Admission, Refusal> {
+    if let Some(pay_by) = account.pay_by.filter(|_| account.is_overdue(now)) {
+        return Err(Refusal::PastDue { pay_by });
+    }
     let (cap, kind) = cap_in_force(account, plan);
     let size = fit_under(cap, kind, meter, request)?;
     let holds_most = concurrency(plan, meter)?;

@@ -112,9 +112,23 @@ impl NanoUsd {
         Ok(Self(value))
     }
 
+    /// Whole US dollars.
+    pub const fn of_usd(dollars: u32) -> Self {
+        const NANO_PER_USD: u64 = 1_000_000_000;
+        // At most 4.3 billion billion, which fits; widened without a cast, for there is no `const` conversion.
+        let [a, b, c, d] = dollars.to_be_bytes();
+        Self(u64::from_be_bytes([0, 0, 0, 0, a, b, c, d]).saturating_mul(NANO_PER_USD))
+    }
+
     /// The number of nano-dollars.
     pub const fn get(self) -> u64 {
         self.0
+    }
+
+    /// `self - other`, at least zero.
+    #[must_use]
+    pub fn saturating_sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
     }
 
     /// `self + other`, at most [`NanoUsd::MAX`].

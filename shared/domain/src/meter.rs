@@ -4,10 +4,9 @@
 //! whole change or none. The memory ledger calls them under a lock; the DynamoDB ledger says the same in expressions; a
 //! test holds the two to the same answers.
 
-use crate::report::RowFate;
 use crate::{
-    Account, AccountChange, Admission, Classes, CustomerId, HoldId, NanoUsd, Period, Release, ReportRow,
-    Seal, Timestamp, Tokens, UserId, Window,
+    Account, AccountChange, Admission, Attempt, Classes, CustomerId, HoldId, NanoUsd, Period, PlanId,
+    Receipt, Release, Report, ReportRow, RowFate, Seal, Timestamp, Tokens, UserId, Window,
 };
 use std::collections::BTreeMap;
 
@@ -57,14 +56,18 @@ pub struct Meter {
     pub rev: u64,
     /// The customer at Stripe who pays; none: metered and capped, not reported.
     pub customer: Option<CustomerId>,
+    /// The plan that its usage is priced by.
+    pub plan: PlanId,
     /// Tokens charged.
     pub settled: Tokens,
     /// `settled` plus all open holds. Never above the cap in force when a hold was added.
     pub committed: Tokens,
     /// Tokens handed to report rows, whatever became of them. Never above `settled`.
     pub sealed: Tokens,
-    /// Of `sealed`, those that Stripe refused for good.
+    /// Of `sealed`, those that Stripe refused for good and that were not sealed again since.
     pub parked: Tokens,
+    /// Of `sealed`, those that an item on an invoice bills, and no event of Stripe's meter.
+    pub invoiced: Tokens,
     /// Whether some of `sealed` may be another payer's, or have a time that the period no longer holds: what Stripe has
     /// counted for payer and period then says nothing about a row.
     pub mixed: bool,
@@ -107,7 +110,7 @@ pub struct Predecessor {
 impl Opening {
     /// The account and first meter of a user; none when no period can be reckoned from the account's anchor.
     pub fn first(account: Account, now: Timestamp) -> Option<Self> {
-        let period = Period::monthly(account.anchor, now.max(account.anchor))?;
+        let period = crate::account::period(&account, now)?;
         let account = Account { rev: account.rev.saturating_add(1), current: period.start(), ..account };
         let meter = Meter::new(&account, period, RateCounts::default());
         Some(Self { account, meter, predecessor: None })
@@ -129,10 +132,12 @@ impl Meter {
             period,
             rev: account.rev,
             customer: account.billed_to().cloned(),
+            plan: account.plan.clone(),
             settled: Tokens::ZERO,
             committed: Tokens::ZERO,
             sealed: Tokens::ZERO,
             parked: Tokens::ZERO,
+            invoiced: Tokens::ZERO,
             mixed: false,
             rate,
             holds: BTreeMap::new(),
@@ -147,6 +152,11 @@ impl Meter {
     /// Tokens of all open holds.
     pub fn held(&self) -> Tokens {
         self.holds.values().map(|hold| hold.tokens).sum()
+    }
+
+    /// Of `sealed`, what Stripe's own meter must come to once the pending row is on it.
+    pub fn on_stripes_meter(&self) -> Tokens {
+        self.sealed.saturating_sub(self.parked).saturating_sub(self.invoiced)
     }
 
     /// Open holds that nobody works on any more, oldest expiry first.
@@ -219,6 +229,7 @@ impl Meter {
         self.customer.clone_from(&change.meter_customer);
         self.period = change.meter_period;
         self.mixed = change.meter_mixed;
+        self.plan.clone_from(&change.meter_plan);
         self.dirty = true;
         true
     }
@@ -243,23 +254,76 @@ impl Meter {
         true
     }
 
-    /// Notes when a row was first sent, or changes nothing and says so: another row is pending, or it was sent before.
-    pub fn apply_attempt(&mut self, seq: u64, at: Timestamp) -> bool {
+    /// Notes that whoever has the lease of this fence is about to send a row, and when it was sent for the first time; or
+    /// changes nothing and says so: the row is not pending any more, or a higher fence has attempted it.
+    pub fn apply_attempt(&mut self, seq: u64, at: Timestamp, fence: u64) -> Attempt {
         match &mut self.pending {
-            Some(row) if row.seq == seq && row.first_attempt_at.is_none() => {
-                row.first_attempt_at = Some(at);
-                true
+            Some(row) if row.seq == seq && row.fence > fence => Attempt::Fenced,
+            Some(row) if row.seq == seq => {
+                row.fence = fence;
+                if row.first_attempt_at.replace(row.first_attempt_at.unwrap_or(at)).is_none() {
+                    Attempt::First
+                } else {
+                    Attempt::Again
+                }
             }
-            _ => false,
+            _ => Attempt::Gone,
         }
     }
 
     /// Drops the pending row once its report item is written, or changes nothing and says so: it is another row.
     pub fn apply_drop(&mut self, seq: u64, fate: RowFate) -> bool {
         let Some(row) = self.pending.take_if(|row| row.seq == seq) else { return false };
-        if fate == RowFate::Parked {
-            self.parked = self.parked.saturating_add(row.tokens);
+        self.count(row.tokens, fate);
+        true
+    }
+
+    /// Counts a report item of this fate.
+    fn count(&mut self, tokens: Tokens, fate: RowFate) {
+        match fate {
+            // Whoever forgave was faster than whoever drops.
+            RowFate::Parked | RowFate::Forgiven => self.parked = self.parked.saturating_add(tokens),
+            RowFate::Invoiced => self.invoiced = self.invoiced.saturating_add(tokens),
+            RowFate::Accepted | RowFate::Retried => {}
         }
+    }
+
+    /// Takes what was parked into a new row, or changes nothing and says so: a row is on its way, another was sealed since the
+    /// decision, or so much is not parked.
+    pub fn apply_retry(&mut self, row: &ReportRow) -> bool {
+        let Some(parked) = self.parked.checked_sub(row.tokens) else { return false };
+        if self.pending.is_some() || self.seq != row.seq {
+            return false;
+        }
+        self.parked = parked;
+        self.seq = self.seq.saturating_add(1);
+        self.pending = Some(row.clone());
+        self.dirty = true;
+        true
+    }
+
+    /// Counts as parked what Stripe took and rejected afterwards, or changes nothing and says so: its row is pending still, and
+    /// whoever drops it counts it.
+    pub fn apply_reject(&mut self, seq: u64, tokens: Tokens) -> bool {
+        let may = self.pending.as_ref().is_none_or(|row| row.seq != seq);
+        if may {
+            self.count(tokens, RowFate::Parked);
+        }
+        may
+    }
+
+    /// Takes over usage that was counted and reported elsewhere before, or changes nothing and says so: another row was sealed
+    /// since the decision, or receipt and report are not about the same usage.
+    pub fn apply_import(&mut self, receipt: &Receipt, report: &Report) -> bool {
+        let tokens = report.tokens;
+        if self.seq != report.seq || receipt.charged != tokens {
+            return false;
+        }
+        self.settled = self.settled.saturating_add(tokens);
+        self.committed = self.committed.saturating_add(tokens);
+        self.sealed = self.sealed.saturating_add(tokens);
+        self.seq = self.seq.saturating_add(1);
+        self.count(tokens, report.fate);
         true
     }
 

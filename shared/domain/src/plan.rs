@@ -1,6 +1,6 @@
 //! Plans: what a period includes, caps and charges, and how fast and how wide one user may go.
 
-use crate::{PlanId, RateLimit, Tokens};
+use crate::{NanoUsd, PlanId, RateLimit, Tokens};
 use std::num::{NonZeroU16, NonZeroU64};
 
 /// The most open holds that one meter may have, whatever its plan says: it bounds the size of the stored item.
@@ -23,6 +23,37 @@ pub struct Plan {
     pub rate: RateLimit,
     /// Requests at the same time, at most [`HOLDS_MAX`].
     pub concurrency: NonZeroU16,
+}
+
+/// Parts of a cent in a price of one nano-dollar a million tokens: 10,000,000 nano-dollars a cent, a million tokens.
+const PARTS_PER_CENT: u128 = 10_000_000_000_000;
+
+/// What `tokens` of one period cost above the flat price, rounded up to a whole nano-dollar; the invoice rounds to cents:
+/// [`overage_cents`].
+pub fn overage(plan: &Plan, tokens: Tokens) -> NanoUsd {
+    let above = tokens.saturating_sub(plan.included);
+    plan.overage_per_million.map_or(NanoUsd::ZERO, |price| NanoUsd::of(above, price))
+}
+
+/// What `tokens` of one period cost above the flat price in whole US cents, half a cent rounded up, as an invoice has it;
+/// none where no invoice could.
+pub fn overage_cents(plan: &Plan, tokens: Tokens) -> Option<u64> {
+    let Some(price) = plan.overage_per_million else { return Some(0) };
+    let above = u128::from(tokens.saturating_sub(plan.included).get());
+    let parts = above.checked_mul(u128::from(price.get()))?;
+    u64::try_from(parts.checked_add(PARTS_PER_CENT / 2)? / PARTS_PER_CENT).ok()
+}
+
+/// What the invoice comes to that charges `settled` tokens of a period and the flat price of one, in whole US cents; none
+/// where no invoice could.
+pub fn invoice_cents(plan: &Plan, settled: Tokens) -> Option<u64> {
+    overage_cents(plan, settled)?.checked_add(u64::from(plan.price_cents))
+}
+
+/// What `row` adds to a period's price in whole US cents, when `before` is priced already: so that the whole is rounded once,
+/// whatever rows it comes in. None where no invoice could have it.
+pub fn late_cents(plan: &Plan, before: Tokens, row: Tokens) -> Option<u64> {
+    overage_cents(plan, before.checked_add(row)?)?.checked_sub(overage_cents(plan, before)?)
 }
 
 /// Why a list of plans cannot be used.

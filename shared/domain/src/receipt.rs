@@ -18,6 +18,8 @@ pub enum Outcome {
     Swept,
     /// It was never served: nothing is charged, and its rate slot is given back.
     Void,
+    /// Usage that was counted and reported before this ledger began: charged, and with no request of its own.
+    Imported,
 }
 
 /// One request's receipt.
@@ -134,6 +136,18 @@ impl Receipt {
         }
     }
 
+    /// The receipt of usage that was counted and reported before this ledger began. Its cost is not known any more.
+    pub fn imported(
+        user: UserId,
+        period_start: Timestamp,
+        id: HoldId,
+        tokens: Tokens,
+        now: Timestamp,
+    ) -> Self {
+        let outcome = Outcome::Imported;
+        Self { charged: tokens, outcome, ..Self::void(user, period_start, id, now) }
+    }
+
     /// The same receipt, with the calls that failed before.
     #[must_use]
     pub fn after(self, failed: FailedCalls) -> Self {
@@ -145,7 +159,7 @@ impl Receipt {
     pub fn release(&self, hold: &Hold) -> Release {
         let (classes, returns_slot) = match &self.outcome {
             Outcome::Settled { usage, .. } => (*usage.classes(), false),
-            Outcome::Swept => (Classes::default(), false),
+            Outcome::Swept | Outcome::Imported => (Classes::default(), false),
             Outcome::Void => (Classes::default(), true),
         };
         Release {

@@ -1,15 +1,18 @@
 //! Seal, send or reconcile, accept: how what is settled reaches Stripe effectively once.
 //!
 //! The intent is stored before the call, immutable, under an identifier that Stripe remembers for a day. What is not
-//! known for longer than that is asked, not repeated.
+//! known for longer than that is asked, not repeated. Who may ask and send is who has the customer's [`Lease`].
 
-use crate::{CustomerId, Meter, Timestamp, Tokens};
+use crate::{CustomerId, HoldId, Meter, Timestamp, Tokens, UserId};
 
 /// How long after its first attempt a row whose outcome is unknown may still be sent again: 20 hours. Stripe remembers
 /// an identifier for at least 24; the gap covers a send that is still under way.
 pub const IDENTIFIER_FORGOTTEN_MS: u64 = 20 * 60 * 60 * 1_000;
 
-/// One meter event, as it will be sent however often it takes. Immutable but for the note of its first attempt.
+/// The most characters of a report item's note.
+pub const NOTE_CHARS_MAX: usize = 300;
+
+/// One meter event, as it will be sent however often it takes. Immutable but for the note of its attempts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReportRow {
     /// Its number in the meter.
@@ -24,6 +27,8 @@ pub struct ReportRow {
     pub timestamp: Timestamp,
     /// When it was first sent; none: never.
     pub first_attempt_at: Option<Timestamp>,
+    /// The highest fence of a lease under which it was attempted; 0: under none.
+    pub fence: u64,
 }
 
 /// A decision to move everything settled into one row, and what it was decided on.
@@ -39,13 +44,103 @@ pub struct Seal {
     pub row: ReportRow,
 }
 
-/// What became of a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What became of a row. It ends as the first, the second or the third; from there, the arrows are the only ways:
+/// `Accepted -> Parked -> Forgiven | Retried`. None leads back, so a move that arrives late finds that it was made, or finds
+/// what it may not move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RowFate {
     /// Stripe has it.
     Accepted,
-    /// Stripe refused it for good; a person has to look.
+    /// It came too late for its invoice; an item on the next one bills it.
+    Invoiced,
+    /// Stripe refused it for good, or rejected it after it had taken it; a person has to look.
     Parked,
+    /// A person looked, and nobody is to pay for it.
+    Forgiven,
+    /// A person looked, and its tokens went into a new row.
+    Retried,
+}
+
+/// A row that ended, as its report item has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Whose.
+    pub user: UserId,
+    /// The start of the period that it is about.
+    pub period_start: Timestamp,
+    /// The row's number in the meter.
+    pub seq: u64,
+    /// Who pays for it.
+    pub customer: CustomerId,
+    /// The identifier that it had.
+    pub identifier: String,
+    /// Its value.
+    pub tokens: Tokens,
+    /// The event's time.
+    pub timestamp: Timestamp,
+    /// What became of it.
+    pub fate: RowFate,
+    /// When that was written.
+    pub at: Timestamp,
+    /// Why: Stripe's reason where it is parked, the invoice item where it is invoiced, who forgave it. At most
+    /// [`NOTE_CHARS_MAX`] characters.
+    pub note: Option<String>,
+}
+
+impl Report {
+    /// The item of a row that ends.
+    pub fn of(
+        (user, period_start): (UserId, Timestamp),
+        row: &ReportRow,
+        fate: RowFate,
+        at: Timestamp,
+        note: Option<&str>,
+    ) -> Self {
+        Self {
+            user,
+            period_start,
+            seq: row.seq,
+            customer: row.customer.clone(),
+            identifier: row.identifier.clone(),
+            tokens: row.tokens,
+            timestamp: row.timestamp,
+            fate,
+            at,
+            note: note.map(bounded_note),
+        }
+    }
+}
+
+/// A note as it is kept: its first [`NOTE_CHARS_MAX`] characters.
+pub fn bounded_note(note: &str) -> String {
+    note.chars().take(NOTE_CHARS_MAX).collect()
+}
+
+/// What a row that is about to be sent is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// Never sent before.
+    First,
+    /// Perhaps sent before, by somebody else.
+    Again,
+    /// Not pending any more: it must not be sent.
+    Gone,
+    /// Attempted under a later lease: it must not be sent.
+    Fenced,
+}
+
+/// The right to talk to Stripe about one customer, until its time is out. It is no lock: whoever is late may still think that he
+/// has it. His fence, which is lower than that of whoever took it after him, is what a row is attempted under.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// About whom.
+    pub customer: CustomerId,
+    /// Who has it: an id of one taking, never used for another.
+    pub owner: HoldId,
+    /// Higher than every lease's of this customer before.
+    pub fence: u64,
+    /// From when on anybody may take it.
+    pub until: Timestamp,
 }
 
 /// What to do with a pending row.
@@ -84,8 +179,24 @@ pub fn seal(meter: &Meter, now: Timestamp) -> Option<Seal> {
         tokens,
         timestamp: meter.period.clamp_s(now),
         first_attempt_at: None,
+        fence: 0,
     };
     Some(Seal { rev: meter.rev, sealed_before: meter.sealed, sealed_after: meter.settled, row })
+}
+
+/// The new row of a report item that is to be sent again: its tokens, for whom they were, under an identifier that Stripe has
+/// not refused. None: it is not parked, or another row is on its way.
+pub fn retry(meter: &Meter, report: &Report, now: Timestamp) -> Option<ReportRow> {
+    let may = report.fate == RowFate::Parked && meter.pending.is_none();
+    may.then(|| ReportRow {
+        seq: meter.seq,
+        customer: report.customer.clone(),
+        identifier: identifier(meter),
+        tokens: report.tokens,
+        timestamp: meter.period.clamp_s(now),
+        first_attempt_at: None,
+        fence: 0,
+    })
 }
 
 /// Decides whether a pending row may be sent, or Stripe has to be asked first.
@@ -98,10 +209,10 @@ pub fn next_step(row: &ReportRow, now: Timestamp) -> NextStep {
 
 /// Judges what Stripe has counted for the period, given the meter as it was read *before* Stripe was asked.
 ///
-/// What Stripe must have without the row is `sealed - parked - row`; with it, `sealed - parked`. Any other count is
+/// What Stripe must have with the row is [`Meter::on_stripes_meter`]; without it, that less the row. Any other count is
 /// somebody else's doing. Of a meter whose payer has changed or whose period was cut, no count says anything about a row.
 pub fn reconcile(meter: &Meter, row: &ReportRow, counted: Tokens) -> Verdict {
-    let with = meter.sealed.saturating_sub(meter.parked);
+    let with = meter.on_stripes_meter();
     let without = with.saturating_sub(row.tokens);
     if meter.mixed {
         Verdict::Unclear

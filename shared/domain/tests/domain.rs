@@ -7,6 +7,8 @@
 )]
 
 #[cfg(test)]
+mod budgets;
+#[cfg(test)]
 mod calendar;
 #[cfg(test)]
 mod failures;
@@ -14,6 +16,8 @@ mod failures;
 mod golden;
 #[cfg(test)]
 mod histories;
+#[cfg(test)]
+mod prices;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

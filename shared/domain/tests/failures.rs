@@ -4,9 +4,9 @@ use crate::support::{
     HOLD_MS, WINDOW_MS, decide, exactly, first_seen, id, plan, price, start, tokens, used, user,
 };
 use domain::{
-    Account, AccountChange, Admission, CapKind, CustomerId, IDENTIFIER_FORGOTTEN_MS, Meter, NextStep,
-    Opening, Period, Placement, Plan, PlanId, Receipt, Refusal, ReportRow, RowFate, Seal, SubscriptionId,
-    Timestamp, Tokens, Verdict, cap_in_force, next_step, place, reconcile, seal,
+    Account, AccountChange, Admission, Attempt, CapKind, CustomerId, IDENTIFIER_FORGOTTEN_MS, Meter,
+    NextStep, Opening, Period, Placement, Plan, PlanId, Receipt, Refusal, ReportRow, RowFate, Seal,
+    SubscriptionId, Timestamp, Tokens, Verdict, cap_in_force, next_step, place, reconcile, seal,
 };
 
 const DAY_MS: u64 = 86_400_000;
@@ -139,7 +139,8 @@ fn f09_a_row_is_sent_again_only_while_its_identifier_is_remembered() {
     let next =
         |meter: &Meter, after_ms| next_step(meter.pending.as_ref().unwrap(), start().plus_ms(after_ms));
     assert_eq!(next(&meter, 40 * DAY_MS), NextStep::Send, "it was never sent");
-    assert!(meter.apply_attempt(0, start()) && !meter.apply_attempt(0, start().plus_ms(DAY_MS)));
+    let attempts = [0, DAY_MS].map(|after_ms| meter.apply_attempt(0, start().plus_ms(after_ms), 0));
+    assert_eq!(attempts, [Attempt::First, Attempt::Again]);
     assert_eq!(next(&meter, IDENTIFIER_FORGOTTEN_MS), NextStep::Send);
     assert_eq!(next(&meter, IDENTIFIER_FORGOTTEN_MS + 1), NextStep::Reconcile);
     // Stripe forgets an identifier after 24 hours; the gap is for a send that is still under way.
@@ -543,4 +544,90 @@ fn f01_of_two_requests_for_the_last_place_in_a_window_one_lands() {
     let [first, second] =
         [2, 3].map(|number| decide((&account, &meter), &plan, number, exactly(1), now).unwrap());
     assert!(meter.apply_admission(&first) && !meter.apply_admission(&second));
+}
+
+#[test]
+fn i7_a_change_of_plan_begins_a_meter_of_the_rest_of_the_period_and_the_old_one_keeps_its_price() {
+    let (pro, mut meter) = subscribed(start());
+    let (whole, changes) = (meter.period, start().plus_ms(10 * DAY_MS));
+    let agency = Account { plan: PlanId::parse("agency").unwrap(), plan_since: Some(changes), ..pro.clone() };
+    let change = AccountChange::new(pro, agency, &meter);
+    assert!(meter.apply_account(&change));
+    assert_eq!(meter.period, Period::new(whole.start(), changes).unwrap());
+    assert_eq!((meter.plan.as_str(), meter.customer.is_some()), ("pro", true));
+
+    // A clock that lags goes on with what counts already; nobody else does.
+    let account = change.after;
+    assert_eq!(place(&account, &meter, Timestamp::from_ms(changes.ms() - 1)), Placement::Current);
+    let rest = opening(&account, &meter, changes);
+    assert_eq!(rest.meter.period, Period::new(changes, whole.end()).unwrap());
+    assert_eq!((rest.meter.plan.as_str(), &rest.meter.customer), ("agency", &meter.customer));
+    let last = Timestamp::from_ms(whole.end().ms() - 1);
+    assert_eq!(place(&rest.account, &rest.meter, last), Placement::Current);
+
+    // The next period is a whole one again.
+    let next = opening(&rest.account, &rest.meter, whole.end());
+    assert_eq!(next.meter.period, Period::monthly(account.anchor, whole.end()).unwrap());
+}
+
+#[test]
+fn a_plan_that_came_before_the_meter_is_the_meters_own() {
+    let (pro, mut meter) = subscribed(start());
+    let agency = Account { plan: PlanId::parse("agency").unwrap(), plan_since: Some(start()), ..pro.clone() };
+    let change = AccountChange::new(pro, agency, &meter);
+    let before = meter.period;
+    assert!(meter.apply_account(&change));
+    assert_eq!((meter.period, meter.plan.as_str()), (before, "agency"));
+}
+
+#[test]
+fn f11_what_usage_costs_is_what_the_subscription_that_pays_for_it_says() {
+    let id = |name: &str| PlanId::parse(name).unwrap();
+    let (account, meter) = subscribed(start());
+    assert_eq!(meter.plan, id("pro"));
+    let change = |after: Account, meter: &Meter| AccountChange::new(account.clone(), after, meter).meter_plan;
+    let upgraded = Account { plan: id("agency"), ..account.clone() };
+    assert_eq!(change(upgraded, &meter), id("agency"), "the same period at another price");
+    let ended = Account { plan: id("free"), subscription: None, ..account.clone() };
+    assert_eq!(change(ended.clone(), &meter), id("pro"), "the end of a subscription made its usage free");
+    let cut = Account { anchor: start().plus_ms(DAY_MS), ..ended.clone() };
+    assert_eq!(change(cut, &meter), id("pro"));
+    let later = Account { anchor: start().plus_ms(DAY_MS), plan: id("agency"), ..account.clone() };
+    assert_eq!(change(later, &meter), id("pro"), "a subscription that begins later prices nothing before it");
+    // A period that turns out to be nobody's to pay, and one that nobody ever paid.
+    let opening = opening(&account, &meter, meter.period.end());
+    let began_after = Account { anchor: meter.period.end(), ..ended.clone() };
+    assert_eq!(change(began_after, &opening.meter), id("free"));
+    let (free, unpaid) = first_seen(start());
+    let given = Account { plan: id("pro"), ..free.clone() };
+    let given = AccountChange::new(free, given, &unpaid);
+    assert_eq!((given.meter_customer, given.meter_plan), (None, id("pro")));
+}
+
+#[test]
+fn whoever_owes_is_refused_before_every_other_limit_and_only_from_the_instant_on() {
+    let plan = plan("free", 100, 1, 1);
+    let (account, mut meter) = first_seen(start());
+    drop(ask(&account, &plan, &mut meter, 0, 100, start()).unwrap());
+    let pay_by = start().plus_ms(5);
+    let owes = Account { pay_by: Some(pay_by), ..account };
+    let refusal = |now| decide((&owes, &meter), &plan, 1, exactly(100), now).unwrap_err();
+    assert!(matches!(refusal(start().plus_ms(4)), Refusal::QuotaHeld { .. }));
+    assert_eq!(refusal(pay_by), Refusal::PastDue { pay_by });
+    assert!(!owes.is_overdue(start().plus_ms(4)) && owes.is_overdue(pay_by));
+}
+
+#[test]
+fn f09_a_row_belongs_to_the_highest_fence_that_attempted_it() {
+    use Attempt::{Again, Fenced, First};
+    let (account, mut meter) = subscribed(start());
+    let admission = ask(&account, &plan("pro", 1_000, 10, 8), &mut meter, 1, 100, start()).unwrap();
+    assert!(settle(&mut meter, &admission, 70, start()));
+    assert!(meter.apply_seal(&seal(&meter, start()).unwrap()));
+    let mut attempt = |after_ms, fence| meter.apply_attempt(0, start().plus_ms(after_ms), fence);
+    let attempts = [(0, 2), (1, 2), (2, 1), (3, 4), (4, 3), (5, 4)].map(|(ms, fence)| attempt(ms, fence));
+    assert_eq!(attempts, [First, Again, Fenced, Again, Fenced, Again]);
+    assert_eq!(meter.apply_attempt(1, start(), 9), Attempt::Gone);
+    let row = meter.pending.unwrap();
+    assert_eq!((row.first_attempt_at, row.fence), (Some(start()), 4));
 }

@@ -5,8 +5,8 @@ use crate::{
     world::{Event, History, LAG_MS_MAX, Refused, Sent, World, Write, history, lagging, plan_of, plans},
 };
 use domain::{
-    AdmitRequest, CapKind, Classes, HoldId, Meter, Outcome, Placement, Receipt, Refusal, RowFate, Timestamp,
-    Tokens, Verdict, Window, cap_in_force, reconcile,
+    Account, AdmitRequest, Attempt, CapKind, Classes, HoldId, Meter, Outcome, Placement, Receipt, Refusal,
+    RowFate, Timestamp, Tokens, Verdict, Window, cap_in_force, reconcile,
 };
 use proptest::{prelude::*, sample::Index, strategy::ValueTree};
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,7 +33,9 @@ fn moved<'a>(world: &'a World, meter: &'a Meter) -> impl Iterator<Item = &'a Rec
     let released = move |id: &HoldId| {
         world.sent.iter().any(|sent| sent.admission.id == *id && sent.write == Write::Applied)
     };
-    world.receipts.iter().filter(move |(key, _)| gone(key) && released(&key.1)).map(|(_, receipt)| receipt)
+    let moved = move |id: &HoldId, receipt: &Receipt| receipt.outcome == Outcome::Imported || released(id);
+    let receipts = world.receipts.iter().filter(move |(key, receipt)| gone(key) && moved(&key.1, receipt));
+    receipts.map(|(_, receipt)| receipt)
 }
 
 fn check_limits_of_an_admission(before: &World, sent: &Sent, after: &World) {
@@ -43,6 +45,7 @@ fn check_limits_of_an_admission(before: &World, sent: &Sent, after: &World) {
     let new = &after.meters[&admission.period_start];
     assert_eq!(admission.period_start, account.current, "admitted into another period's meter");
     assert!(!old.closed, "admitted into a closed meter");
+    assert!(!account.is_overdue(sent.decided_at), "admitted who owes");
     // Not asked of the code that is judged.
     let cap = account.spend_cap.map_or(plan.cap, |own| own.min(plan.cap));
     assert!(new.committed <= cap, "{} of {cap} tokens are committed", new.committed);
@@ -83,7 +86,7 @@ fn check_conservation(world: &World, meter: &Meter) {
     assert_eq!(receipts().map(|receipt| receipt.absorbed).sum::<Tokens>(), meter.totals.absorbed);
     let (mut requests, mut cost, mut classes) = (0, 0, [0; 5]);
     for receipt in receipts() {
-        requests += u64::from(receipt.outcome != Outcome::Void);
+        requests += u64::from(!matches!(receipt.outcome, Outcome::Void | Outcome::Imported));
         cost += receipt.cost.get();
         if let Outcome::Settled { usage, .. } = &receipt.outcome {
             classes.iter_mut().zip(by_class(usage.classes())).for_each(|(sum, tokens)| *sum += tokens);
@@ -105,22 +108,33 @@ fn by_class(classes: &Classes) -> [u64; 5] {
 fn check_rows(world: &World, meter: &Meter) {
     let start = meter.period.start();
     let rows: Vec<_> = world.rows.iter().filter(|(of, _)| *of == start).map(|(_, row)| row).collect();
-    assert_eq!(rows.iter().map(|row| row.tokens).sum::<Tokens>(), meter.sealed);
+    // What was retried is in its new row.
+    let retried = |seq: u64| matches!(world.reports.get(&(start, seq)), Some((_, RowFate::Retried)));
+    let stand = rows.iter().filter(|row| !retried(row.seq));
+    assert_eq!(stand.map(|row| row.tokens).sum::<Tokens>(), meter.sealed);
     assert!(meter.sealed <= meter.settled);
     assert_eq!(rows.len(), usize::try_from(meter.seq).unwrap());
-    let (mut accepted, mut parked) = (Tokens::ZERO, Tokens::ZERO);
+    let (mut accepted, mut parked, mut invoiced) = (Tokens::ZERO, Tokens::ZERO, Tokens::ZERO);
     for row in &rows {
         assert!(row.tokens > Tokens::ZERO && row.identifier.len() <= 100);
         let pending = meter.pending.as_ref().is_some_and(|pending| pending.seq == row.seq);
         let fate = world.reports.get(&(start, row.seq));
         match fate {
             _ if pending => {}
+            Some((_, RowFate::Retried)) => {}
             Some((item, RowFate::Accepted)) => accepted = accepted.checked_add(item.tokens).unwrap(),
-            Some((item, RowFate::Parked)) => parked = parked.checked_add(item.tokens).unwrap(),
+            Some((item, RowFate::Invoiced)) => invoiced = invoiced.checked_add(item.tokens).unwrap(),
+            Some((item, RowFate::Parked | RowFate::Forgiven)) => {
+                parked = parked.checked_add(item.tokens).unwrap();
+            }
             None => panic!("row {} is neither pending nor reported", row.seq),
         }
     }
-    assert_eq!(meter.parked, parked);
+    assert_eq!((meter.parked, meter.invoiced), (parked, invoiced));
+    let pending = meter.pending.as_ref().map_or(Tokens::ZERO, |row| row.tokens);
+    let all = [accepted, invoiced, parked, pending].into_iter().sum::<Tokens>();
+    assert_eq!(all, meter.sealed, "report items and the pending row are not what is sealed");
+    assert_eq!(meter.on_stripes_meter(), accepted.checked_add(pending).unwrap());
     // What Stripe counted says whether the pending row arrived: with it, without it, or neither.
     if let Some(row) = &meter.pending {
         let delivered = accepted.checked_add(row.tokens).unwrap();
@@ -148,7 +162,10 @@ fn decisive(meter: &Meter, newest: Window) -> (Tokens, Tokens, BTreeSet<HoldId>,
 }
 
 fn decide_again(refused: &Refused, meter: &Meter, now: Timestamp) -> Result<(), Refusal> {
-    let (account, plan) = (&refused.account, plan_of(&refused.account));
+    // Nobody knows whether an invoice will be paid in time; the other limits answer as if it were.
+    let owes = matches!(refused.refusal, Refusal::PastDue { .. });
+    let account = &Account { pay_by: refused.account.pay_by.filter(|_| owes), ..refused.account.clone() };
+    let plan = plan_of(account);
     let request = AdmitRequest { id: id(u32::MAX), demand: refused.demand, expires_at: now };
     domain::admit(account, &plan, meter, &request, cost_most, now).map(drop)
 }
@@ -193,12 +210,19 @@ fn check_refusal(refused: &Refused, earlier: &[Index]) {
     let (cap_now, kind_now) = cap_in_force(account, &plan);
     let settled_alone = released(meter, |_| true);
     let hopeless = demand.fit(cap_now.saturating_sub(meter.settled)).is_none();
+    assert_eq!(account.is_overdue(*now), matches!(refusal, Refusal::PastDue { .. }));
     assert_eq!(
-        hopeless,
+        hopeless && !account.is_overdue(*now),
         matches!(refusal, Refusal::Quota { .. }),
         "a 402 is for what settled alone leaves too little for"
     );
     match refusal {
+        Refusal::PastDue { pay_by } => {
+            assert_eq!(Some(*pay_by), account.pay_by);
+            assert_eq!(decide_again(refused, &settled_alone, *now).as_ref(), Err(refusal));
+            let before = Timestamp::from_ms(pay_by.ms() - 1);
+            assert_ne!(decide_again(refused, meter, before).as_ref(), Err(refusal));
+        }
         Refusal::Quota { kind, cap, left, needed, resets_at } => {
             assert_eq!((*kind, *cap, *resets_at), (kind_now, cap_now, meter.period.end()));
             assert_eq!(*left, cap_now.saturating_sub(meter.settled));
@@ -281,6 +305,12 @@ proptest! {
                 let new = &after.meters[start];
                 let gone: Vec<_> = old.holds.keys().filter(|id| !new.holds.contains_key(*id)).collect();
                 let mut settled = old.settled;
+                let imported = |(key, receipt): &(&(Timestamp, HoldId), &Receipt)| {
+                    receipt.outcome == Outcome::Imported && key.0 == *start && !before.receipts.contains_key(*key)
+                };
+                for (_, receipt) in after.receipts.iter().filter(imported) {
+                    settled = settled.checked_add(receipt.charged).unwrap();
+                }
                 for id in gone {
                     assert!(released.insert((*start, id.clone())), "{id} was released twice");
                     settled = settled.checked_add(after.receipts[&(*start, id.clone())].charged).unwrap();
@@ -318,9 +348,23 @@ proptest! {
                     assert!(copy.apply_close(&other.rate) || copy == *meter);
                     copy.clone_from(meter);
                 }
-                assert!(copy.apply_attempt(meter.seq, after.clock) || copy == *meter);
+                let attempt = copy.apply_attempt(meter.seq, after.clock, 0);
+                assert!(matches!(attempt, Attempt::First | Attempt::Again) || copy == *meter);
                 copy.clone_from(meter);
                 assert!(copy.apply_drop(meter.seq, RowFate::Parked) || copy == *meter);
+                for (_, _, row) in after.retries.iter().filter(|(of, ..)| of == start) {
+                    assert!(copy.apply_retry(row) || copy == *meter);
+                    copy.clone_from(meter);
+                }
+                for (_, row) in after.rows.iter().filter(|(of, _)| of == start) {
+                    assert!(copy.apply_reject(row.seq, row.tokens) || copy == *meter);
+                    copy.clone_from(meter);
+                }
+                for (receipt, row, fate) in &after.imports {
+                    let report = domain::Report::of((meter.user.clone(), *start), row, *fate, after.clock, None);
+                    assert!(copy.apply_import(receipt, &report) || copy == *meter);
+                    copy.clone_from(meter);
+                }
                 assert!(copy.apply_clear() || copy == *meter);
             }
         });
@@ -361,8 +405,9 @@ proptest! {
             let instants = [after.clock, lagging(after.clock, LAG_MS_MAX), after.account.anchor];
             assert!(instants.iter().any(|at| new.period.contains(*at)), "{:?}", new.period);
             assert_eq!(new.rate, old.rate, "the rate window began anew");
-            let counters = (new.settled, new.committed, new.sealed, new.parked, new.seq);
-            assert_eq!(counters, (Tokens::ZERO, Tokens::ZERO, Tokens::ZERO, Tokens::ZERO, 0));
+            let counters = [new.settled, new.committed, new.sealed, new.parked, new.invoiced];
+            assert_eq!((counters, new.seq), ([Tokens::ZERO; 5], 0));
+            assert_eq!(new.plan, after.account.plan);
             let as_it_was = Meter { closed: false, ..after.meters[&old.period.start()].clone() };
             assert_eq!(as_it_was, *old, "closing touched a counter");
         });
@@ -394,7 +439,7 @@ proptest! {
 fn the_random_histories_meet_every_limit_and_every_transition() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let mut met: BTreeMap<&str, u32> = BTreeMap::new();
-    for _ in 0..300 {
+    for _ in 0..900 {
         let history = history().new_tree(&mut runner).unwrap().current();
         let world = play(&history, |before, event, after| {
             let name = match event {
@@ -407,6 +452,7 @@ fn the_random_histories_meet_every_limit_and_every_transition() {
                 Event::Released { applied: true, .. } => "released",
                 Event::Released { applied: false, .. } => "released again",
                 Event::Refused(refused) => match refused.refusal {
+                    Refusal::PastDue { .. } => "past due",
                     Refusal::Quota { .. } => "quota",
                     Refusal::QuotaHeld { .. } => "quota held",
                     Refusal::Concurrency { .. } => "concurrency",
@@ -421,10 +467,22 @@ fn the_random_histories_meet_every_limit_and_every_transition() {
         });
         *met.entry("rows").or_default() += u32::try_from(world.rows.len()).unwrap();
         *met.entry("reports").or_default() += u32::try_from(world.reports.len()).unwrap();
+        for (fate, name) in [
+            (RowFate::Accepted, "accepted"),
+            (RowFate::Invoiced, "invoiced"),
+            (RowFate::Parked, "parked"),
+            (RowFate::Forgiven, "forgiven"),
+            (RowFate::Retried, "retried"),
+        ] {
+            let of_fate = world.reports.values().filter(|(_, of)| *of == fate).count();
+            *met.entry(name).or_default() += u32::try_from(of_fate).unwrap();
+        }
+        let imported = world.receipts.values().filter(|receipt| receipt.outcome == Outcome::Imported).count();
+        *met.entry("imported").or_default() += u32::try_from(imported).unwrap();
         let swept = |receipt: &&Receipt| receipt.outcome == Outcome::Swept;
         *met.entry("swept").or_default() +=
             u32::try_from(world.receipts.values().filter(swept).count()).unwrap();
     }
-    assert_eq!(met.len(), 16, "{met:?}");
+    assert_eq!(met.len(), 23, "{met:?}");
     assert!(met.values().all(|times| *times >= 30), "{met:?}");
 }

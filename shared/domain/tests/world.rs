@@ -50,6 +50,8 @@ pub(crate) enum Change {
     },
     /// Another plan in the same period.
     Plan(Index),
+    /// An invoice is unpaid, and has to be paid within so long; none: it was paid.
+    Owe(Option<u64>),
 }
 
 #[derive(Clone, Debug)]
@@ -100,10 +102,27 @@ pub(crate) enum Report {
     /// A row's fate is known: put its report item and, unless `half`, drop it.
     Finish {
         row: Index,
-        parked: bool,
+        fate: RowFate,
         half: bool,
     },
     Clear(Index),
+    /// A person decides to send a row again; the write arrives at once or later, or again.
+    Retry {
+        row: Index,
+        later: bool,
+    },
+    LandRetry(Index),
+    Forgive(Index),
+    /// Stripe rejects a row that it had taken, or is said to.
+    Reject(Index),
+    /// Usage from elsewhere is taken over; the write arrives at once or later, or again.
+    Import {
+        meter: Index,
+        used: u32,
+        fate: RowFate,
+        later: bool,
+    },
+    LandImport(Index),
 }
 
 /// What one decision or write came to, with what it was decided on.
@@ -149,6 +168,10 @@ pub(crate) struct World {
     pub(crate) clock: Timestamp,
     remembered: Vec<(Account, Meter)>,
     pub(crate) seals: Vec<(Timestamp, Seal)>,
+    /// Decided retries: of which item, into which row.
+    pub(crate) retries: Vec<(Timestamp, u64, ReportRow)>,
+    /// Decided imports, each with the row that its report item is of.
+    pub(crate) imports: Vec<(Receipt, ReportRow, RowFate)>,
     /// Every row that was ever sealed.
     pub(crate) rows: Vec<(Timestamp, ReportRow)>,
     pub(crate) changes: Vec<AccountChange>,
@@ -183,6 +206,8 @@ impl World {
             sent: Vec::new(),
             clock: now,
             seals: Vec::new(),
+            retries: Vec::new(),
+            imports: Vec::new(),
             rows: Vec::new(),
             changes: Vec::new(),
         }
@@ -339,13 +364,37 @@ impl World {
             Report::Attempt(which) => {
                 if let Some(at) = pick(&self.rows, *which) {
                     let (start, row) = &self.rows[at];
-                    self.meters.get_mut(start).unwrap().apply_attempt(row.seq, self.clock);
+                    self.meters.get_mut(start).unwrap().apply_attempt(row.seq, self.clock, 0);
                 }
             }
-            Report::Finish { row, parked, half } => {
+            Report::Finish { row, fate, half } => {
                 if let Some(at) = pick(&self.rows, *row) {
-                    let fate = if *parked { RowFate::Parked } else { RowFate::Accepted };
-                    self.finish_row(at, fate, *half);
+                    self.finish_row(at, *fate, *half);
+                }
+            }
+            Report::Retry { row, later } => {
+                if let Some(at) = pick(&self.rows, *row) {
+                    self.retry_row(at, *later);
+                }
+            }
+            Report::LandRetry(which) => {
+                if let Some(at) = pick(&self.retries, *which) {
+                    self.land_retry(at);
+                }
+            }
+            Report::Forgive(row) => {
+                if let Some((_, fate)) = self.item_mut(*row).filter(|(_, fate)| *fate == RowFate::Parked) {
+                    *fate = RowFate::Forgiven;
+                }
+            }
+            Report::Reject(row) => self.reject_row(*row),
+            Report::Import { meter, used, fate, later } => {
+                let start = self.meter_at(*meter);
+                self.import(start, *used, *fate, *later);
+            }
+            Report::LandImport(which) => {
+                if let Some(at) = pick(&self.imports, *which) {
+                    self.land_import(at);
                 }
             }
             Report::Clear(meter) => {
@@ -371,6 +420,89 @@ impl World {
         }
     }
 
+    /// The report item of some row that was ever sealed, if it has one.
+    fn item_mut(&mut self, row: Index) -> Option<&mut (ReportRow, RowFate)> {
+        let (start, row) = &self.rows[pick(&self.rows, row)?];
+        self.reports.get_mut(&(*start, row.seq))
+    }
+
+    fn retry_row(&mut self, at: usize, later: bool) {
+        let (start, row) = &self.rows[at];
+        let Some((item, fate)) = self.reports.get(&(*start, row.seq)) else { return };
+        let meter = &self.meters[start];
+        let whose = (meter.user.clone(), *start);
+        let item = domain::Report::of(whose, item, *fate, self.clock, None);
+        let Some(again) = domain::retry(meter, &item, self.clock) else { return };
+        assert!(meter.period.contains(again.timestamp), "F11: outside its period");
+        self.retries.push((*start, row.seq, again));
+        if !later {
+            self.land_retry(self.retries.len() - 1);
+        }
+    }
+
+    /// The transaction that retries: the item is parked, and the meter has no row and the number that was read.
+    fn land_retry(&mut self, at: usize) {
+        let (start, seq, row) = self.retries[at].clone();
+        let item = self.reports.get_mut(&(start, seq));
+        let Some((_, fate)) =
+            item.filter(|(item, fate)| *fate == RowFate::Parked && item.tokens == row.tokens)
+        else {
+            return;
+        };
+        if self.meters.get_mut(&start).unwrap().apply_retry(&row) {
+            *fate = RowFate::Retried;
+            self.rows.push((start, row));
+        }
+    }
+
+    /// The transaction that rejects: the item is accepted, and its row is not pending any more.
+    fn reject_row(&mut self, row: Index) {
+        let Some(at) = pick(&self.rows, row) else { return };
+        let (start, row) = &self.rows[at];
+        let Some((_, fate)) = self.reports.get_mut(&(*start, row.seq)) else { return };
+        let meter = self.meters.get_mut(start).unwrap();
+        if *fate == RowFate::Accepted && meter.apply_reject(row.seq, row.tokens) {
+            *fate = RowFate::Parked;
+        }
+    }
+
+    fn import(&mut self, start: Timestamp, used: u32, fate: RowFate, later: bool) {
+        let meter = &self.meters[&start];
+        let Some(customer) = meter.customer.clone() else { return };
+        let name = format!("import-{}", self.imports.len());
+        let row = ReportRow {
+            seq: meter.seq,
+            customer,
+            identifier: name.clone(),
+            tokens: tokens(used),
+            timestamp: meter.period.clamp_s(self.clock),
+            first_attempt_at: None,
+            fence: 0,
+        };
+        let id = HoldId::parse(&name).unwrap();
+        let receipt = Receipt::imported(user(), start, id, tokens(used), self.clock);
+        self.imports.push((receipt, row, fate));
+        if !later {
+            self.land_import(self.imports.len() - 1);
+        }
+    }
+
+    /// The transaction that imports: neither receipt nor item is there, and the meter has the number that was read.
+    fn land_import(&mut self, at: usize) {
+        let (receipt, row, fate) = self.imports[at].clone();
+        let start = receipt.period_start;
+        let (receipt_key, report_key) = ((start, receipt.id.clone()), (start, row.seq));
+        if self.receipts.contains_key(&receipt_key) || self.reports.contains_key(&report_key) {
+            return;
+        }
+        let report = domain::Report::of((user(), start), &row, fate, self.clock, None);
+        if self.meters.get_mut(&start).unwrap().apply_import(&receipt, &report) {
+            self.receipts.insert(receipt_key, receipt);
+            self.reports.insert(report_key, (row.clone(), fate));
+            self.rows.push((start, row));
+        }
+    }
+
     fn changed(&self, change: Change) -> Account {
         let mut after = self.account.clone();
         match change {
@@ -384,6 +516,7 @@ impl World {
                 after.subscription = None;
                 after.anchor = if anchored_anew { self.clock.floor_s() } else { after.anchor };
             }
+            Change::Owe(within_ms) => after.pay_by = within_ms.map(|ms| self.clock.plus_ms(ms)),
             Change::Plan(which) => after.plan = plans()[which.index(2)].id.clone(),
         }
         after
@@ -468,17 +601,19 @@ fn wait() -> impl Strategy<Value = u64> {
 
 fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
-        3 => proptest::option::of(0_u32..3_000).prop_map(Change::SpendCap),
+        4 => proptest::option::of(0_u32..3_000).prop_map(Change::SpendCap),
         2 => (0_u64..3).prop_map(|ahead_s| Change::Subscribe { ahead_s, ago_s: 0 }),
         1 => (0_u64..3_000_000).prop_map(|ago_s| Change::Subscribe { ahead_s: 0, ago_s }),
         1 => any::<bool>().prop_map(|anchored_anew| Change::Unsubscribe { anchored_anew }),
         1 => any::<Index>().prop_map(Change::Plan),
+        1 => prop_oneof![1 => (0_u64..5_000).prop_map(Some), 2 => Just(None)].prop_map(Change::Owe),
     ]
 }
 
 fn op() -> impl Strategy<Value = Op> {
     let index = any::<Index>;
     let seldom = || prop::bool::weighted(0.25);
+    let end = || prop_oneof![3 => Just(RowFate::Accepted), 4 => Just(RowFate::Parked), 2 => Just(RowFate::Invoiced)];
     let lag = || prop_oneof![2 => Just(0), 1 => 0..=LAG_MS_MAX];
     prop_oneof![
         6 => wait().prop_map(Op::Wait),
@@ -489,10 +624,18 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(which, used, half)| Op::Settle { which, used, half }),
         3 => (index(), seldom()).prop_map(|(which, half)| Op::Void { which, half }),
         2 => (index(), lag()).prop_map(|(meter, lag_ms)| Op::Sweep { meter, lag_ms }),
-        3 => (index(), seldom()).prop_map(|(meter, later)| Op::Report(Report::Seal { meter, later })),
+        5 => (index(), seldom()).prop_map(|(meter, later)| Op::Report(Report::Seal { meter, later })),
         1 => index().prop_map(|which| Op::Report(Report::LandSeal(which))),
         1 => index().prop_map(|which| Op::Report(Report::Attempt(which))),
-        3 => (index(), seldom(), seldom()).prop_map(|(row, parked, half)| Op::Report(Report::Finish { row, parked, half })),
+        6 => (index(), end(), seldom()).prop_map(|(row, fate, half)| Op::Report(Report::Finish { row, fate, half })),
+        7 => (index(), seldom()).prop_map(|(row, later)| Op::Report(Report::Retry { row, later })),
+        1 => index().prop_map(|which| Op::Report(Report::LandRetry(which))),
+        2 => index().prop_map(|row| Op::Report(Report::Forgive(row))),
+        1 => index().prop_map(|row| Op::Report(Report::Reject(row))),
+        1 => (index(), 1_u32..900, end(), seldom()).prop_map(|(meter, used, fate, later)| {
+            Op::Report(Report::Import { meter, used, fate, later })
+        }),
+        1 => index().prop_map(|which| Op::Report(Report::LandImport(which))),
         1 => index().prop_map(|which| Op::Report(Report::Clear(which))),
         2 => (change(), seldom()).prop_map(|(change, later)| Op::Change { change, later }),
         1 => index().prop_map(Op::LandChange),

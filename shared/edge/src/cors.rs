@@ -60,6 +60,17 @@ impl Cors {
         }
     }
 
+    /// Whether an address lies on a page of a listed origin, so that a browser may be sent there. It has to begin with the
+    /// origin, letter by letter, and to have nothing in it that two readers could read differently.
+    pub fn lists(&self, url: &str) -> bool {
+        let is_plain = url.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
+        let is_below = |origin: &HeaderValue| {
+            let rest = origin.to_str().ok().and_then(|origin| url.strip_prefix(origin));
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']))
+        };
+        is_plain && self.origins.iter().any(is_below)
+    }
+
     fn origin(&self, request: &HeaderMap) -> Option<&HeaderValue> {
         let origin = request.get(header::ORIGIN)?;
         self.origins.iter().find(|listed| *listed == origin)
@@ -97,6 +108,39 @@ mod tests {
         }
         let closed: Response<String> = Cors::default().preflight(&from("https://app.test"), "POST");
         assert!(closed.headers().is_empty());
+    }
+
+    #[test]
+    fn only_an_address_of_a_listed_origin_is_gone_to() {
+        let cors = Cors::new(&["https://app.test".to_owned(), "http://127.0.0.1:8787".to_owned()]).unwrap();
+        for good in [
+            "https://app.test",
+            "https://app.test/",
+            "https://app.test/done?session={CHECKOUT_SESSION_ID}#top",
+            "https://app.test?done",
+            "http://127.0.0.1:8787/a",
+        ] {
+            assert!(cors.lists(good), "{good}");
+        }
+        for bad in [
+            "",
+            "/done",
+            "http://app.test/",
+            "https://app.test.evil.test/",
+            "https://app.test@evil.test/",
+            "https://app.test:8443/",
+            "https://app.test\\@evil.test/",
+            "https://app.test/\\evil.test",
+            "https://APP.test/",
+            "https://app.test/a b",
+            "https://app.test/\n",
+            "https://app.test/ü",
+            "http://127.0.0.1:87871/",
+            "javascript:alert(1)",
+        ] {
+            assert!(!cors.lists(bad), "{bad}");
+        }
+        assert!(!Cors::default().lists("https://app.test/"));
     }
 
     #[test]

@@ -9,6 +9,13 @@ use std::path::{Path, PathBuf};
 /// The file as it is compiled in.
 const BUILT_IN: &str = include_str!("../../../infra/plans.toml");
 const MS_PER_S: u64 = 1_000;
+const MS_PER_DAY: u64 = 24 * 60 * 60 * MS_PER_S;
+/// How long a user whose invoice is unpaid goes on unless the book says otherwise, in days.
+const GRACE_DAYS: u64 = 7;
+/// The longest that a user whose invoice is unpaid may go on, in days.
+const GRACE_DAYS_MAX: u64 = 60;
+/// The longest name of a plan, in characters: it stands on an invoice.
+const NAME_CHARS_MAX: usize = 100;
 
 /// The lookup keys of a plan's two prices at Stripe.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +30,9 @@ pub struct LookupKeys {
 #[derive(Clone, Debug)]
 pub struct PlanBook {
     version: u32,
+    grace_ms: u64,
     plans: Plans,
+    names: Vec<(PlanId, Box<str>)>,
     keys: Vec<(PlanId, LookupKeys)>,
 }
 
@@ -39,6 +48,9 @@ pub enum InvalidPlanBook {
     /// A value is outside its type's range.
     #[error("plan {0}: {1}")]
     Value(String, String),
+    /// The grace is out of range.
+    #[error("past_due_grace_days is {0}: 0 to {GRACE_DAYS_MAX} days")]
+    Grace(u64),
     /// The plans contradict each other.
     #[error(transparent)]
     Plans(#[from] InvalidPlans),
@@ -83,11 +95,20 @@ impl PlanBook {
     pub fn parse(text: &str) -> Result<Self, InvalidPlanBook> {
         let file: BookToml =
             toml::from_str(text).map_err(|error| InvalidPlanBook::Malformed(error.to_string()))?;
+        if file.past_due_grace_days > GRACE_DAYS_MAX {
+            return Err(InvalidPlanBook::Grace(file.past_due_grace_days));
+        }
+        let grace_ms = file.past_due_grace_days.saturating_mul(MS_PER_DAY);
         let mut plans = Vec::with_capacity(file.plan.len());
+        let mut names = Vec::new();
         let mut keys = Vec::new();
         let mut used = BTreeSet::new();
         for entry in file.plan {
+            let name = entry.name()?;
             let (plan, lookup_keys) = entry.parse()?;
+            if let Some(name) = name {
+                names.push((plan.id.clone(), name));
+            }
             if let Some(lookup_keys) = lookup_keys {
                 for key in [&lookup_keys.base, &lookup_keys.metered] {
                     if !used.insert(key.clone()) {
@@ -98,12 +119,27 @@ impl PlanBook {
             }
             plans.push(plan);
         }
-        Ok(Self { version: file.version, plans: Plans::new(plans)?, keys })
+        Ok(Self { version: file.version, grace_ms, plans: Plans::new(plans)?, names, keys })
     }
 
     /// The book's version; raised by every change.
     pub fn version(&self) -> u32 {
         self.version
+    }
+
+    /// How long a user whose invoice is unpaid goes on before nothing is admitted, in milliseconds.
+    pub fn grace_ms(&self) -> u64 {
+        self.grace_ms
+    }
+
+    /// What the customer reads on Stripe's pages: the plan's name, or its id where it has none.
+    pub fn name<'a>(&'a self, plan: &'a PlanId) -> &'a str {
+        self.names.iter().find(|(id, _)| id == plan).map_or(plan.as_str(), |(_, name)| name)
+    }
+
+    /// The plans that are sold, in the book's order, with the lookup keys of their prices.
+    pub fn sold(&self) -> impl Iterator<Item = (&Plan, &LookupKeys)> {
+        self.plans.iter().filter_map(|plan| Some((plan, self.lookup_keys(&plan.id)?)))
     }
 
     /// The plans.
@@ -128,13 +164,20 @@ impl PlanBook {
 #[serde(deny_unknown_fields)]
 struct BookToml {
     version: u32,
+    #[serde(default = "default_grace_days")]
+    past_due_grace_days: u64,
     plan: Vec<PlanToml>,
+}
+
+fn default_grace_days() -> u64 {
+    GRACE_DAYS
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PlanToml {
     id: String,
+    name: Option<Box<str>>,
     price_cents_per_month: u32,
     included_tokens: u64,
     cap_tokens: u64,
@@ -147,6 +190,20 @@ struct PlanToml {
 }
 
 impl PlanToml {
+    fn name(&self) -> Result<Option<Box<str>>, InvalidPlanBook> {
+        let is_one = |name: &str| {
+            let length = name.chars().count();
+            (1..=NAME_CHARS_MAX).contains(&length) && name.trim() == name && !name.contains(char::is_control)
+        };
+        match &self.name {
+            Some(name) if !is_one(name) => {
+                let what = format!("name must have 1 to {NAME_CHARS_MAX} characters on one line");
+                Err(InvalidPlanBook::Value(self.id.clone(), what))
+            }
+            name => Ok(name.clone()),
+        }
+    }
+
     fn parse(self) -> Result<(Plan, Option<LookupKeys>), InvalidPlanBook> {
         let value = |what: String| InvalidPlanBook::Value(self.id.clone(), what);
         let tokens = |number: u64| Tokens::new(number).map_err(|error| value(error.to_string()));
@@ -188,6 +245,12 @@ mod tests {
         assert_eq!(book.plan_of_price(&keys.base).map(|plan| &plan.id), Some(&pro));
         assert_eq!(book.plan_of_price(&keys.metered).map(|plan| &plan.id), Some(&pro));
         assert!(book.plan_of_price("no such price").is_none());
+        assert_eq!(book.grace_ms(), 7 * 24 * 3_600 * 1_000);
+        assert_eq!(book.name(&pro), "Inkmeter Pro");
+        let free = &book.plans().first().id;
+        assert_eq!(book.name(free), "free");
+        let sold: Vec<_> = book.sold().map(|(plan, keys)| (plan.id.as_str(), &*keys.base)).collect();
+        assert_eq!(sold, [("pro", "inkmeter_pro_base_v1")]);
     }
 
     /// The built-in book with one line replaced.
@@ -200,7 +263,10 @@ mod tests {
 
     #[test]
     fn a_malformed_book_is_refused_by_name() {
-        check("version = 1", "version = 1\nvirsion = 1", "virsion");
+        check("version = 2", "version = 2\nvirsion = 2", "virsion");
+        check("past_due_grace_days = 7", "past_due_grace_days = 61", "0 to 60 days");
+        check("\"Inkmeter Pro\"", "\"\"", "plan pro: name");
+        check("\"Inkmeter Pro\"", "\"Ink\\nmeter\"", "plan pro: name");
         check("requests_per_window = 10", "requests_per_window = 0", "requests_per_window");
         check("included_tokens = 20_000", "included_tokens = 2_000_000_000_000_000", "plan free");
         check("base_lookup_key = ", "metered_lookup_key = ", "metered_lookup_key");

@@ -4,7 +4,7 @@
 
 use crate::respond;
 use ::http::{HeaderValue, Response, StatusCode, header};
-use domain::{CapKind, Refusal, Timestamp};
+use domain::{CapKind, Pool, Refusal, Timestamp, Tokens};
 use serde::Serialize;
 
 /// Seconds after which a store, a provider or Clerk, if it does not answer, is worth another try.
@@ -23,6 +23,10 @@ pub enum Code {
     QuotaExceeded,
     /// 402: what is settled leaves too little of the user's own cap.
     SpendCapReached,
+    /// 402: an invoice is unpaid, and the time to pay it is over.
+    PastDue,
+    /// 402: what all users without a subscription share for the day is used up.
+    TrialBudgetUsedUp,
     /// 404: nothing is here.
     NotFound,
     /// 405: not by this method.
@@ -31,6 +35,12 @@ pub enum Code {
     InProgress,
     /// 409: the request with this idempotency key was answered, and its answer is not kept.
     AlreadyAnswered,
+    /// 409: whoever has a subscription cannot buy another.
+    AlreadySubscribed,
+    /// 409: whoever never bought anything has no customer at Stripe.
+    NoCustomer,
+    /// 409: the wanted spend cap is below what is used and held.
+    SpendCapBelowUsed,
     /// 413: the body is too long.
     TooLarge,
     /// 413: the prompt is too long.
@@ -59,6 +69,12 @@ pub enum Code {
     StoreUnavailable,
     /// 503: the provider does not answer or turned the request away.
     ProviderUnavailable,
+    /// 503: the owner's budget for the day is used up.
+    OwnerCeilingReached,
+    /// 503: Stripe does not answer or turned the request away.
+    StripeUnavailable,
+    /// 503: what a draft invoice bills is not all reported yet; only Stripe is told so.
+    UsagePending,
 }
 
 impl Code {
@@ -68,10 +84,15 @@ impl Code {
             Self::Unauthenticated => "unauthenticated",
             Self::QuotaExceeded => "quota_exceeded",
             Self::SpendCapReached => "spend_cap_reached",
+            Self::PastDue => "past_due",
+            Self::TrialBudgetUsedUp => "trial_budget_used_up",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::InProgress => "in_progress",
             Self::AlreadyAnswered => "already_answered",
+            Self::AlreadySubscribed => "already_subscribed",
+            Self::NoCustomer => "no_customer",
+            Self::SpendCapBelowUsed => "spend_cap_below_used",
             Self::TooLarge => "too_large",
             Self::PromptTooLong => "prompt_too_long",
             Self::UnsupportedMediaType => "unsupported_media_type",
@@ -86,6 +107,9 @@ impl Code {
             Self::IdentityUnavailable => "identity_unavailable",
             Self::StoreUnavailable => "store_unavailable",
             Self::ProviderUnavailable => "provider_unavailable",
+            Self::OwnerCeilingReached => "owner_ceiling_reached",
+            Self::StripeUnavailable => "stripe_unavailable",
+            Self::UsagePending => "usage_pending",
         }
     }
 
@@ -93,10 +117,16 @@ impl Code {
     pub const fn status(self) -> StatusCode {
         match self {
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
-            Self::QuotaExceeded | Self::SpendCapReached => StatusCode::PAYMENT_REQUIRED,
+            Self::QuotaExceeded | Self::SpendCapReached | Self::PastDue | Self::TrialBudgetUsedUp => {
+                StatusCode::PAYMENT_REQUIRED
+            }
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::InProgress | Self::AlreadyAnswered => StatusCode::CONFLICT,
+            Self::InProgress
+            | Self::AlreadyAnswered
+            | Self::AlreadySubscribed
+            | Self::NoCustomer
+            | Self::SpendCapBelowUsed => StatusCode::CONFLICT,
             Self::TooLarge | Self::PromptTooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::InvalidJson | Self::InvalidField | Self::IdempotencyKeyReused | Self::UnknownModel => {
@@ -104,22 +134,30 @@ impl Code {
             }
             Self::QuotaHeld | Self::Concurrency | Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::IdentityUnavailable | Self::StoreUnavailable | Self::ProviderUnavailable => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::IdentityUnavailable
+            | Self::StoreUnavailable
+            | Self::ProviderUnavailable
+            | Self::OwnerCeilingReached
+            | Self::StripeUnavailable
+            | Self::UsagePending => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
     /// The same sentence for every occurrence.
-    const fn title(self) -> &'static str {
+    pub const fn title(self) -> &'static str {
         match self {
             Self::Unauthenticated => "Sign in first",
             Self::QuotaExceeded => "The plan's tokens for this period are used up",
             Self::SpendCapReached => "Your own spend cap is reached",
+            Self::PastDue => "An invoice is unpaid",
+            Self::TrialBudgetUsedUp => "Free use is over for today",
             Self::NotFound => "There is nothing here",
             Self::MethodNotAllowed => "Not by this method",
             Self::InProgress => "This request is being answered",
             Self::AlreadyAnswered => "This request was answered before",
+            Self::AlreadySubscribed => "You have a subscription already",
+            Self::NoCustomer => "There is nothing to manage yet",
+            Self::SpendCapBelowUsed => "This spend cap is below what is used",
             Self::TooLarge => "The request is too large",
             Self::PromptTooLong => "The prompt is too long",
             Self::UnsupportedMediaType => "The request is not JSON",
@@ -132,8 +170,11 @@ impl Code {
             Self::RateLimited => "Too many requests",
             Self::Internal => "Something went wrong on our side",
             Self::IdentityUnavailable => "Your sign-in cannot be checked right now",
-            Self::StoreUnavailable => "Usage cannot be metered right now",
+            Self::StoreUnavailable => "The ledger does not answer right now",
             Self::ProviderUnavailable => "The model does not answer right now",
+            Self::OwnerCeilingReached => "The service has reached its limit for today",
+            Self::StripeUnavailable => "Payments cannot be reached right now",
+            Self::UsagePending => "The period's usage is not all reported yet",
         }
     }
 }
@@ -167,10 +208,22 @@ struct Body {
     left: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     needed: Option<u64>,
+    /// Tokens that are charged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    used: Option<u64>,
+    /// Tokens that open requests hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    held: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     resets_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_at: Option<String>,
+    /// When an invoice should have been paid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pay_by: Option<String>,
+    /// Where it can be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    portal_url: Option<String>,
     /// The receipt of an answer that was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     receipt: Option<String>,
@@ -193,8 +246,12 @@ impl Problem {
             limit: None,
             left: None,
             needed: None,
+            used: None,
+            held: None,
             resets_at: None,
             retry_at: None,
+            pay_by: None,
+            portal_url: None,
             receipt: None,
             upper_bound: false,
         };
@@ -238,6 +295,55 @@ impl Problem {
         Self::new(Code::StoreUnavailable, detail).retry_after(UNAVAILABLE_RETRY_AFTER_S)
     }
 
+    /// A budget of the owner's has too little left for the request.
+    pub fn budget_used_up(pool: Pool, resets_at: Timestamp, now: Timestamp) -> Self {
+        let (code, detail) = match pool {
+            Pool::Trial => {
+                let detail = format!(
+                    "What everybody without a subscription shares is used up for today. Nothing was charged. Free use begins \
+                     again at {resets_at}; with a subscription you can go on now."
+                );
+                (Code::TrialBudgetUsedUp, detail)
+            }
+            Pool::Everyone => {
+                let detail = format!("Nothing was used or charged. The next day begins at {resets_at}.");
+                (Code::OwnerCeilingReached, detail)
+            }
+        };
+        let mut problem = Self::new(code, detail);
+        problem.body.resets_at = Some(resets_at.to_string());
+        problem.retry_after(resets_at.s_after(now).max(1))
+    }
+
+    /// Stripe does not do what was asked of it.
+    pub fn stripe_unavailable() -> Self {
+        let detail = "Nothing was bought or charged. Please try again in a few seconds.";
+        Self::new(Code::StripeUnavailable, detail).retry_after(UNAVAILABLE_RETRY_AFTER_S)
+    }
+
+    /// Whoever asked has a subscription.
+    pub fn already_subscribed() -> Self {
+        let detail = "Manage the subscription that you have: `POST /v1/portal` says where.";
+        Self::new(Code::AlreadySubscribed, detail)
+    }
+
+    /// Whoever asked never bought anything.
+    pub fn no_customer() -> Self {
+        Self::new(Code::NoCustomer, "Buy a plan first: `POST /v1/checkout` says where.")
+    }
+
+    /// A spend cap that would stop everything at once, without the word that it is meant so.
+    pub fn spend_cap_below_used(cap: Tokens, used: Tokens, held: Tokens) -> Self {
+        let detail = format!(
+            "{used} tokens are used and requests under way hold {held}. A spend cap of {cap} lets nothing pass until that \
+             fits, or the next period begins. If that is meant, send it again with `\"confirm\": true`."
+        );
+        let mut problem = Self::new(Code::SpendCapBelowUsed, detail).limit(cap.get());
+        problem.body.used = Some(used.get());
+        problem.body.held = Some(held.get());
+        problem
+    }
+
     /// A defect; what it was is in the log.
     pub fn internal() -> Self {
         Self::new(Code::Internal, "Nothing was charged. If it happens again, please tell us when it did.")
@@ -246,6 +352,15 @@ impl Problem {
     /// A request that was not admitted, with the limit that refused it.
     pub fn refusal(refusal: &Refusal, now: Timestamp) -> Self {
         match refusal {
+            Refusal::PastDue { pay_by } => {
+                let detail = format!(
+                    "An invoice should have been paid by {pay_by}. Pay it, or give another means of payment; then everything \
+                     goes on."
+                );
+                let mut problem = Self::new(Code::PastDue, detail);
+                problem.body.pay_by = Some(pay_by.to_string());
+                problem
+            }
             Refusal::Quota { kind, cap, left, needed, resets_at } => {
                 let (code, instead) = match kind {
                     CapKind::Plan => (Code::QuotaExceeded, "move to a plan with more tokens"),
@@ -316,6 +431,15 @@ impl Problem {
         self.header(header::RETRY_AFTER, HeaderValue::from(seconds))
     }
 
+    /// Says where an unpaid invoice can be paid, if it is that.
+    #[must_use]
+    pub fn portal(mut self, url: &str) -> Self {
+        if self.body.code == Code::PastDue {
+            self.body.portal_url = Some(url.to_owned());
+        }
+        self
+    }
+
     /// Names the receipt of an answer that was given.
     #[must_use]
     pub fn receipt(mut self, id: &str) -> Self {
@@ -370,7 +494,6 @@ impl Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::Tokens;
     use serde_json::{Value, json};
 
     const NOW: Timestamp = Timestamp::from_s(1_000);
@@ -382,7 +505,12 @@ mod tests {
 
     #[track_caller]
     fn check(refusal: &Refusal, status: u16, code: &str, members: &Value) -> Response<()> {
-        let (head, mut body) = answer(Problem::refusal(refusal, NOW));
+        check_problem(Problem::refusal(refusal, NOW), status, code, members)
+    }
+
+    #[track_caller]
+    fn check_problem(problem: Problem, status: u16, code: &str, members: &Value) -> Response<()> {
+        let (head, mut body) = answer(problem);
         let map = body.as_object_mut().unwrap();
         assert_eq!(head.status(), status);
         assert_eq!(map.remove("status"), Some(json!(status)));
@@ -414,6 +542,17 @@ mod tests {
     }
 
     #[test]
+    fn a_402_for_a_debt_says_since_when_and_where_to_pay() {
+        let refusal = Refusal::PastDue { pay_by: Timestamp::from_s(900) };
+        check(&refusal, 402, "past_due", &json!({"payBy": "1970-01-01T00:15:00.000Z"}));
+        let url = "https://pay.example.com/p/login/1";
+        let (_, body) = answer(Problem::refusal(&refusal, NOW).portal(url));
+        assert_eq!(body["portalUrl"], url);
+        let (_, other) = answer(Problem::refusal(&quota(CapKind::Plan), NOW).portal(url));
+        assert_eq!(other.get("portalUrl"), None, "nothing to pay there");
+    }
+
+    #[test]
     fn i5_what_open_requests_hold_is_answered_with_an_upper_bound_marked_as_one() {
         let (cap, left, needed) = (Tokens::from_u32(20_000), Tokens::from_u32(7), Tokens::from_u32(90));
         let until_most = Timestamp::from_ms(1_000_001);
@@ -440,8 +579,26 @@ mod tests {
     }
 
     #[test]
+    fn f20_a_budget_that_is_used_up_says_when_the_next_day_begins() {
+        let members = json!({"resetsAt": "1970-01-02T00:00:00.000Z", "retryAfter": 85_400});
+        for (pool, status, code) in
+            [(Pool::Trial, 402, "trial_budget_used_up"), (Pool::Everyone, 503, "owner_ceiling_reached")]
+        {
+            let problem = Problem::budget_used_up(pool, Timestamp::from_s(86_400), NOW);
+            check_problem(problem, status, code, &members);
+        }
+    }
+
+    #[test]
     fn the_code_in_the_body_is_the_code_by_name() {
-        for code in [Code::QuotaExceeded, Code::InvalidJson, Code::ProviderUnavailable, Code::Internal] {
+        for code in [
+            Code::TrialBudgetUsedUp,
+            Code::OwnerCeilingReached,
+            Code::QuotaExceeded,
+            Code::InvalidJson,
+            Code::ProviderUnavailable,
+            Code::Internal,
+        ] {
             assert_eq!(serde_json::to_value(code).unwrap(), json!(code.as_str()));
         }
     }

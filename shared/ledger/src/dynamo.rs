@@ -1,32 +1,41 @@
 //! The port in DynamoDB: one request a method.
 //!
 //! An admission's write is one conditional `UpdateItem` and never part of a transaction: a transaction makes concurrent
-//! plain writes of the item fail (see docs/adr/0001). The two transactions here, opening a meter and changing an
-//! account, happen once a month and once a click.
+//! plain writes of the item fail (see docs/adr/0001). The transactions here happen once a month (opening a meter), once a click
+//! (changing an account), or when a person repairs something (a row that Stripe refused, usage from elsewhere).
 
 use crate::{
+    budget::forgotten_at,
     expression::{self, Expression, Slot},
     item::{self, Item, attr},
-    store::{
-        AdmitAnswer, AdmitFailure, Changed, Cursor, Fault, Loaded, MeterKey, PAGE_MAX, Page, Store,
-        StoreError,
+    page::{
+        Cursor, METERS_MAX, PAGE_MAX, PAGE_READ_MAX, Page, ReceiptCursor, ReceiptPage, ReportCursor,
+        ReportPage, UserCursor, UserPage, cut,
     },
+    store::{AdmitAnswer, AdmitFailure, Changed, Fault, Loaded, MeterKey, Store, StoreError},
 };
 use aws_config::{BehaviorVersion, ConfigLoader, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_dynamodb::{
     Client,
     error::{ProvideErrorMetadata, SdkError},
-    operation::{delete_item::DeleteItemError, put_item::PutItemError, update_item::UpdateItemError},
+    operation::{
+        delete_item::DeleteItemError,
+        put_item::PutItemError,
+        query::QueryOutput,
+        update_item::{UpdateItemError, builders::UpdateItemFluentBuilder},
+    },
     types::{
-        CancellationReason, Put, ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update,
+        AttributeValue, CancellationReason, Put, ReturnValue, ReturnValuesOnConditionCheckFailure,
+        TransactWriteItem, Update,
     },
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use domain::{
-    AccountChange, Admission, Claim, Digest, HoldId, Meter, Opening, Receipt, Release, ReportRow, RowFate,
-    Seal, Timestamp, UserId,
+    AccountChange, Admission, Attempt, Claim, CustomerId, Day, Denial, Digest, EventId, HoldId, Lease, Level,
+    Meter, Opening, Pool, Receipt, Release, Report, ReportRow, RowFate, Seal, SliceAnswer, SliceAsk,
+    Timestamp, Tokens, UserId, bounded_note,
 };
-use std::{error::Error, time::Duration};
+use std::{cmp::Reverse, error::Error, time::Duration};
 
 /// How long a connection to DynamoDB may take, in milliseconds.
 const CONNECT_MS_MAX: u64 = 1_000;
@@ -96,23 +105,19 @@ impl DynamoStore {
         key: &MeterKey,
         e: Expression,
     ) -> Result<Changed, StoreError> {
-        match self.updating(key, e).send().await {
-            Ok(_) => Ok(Changed::Yes),
-            Err(error) if refused(&error).is_some() => Ok(Changed::No),
-            Err(error) => Err(failed(operation, error)),
-        }
+        changed(operation, self.updating(key, e)).await
     }
 
-    fn updating(
-        &self,
-        key: &MeterKey,
-        e: Expression,
-    ) -> aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder {
+    fn updating(&self, key: &MeterKey, e: Expression) -> UpdateItemFluentBuilder {
+        self.updating_at(item::pk(&key.user), &item::meter_sk(key.period_start), e)
+    }
+
+    fn updating_at(&self, pk: AttributeValue, sk: &str, e: Expression) -> UpdateItemFluentBuilder {
         self.client
             .update_item()
             .table_name(&self.table)
-            .key(attr::PK, item::pk(&key.user))
-            .key(attr::SK, item::s(&item::meter_sk(key.period_start)))
+            .key(attr::PK, pk)
+            .key(attr::SK, item::s(sk))
             .set_update_expression(e.update())
             .condition_expression(e.condition())
             .set_expression_attribute_names(Some(e.names))
@@ -212,11 +217,77 @@ impl DynamoStore {
         }
     }
 
-    /// One item, as last written.
+    /// One of a user's items, as last written.
     async fn get(
         &self,
         operation: &'static str,
         user: &UserId,
+        sk: &str,
+    ) -> Result<Option<Item>, StoreError> {
+        self.get_at(operation, item::pk(user), sk).await
+    }
+
+    /// A user's items whose sort keys begin alike, the last first, at most [`PAGE_READ_MAX`]: those before `before`, if it is
+    /// given. What it is must begin alike.
+    async fn backwards(
+        &self,
+        operation: &'static str,
+        user: &UserId,
+        begin: &str,
+        before: Option<&str>,
+    ) -> Result<QueryOutput, StoreError> {
+        let start = before.map(|sk| {
+            Item::from([(attr::PK.to_owned(), item::pk(user)), (attr::SK.to_owned(), item::s(sk))])
+        });
+        self.client
+            .query()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .key_condition_expression("#pk = :pk AND begins_with(#sk, :begin)")
+            .expression_attribute_names("#pk", attr::PK)
+            .expression_attribute_names("#sk", attr::SK)
+            .expression_attribute_values(":pk", item::pk(user))
+            .expression_attribute_values(":begin", item::s(begin))
+            .scan_index_forward(false)
+            .limit(i32::from(PAGE_READ_MAX))
+            .set_exclusive_start_key(start)
+            .send()
+            .await
+            .map_err(|error| failed(operation, error))
+    }
+
+    /// A page of what the index lists under this key, from behind these keys on.
+    async fn listed(
+        &self,
+        operation: &'static str,
+        under: AttributeValue,
+        behind: Option<(AttributeValue, AttributeValue)>,
+    ) -> Result<QueryOutput, StoreError> {
+        let start = behind.map(|(pk, sk)| {
+            Item::from([
+                (attr::DIRTY.to_owned(), under.clone()),
+                (attr::PK.to_owned(), pk),
+                (attr::SK.to_owned(), sk),
+            ])
+        });
+        self.client
+            .query()
+            .table_name(&self.table)
+            .index_name(attr::DIRTY)
+            .key_condition_expression("#dirty = :shard")
+            .expression_attribute_names("#dirty", attr::DIRTY)
+            .expression_attribute_values(":shard", under)
+            .limit(i32::from(PAGE_MAX))
+            .set_exclusive_start_key(start)
+            .send()
+            .await
+            .map_err(|error| failed(operation, error))
+    }
+
+    async fn get_at(
+        &self,
+        operation: &'static str,
+        pk: AttributeValue,
         sk: &str,
     ) -> Result<Option<Item>, StoreError> {
         let found = self
@@ -224,7 +295,7 @@ impl DynamoStore {
             .get_item()
             .table_name(&self.table)
             .consistent_read(true)
-            .key(attr::PK, item::pk(user))
+            .key(attr::PK, pk)
             .key(attr::SK, item::s(sk))
             .send()
             .await
@@ -304,13 +375,12 @@ impl Store for DynamoStore {
 
     async fn admit(&self, admission: &Admission) -> Result<AdmitAnswer, AdmitFailure> {
         let key = MeterKey { user: admission.user.clone(), period_start: admission.period_start };
-        let once = aws_sdk_dynamodb::config::Builder::new().retry_config(RetryConfig::disabled());
         let sent = self
             .updating(&key, expression::admission(admission))
             .return_values(ReturnValue::AllNew)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .customize()
-            .config_override(once)
+            .config_override(once())
             .send()
             .await;
         match sent {
@@ -375,8 +445,33 @@ impl Store for DynamoStore {
         self.update("seal", key, expression::seal(seal)).await
     }
 
-    async fn note_attempt(&self, key: &MeterKey, seq: u64, at: Timestamp) -> Result<Changed, StoreError> {
-        self.update("note attempt", key, expression::attempt(seq, at)).await
+    async fn note_attempt(
+        &self,
+        key: &MeterKey,
+        seq: u64,
+        at: Timestamp,
+        fence: u64,
+    ) -> Result<Attempt, StoreError> {
+        const OPERATION: &str = "note attempt";
+        let sent = self
+            .updating(key, expression::attempt(seq, at, fence))
+            .return_values(ReturnValue::AllOld)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .send()
+            .await;
+        match sent {
+            Ok(output) => {
+                let old = output.attributes().map(item::read_pending).transpose()?.flatten();
+                let row = old.ok_or_else(|| StoreError::new(OPERATION, Fault::Corrupt))?;
+                Ok(if row.first_attempt_at.is_none() { Attempt::First } else { Attempt::Again })
+            }
+            Err(error) => {
+                let Some(Refused { found }) = refused(&error) else { return Err(failed(OPERATION, error)) };
+                let row = found.as_ref().map(item::read_pending).transpose()?.flatten();
+                let is_this = row.is_some_and(|row| row.seq == seq);
+                Ok(if is_this { Attempt::Fenced } else { Attempt::Gone })
+            }
+        }
     }
 
     async fn put_report(
@@ -385,11 +480,82 @@ impl Store for DynamoStore {
         row: &ReportRow,
         fate: RowFate,
         at: Timestamp,
+        note: Option<&str>,
     ) -> Result<RowFate, StoreError> {
-        match self.put_once("put report", item::write_report(key, row, fate, at)).await? {
+        let report = Report::of((key.user.clone(), key.period_start), row, fate, at, note);
+        match self.put_once("put report", item::write_report(&report)).await? {
             None => Ok(fate),
             Some(standing) => item::read_fate(&standing),
         }
+    }
+
+    async fn report(&self, key: &MeterKey, seq: u64) -> Result<Option<Report>, StoreError> {
+        let found = self.get("read report", &key.user, &item::report_sk(key.period_start, seq)).await?;
+        found.map(|item| item::read_report(&item)).transpose()
+    }
+
+    async fn forgive(
+        &self,
+        key: &MeterKey,
+        seq: u64,
+        at: Timestamp,
+        note: &str,
+    ) -> Result<Changed, StoreError> {
+        let note = bounded_note(note);
+        let e = expression::move_report(RowFate::Parked, RowFate::Forgiven, None, at, Some(&note));
+        let sk = item::report_sk(key.period_start, seq);
+        changed("forgive", self.updating_at(item::pk(&key.user), &sk, e)).await
+    }
+
+    async fn retry(
+        &self,
+        key: &MeterKey,
+        seq: u64,
+        row: &ReportRow,
+        at: Timestamp,
+    ) -> Result<Changed, StoreError> {
+        let moved = expression::move_report(RowFate::Parked, RowFate::Retried, Some(row.tokens), at, None);
+        let on_meter = expression::retry(row, &key.user);
+        let items = vec![
+            self.update_in(&key.user, &item::report_sk(key.period_start, seq), moved)?,
+            self.update_in(&key.user, &item::meter_sk(key.period_start), on_meter)?,
+        ];
+        self.transact("retry report", items).await
+    }
+
+    async fn reject(
+        &self,
+        key: &MeterKey,
+        seq: u64,
+        tokens: Tokens,
+        at: Timestamp,
+        note: &str,
+    ) -> Result<Changed, StoreError> {
+        let note = bounded_note(note);
+        let moved =
+            expression::move_report(RowFate::Accepted, RowFate::Parked, Some(tokens), at, Some(&note));
+        let items = vec![
+            self.update_in(&key.user, &item::report_sk(key.period_start, seq), moved)?,
+            self.update_in(&key.user, &item::meter_sk(key.period_start), expression::reject(seq, tokens))?,
+        ];
+        self.transact("reject report", items).await
+    }
+
+    async fn import(
+        &self,
+        key: &MeterKey,
+        receipt: &Receipt,
+        report: &Report,
+    ) -> Result<Changed, StoreError> {
+        if receipt.charged != report.tokens {
+            return Ok(Changed::No);
+        }
+        let items = vec![
+            self.put(item::write_receipt(receipt), expression::absent())?,
+            self.put(item::write_report(report), expression::absent())?,
+            self.update_in(&key.user, &item::meter_sk(key.period_start), expression::import(report))?,
+        ];
+        self.transact("import", items).await
     }
 
     async fn drop_row(&self, key: &MeterKey, row: &ReportRow, fate: RowFate) -> Result<Changed, StoreError> {
@@ -401,29 +567,186 @@ impl Store for DynamoStore {
     }
 
     async fn dirty(&self, shard: u8, from: Option<&Cursor>) -> Result<Page, StoreError> {
-        let start = from.map(|Cursor(last)| {
-            Item::from([
-                (attr::DIRTY.to_owned(), item::shard(shard)),
-                (attr::PK.to_owned(), item::pk(&last.user)),
-                (attr::SK.to_owned(), item::s(&item::meter_sk(last.period_start))),
-            ])
-        });
-        let found = self
-            .client
-            .query()
-            .table_name(&self.table)
-            .index_name(attr::DIRTY)
-            .key_condition_expression("#dirty = :shard")
-            .expression_attribute_names("#dirty", attr::DIRTY)
-            .expression_attribute_values(":shard", item::shard(shard))
-            .limit(i32::from(PAGE_MAX))
-            .set_exclusive_start_key(start)
-            .send()
-            .await
-            .map_err(|error| failed("read dirty", error))?;
+        let behind =
+            from.map(|Cursor(last)| (item::pk(&last.user), item::s(&item::meter_sk(last.period_start))));
+        let found = self.listed("read dirty", item::shard(shard), behind).await?;
         let keys = found.items().iter().map(item::read_meter_key).collect::<Result<_, _>>()?;
         let next = found.last_evaluated_key().map(item::read_meter_key).transpose()?.map(Cursor);
         Ok(Page { keys, next })
+    }
+
+    async fn users(&self, shard: u8, from: Option<&UserCursor>) -> Result<UserPage, StoreError> {
+        let behind = from.map(|UserCursor(last)| (item::pk(last), item::s(item::ACCOUNT)));
+        let found = self.listed("list users", item::accounts_shard(shard), behind).await?;
+        let users = found.items().iter().map(item::user_of).collect::<Result<_, _>>()?;
+        let next = found.last_evaluated_key().map(item::user_of).transpose()?.map(UserCursor);
+        Ok(UserPage { users, next })
+    }
+
+    async fn meters(&self, user: &UserId, from: Timestamp) -> Result<Vec<Meter>, StoreError> {
+        let mut meters = Vec::new();
+        let mut start = None;
+        // One read answers a megabyte at most, which is less than this many meters can be.
+        while meters.len() < usize::from(METERS_MAX) {
+            let found = self
+                .client
+                .query()
+                .table_name(&self.table)
+                .consistent_read(true)
+                .key_condition_expression("#pk = :pk AND #sk BETWEEN :from AND :last")
+                .expression_attribute_names("#pk", attr::PK)
+                .expression_attribute_names("#sk", attr::SK)
+                .expression_attribute_values(":pk", item::pk(user))
+                .expression_attribute_values(":from", item::s(&item::meter_sk_from(from)))
+                .expression_attribute_values(":last", item::s(&item::meter_sk(Timestamp::MAX)))
+                .scan_index_forward(false)
+                .limit(i32::from(METERS_MAX))
+                .set_exclusive_start_key(start)
+                .send()
+                .await
+                .map_err(|error| failed("list meters", error))?;
+            for item in found.items() {
+                meters.push(item::read_meter(item)?);
+            }
+            match found.last_evaluated_key {
+                Some(last) => start = Some(last),
+                None => break,
+            }
+        }
+        meters.truncate(usize::from(METERS_MAX));
+        Ok(meters)
+    }
+
+    async fn receipts(
+        &self,
+        user: &UserId,
+        of: Option<Timestamp>,
+        before: Option<&ReceiptCursor>,
+    ) -> Result<ReceiptPage, StoreError> {
+        let before = match (of, before) {
+            (Some(of), Some(cursor)) if cursor.period_start < of => return Ok(ReceiptPage::default()),
+            (Some(of), Some(cursor)) if cursor.period_start > of => None,
+            (_, before) => before.map(|cursor| item::receipt_sk(cursor.period_start, &cursor.id)),
+        };
+        let begin = item::receipts_of(of);
+        let found = self.backwards("list receipts", user, &begin, before.as_deref()).await?;
+        let mut receipts = found.items().iter().map(item::read_receipt).collect::<Result<Vec<_>, _>>()?;
+        let more = cut(&mut receipts) || found.last_evaluated_key.is_some();
+        let next = receipts.last().filter(|_| more).map(ReceiptCursor::after);
+        Ok(ReceiptPage { receipts, next })
+    }
+
+    async fn reports(
+        &self,
+        user: &UserId,
+        of: Option<Timestamp>,
+        before: Option<&ReportCursor>,
+    ) -> Result<ReportPage, StoreError> {
+        let before = match (of, before) {
+            (Some(of), Some(cursor)) if cursor.period_start < of => return Ok(ReportPage::default()),
+            (Some(of), Some(cursor)) if cursor.period_start > of => None,
+            (_, before) => before.map(|cursor| item::report_sk(cursor.period_start, cursor.seq)),
+        };
+        let begin = item::reports_of(of);
+        let found = self.backwards("list reports", user, &begin, before.as_deref()).await?;
+        let mut reports = found.items().iter().map(item::read_report).collect::<Result<Vec<_>, _>>()?;
+        let more = cut(&mut reports) || found.last_evaluated_key.is_some();
+        let next = reports.last().filter(|_| more).map(ReportCursor::after);
+        Ok(ReportPage { reports, next })
+    }
+
+    async fn put_denial(&self, denial: &Denial) -> Result<Changed, StoreError> {
+        let latest = expression::denial_is_the_latest(denial.at);
+        let refused = self.put_if("put denial", item::write_denial(denial), latest).await?;
+        Ok(refused.is_none().into())
+    }
+
+    async fn denials(&self, user: &UserId, period_start: Timestamp) -> Result<Vec<Denial>, StoreError> {
+        let begin = item::denials_of(period_start);
+        let found = self.backwards("list denials", user, &begin, None).await?;
+        let mut denials = found.items().iter().map(item::read_denial).collect::<Result<Vec<_>, _>>()?;
+        denials.sort_by_key(|denial| (Reverse(denial.at), denial.code));
+        Ok(denials)
+    }
+
+    async fn put_event(
+        &self,
+        id: &EventId,
+        kind: &str,
+        at: Timestamp,
+        forget_at: Timestamp,
+    ) -> Result<Changed, StoreError> {
+        let standing = self.put_once("put event", item::write_event(id, kind, at, forget_at)).await?;
+        Ok(standing.is_none().into())
+    }
+
+    async fn event(&self, id: &EventId) -> Result<bool, StoreError> {
+        Ok(self.get_at("read event", item::event_pk(id), item::EVENT).await?.is_some())
+    }
+
+    async fn take_lease(
+        &self,
+        customer: &CustomerId,
+        owner: &HoldId,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<Option<Lease>, StoreError> {
+        const OPERATION: &str = "take lease";
+        let sent = self
+            .updating_at(item::lease_pk(customer), item::LEASE, expression::take_lease(owner, now, until))
+            .return_values(ReturnValue::AllNew)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .send()
+            .await;
+        let lease = match sent {
+            Ok(output) => output.attributes().map(|item| item::read_lease(item, customer)),
+            Err(error) => match refused(&error) {
+                Some(Refused { found }) => found.as_ref().map(|item| item::read_lease(item, customer)),
+                None => return Err(failed(OPERATION, error)),
+            },
+        };
+        let lease = lease.ok_or_else(|| StoreError::new(OPERATION, Fault::Corrupt))??;
+        // Refused because of itself: it was taken by a try whose answer was lost.
+        Ok(lease.filter(|lease| lease.owner == *owner))
+    }
+
+    async fn drop_lease(&self, lease: &Lease) -> Result<Changed, StoreError> {
+        let e = expression::drop_lease(lease);
+        changed("drop lease", self.updating_at(item::lease_pk(&lease.customer), item::LEASE, e)).await
+    }
+
+    async fn lease_slice(&self, ask: &SliceAsk) -> Result<SliceAnswer, StoreError> {
+        const OPERATION: &str = "lease slice";
+        let Some(e) = expression::lease_slice(ask, forgotten_at(ask.day)) else {
+            return Err(StoreError::new(OPERATION, Fault::Rejected));
+        };
+        let sent = self
+            .updating_at(item::spending_pk(ask.day, ask.pool), item::SPENDING, e)
+            .return_values(ReturnValue::AllNew)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .customize()
+            .config_override(once())
+            .send()
+            .await;
+        let corrupt = || StoreError::new(OPERATION, Fault::Corrupt);
+        match sent {
+            Ok(output) => {
+                let item = output.attributes().ok_or_else(corrupt)?;
+                item::read_spending(item).map(SliceAnswer::Leased)
+            }
+            Err(error) => match refused(&error) {
+                Some(Refused { found }) => {
+                    item::read_spending(&found.ok_or_else(corrupt)?).map(SliceAnswer::Refused)
+                }
+                None => Err(failed(OPERATION, error)),
+            },
+        }
+    }
+
+    async fn note_told(&self, day: Day, pool: Pool, level: Level) -> Result<Changed, StoreError> {
+        let update =
+            self.updating_at(item::spending_pk(day, pool), item::SPENDING, expression::note_told(level));
+        changed("note level told", update).await
     }
 
     async fn put_claim(&self, claim: &Claim, now: Timestamp) -> Result<Option<Claim>, StoreError> {
@@ -481,6 +804,20 @@ impl Store for DynamoStore {
 
     async fn is_stopped(&self, user: &UserId, id: &HoldId) -> Result<bool, StoreError> {
         Ok(self.get("read stop", user, &item::stop_sk(id)).await?.is_some())
+    }
+}
+
+/// Sends an update; whether its condition held.
+/// For a write that must not be repeated by itself.
+fn once() -> aws_sdk_dynamodb::config::Builder {
+    aws_sdk_dynamodb::config::Builder::new().retry_config(RetryConfig::disabled())
+}
+
+async fn changed(operation: &'static str, update: UpdateItemFluentBuilder) -> Result<Changed, StoreError> {
+    match update.send().await {
+        Ok(_) => Ok(Changed::Yes),
+        Err(error) if refused(&error).is_some() => Ok(Changed::No),
+        Err(error) => Err(failed(operation, error)),
     }
 }
 

@@ -1,13 +1,13 @@
 //! Every update and condition that is sent to DynamoDB, each the same sentence as one `apply_*` of `domain::Meter`.
 
 use crate::item::{
-    Item, STATE_RUNNING, attr, classes_entries, n, s, shard_key, window_name, write_hold, write_rate,
-    write_row,
+    Item, STATE_RUNNING, attr, classes_entries, expiry, fate_name, n, s, shard_key, window_name, write_hold,
+    write_rate, write_row,
 };
 use aws_sdk_dynamodb::types::AttributeValue;
 use domain::{
-    AccountChange, Admission, HoldId, Predecessor, Release, ReportRow, RowFate, Seal, Timestamp, Tokens,
-    UserId, Window,
+    AccountChange, Admission, HoldId, Lease, Level, Predecessor, Release, Report, ReportRow, RowFate, Seal,
+    SliceAsk, Timestamp, Tokens, UserId, Window,
 };
 use std::collections::HashMap;
 
@@ -70,6 +70,15 @@ impl Expression {
     fn add(&mut self, name: &str, value: AttributeValue) {
         let (path, value) = (self.path(&[name]), self.value(value));
         self.add.push(format!("{path} {value}"));
+    }
+
+    /// `Meter::count`.
+    fn count(&mut self, tokens: Tokens, fate: RowFate) {
+        match fate {
+            RowFate::Parked | RowFate::Forgiven => self.add(attr::PARKED, n(tokens.get())),
+            RowFate::Invoiced => self.add(attr::INVOICED, n(tokens.get())),
+            RowFate::Accepted | RowFate::Retried => {}
+        }
     }
 
     /// `path <operator> value`.
@@ -205,6 +214,7 @@ pub(crate) fn account_on_meter(change: &AccountChange, user: &UserId) -> Express
     e.set(&[attr::DIRTY], shard_key(user));
     e.set(&[attr::PERIOD_END], n(change.meter_period.end().s()));
     e.set(&[attr::MIXED], AttributeValue::Bool(change.meter_mixed));
+    e.set(&[attr::PLAN], s(change.meter_plan.as_str()));
     match &change.meter_customer {
         Some(customer) => e.set(&[attr::CUSTOMER], s(customer.as_str())),
         None => e.remove(&[attr::CUSTOMER]),
@@ -251,11 +261,13 @@ pub(crate) fn seal(seal: &Seal) -> Expression {
 }
 
 /// `Meter::apply_attempt`.
-pub(crate) fn attempt(seq: u64, at: Timestamp) -> Expression {
+pub(crate) fn attempt(seq: u64, at: Timestamp, fence: u64) -> Expression {
     let mut e = Expression::default();
     e.require(&[attr::PENDING, attr::SEQ], "=", n(seq));
-    e.require_absent(&[attr::PENDING, attr::FIRST_ATTEMPT]);
-    e.set(&[attr::PENDING, attr::FIRST_ATTEMPT], n(at.ms()));
+    e.require_absent_or(&[attr::PENDING, attr::FENCE], "<=", n(fence));
+    let (first, at) = (e.path(&[attr::PENDING, attr::FIRST_ATTEMPT]), e.value(n(at.ms())));
+    e.set.push(format!("{first} = if_not_exists({first}, {at})"));
+    e.set(&[attr::PENDING, attr::FENCE], n(fence));
     e
 }
 
@@ -264,9 +276,109 @@ pub(crate) fn drop_row(row: &ReportRow, fate: RowFate) -> Expression {
     let mut e = Expression::default();
     e.require(&[attr::PENDING, attr::SEQ], "=", n(row.seq));
     e.remove(&[attr::PENDING]);
-    if fate == RowFate::Parked {
-        e.add(attr::PARKED, n(row.tokens.get()));
+    e.count(row.tokens, fate);
+    e
+}
+
+/// `Meter::apply_retry`.
+pub(crate) fn retry(row: &ReportRow, user: &UserId) -> Expression {
+    let mut e = Expression::default();
+    e.require_absent(&[attr::PENDING]);
+    e.require(&[attr::SEQ], "=", n(row.seq));
+    e.require(&[attr::PARKED], ">=", n(row.tokens.get()));
+    e.set(&[attr::SEQ], n(row.seq.saturating_add(1)));
+    e.set(&[attr::PENDING], write_row(row));
+    e.set(&[attr::DIRTY], shard_key(user));
+    e.add(attr::PARKED, difference(Tokens::ZERO, row.tokens));
+    e
+}
+
+/// `Meter::apply_reject`.
+pub(crate) fn reject(seq: u64, tokens: Tokens) -> Expression {
+    let mut e = Expression::default();
+    e.require_exists(&[attr::PK]);
+    e.require_absent_or(&[attr::PENDING, attr::SEQ], "<>", n(seq));
+    e.count(tokens, RowFate::Parked);
+    e
+}
+
+/// `Meter::apply_import`.
+pub(crate) fn import(report: &Report) -> Expression {
+    let mut e = Expression::default();
+    e.require(&[attr::SEQ], "=", n(report.seq));
+    e.set(&[attr::SEQ], n(report.seq.saturating_add(1)));
+    for name in [attr::SETTLED, attr::COMMITTED, attr::SEALED] {
+        e.add(name, n(report.tokens.get()));
     }
+    e.count(report.tokens, report.fate);
+    e
+}
+
+/// A report item of this fate, over so many tokens if that matters, has another one from now on.
+pub(crate) fn move_report(
+    from: RowFate,
+    to: RowFate,
+    tokens: Option<Tokens>,
+    at: Timestamp,
+    note: Option<&str>,
+) -> Expression {
+    let mut e = Expression::default();
+    e.require(&[attr::FATE], "=", fate_name(from));
+    if let Some(tokens) = tokens {
+        e.require(&[attr::TOKENS], "=", n(tokens.get()));
+    }
+    e.set(&[attr::FATE], fate_name(to));
+    e.set(&[attr::AT], n(at.ms()));
+    if let Some(note) = note {
+        e.set(&[attr::NOTE], s(note));
+    }
+    e
+}
+
+/// No denial of this kind yet, or an older one.
+pub(crate) fn denial_is_the_latest(at: Timestamp) -> Expression {
+    let mut e = Expression::default();
+    e.require_absent_or(&[attr::AT], "<=", n(at.ms()));
+    e
+}
+
+/// Nobody has the lease, or its time is out.
+pub(crate) fn take_lease(owner: &HoldId, now: Timestamp, until: Timestamp) -> Expression {
+    let mut e = Expression::default();
+    let (had_by, had_until) = (e.path(&[attr::OWNER]), e.path(&[attr::UNTIL]));
+    let now = e.value(n(now.ms()));
+    e.conditions.push(format!("(attribute_not_exists({had_by}) OR {had_until} <= {now})"));
+    e.set(&[attr::OWNER], s(owner.as_str()));
+    e.set(&[attr::UNTIL], n(until.ms()));
+    e.add(attr::FENCE, n(1));
+    e
+}
+
+/// The lease is still this one. Its fence stays, so that the next one's is higher.
+pub(crate) fn drop_lease(lease: &Lease) -> Expression {
+    let mut e = Expression::default();
+    e.require(&[attr::OWNER], "=", s(lease.owner.as_str()));
+    e.require(&[attr::FENCE], "=", n(lease.fence));
+    e.remove(&[attr::OWNER]);
+    e.remove(&[attr::UNTIL]);
+    e
+}
+
+/// `Spending::apply_lease`; none where it cannot hold. The item is kept until `forget_at`.
+pub(crate) fn lease_slice(ask: &SliceAsk, forget_at: Timestamp) -> Option<Expression> {
+    let mut e = Expression::default();
+    e.require_absent_or(&[attr::LEASED], "<=", n(ask.leased_most()?.get()));
+    e.set(&[attr::EXPIRES_AT], expiry(forget_at));
+    e.add(attr::LEASED, n(ask.amount.get()));
+    Some(e)
+}
+
+/// `Spending::apply_told`, of an item that is there.
+pub(crate) fn note_told(level: Level) -> Expression {
+    let mut e = Expression::default();
+    e.require_exists(&[attr::LEASED]);
+    e.require_absent_or(&[attr::TOLD], "<", n(u64::from(level.percent())));
+    e.set(&[attr::TOLD], n(u64::from(level.percent())));
     e
 }
 
@@ -286,7 +398,9 @@ pub(crate) fn clear() -> Expression {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::{Account, Classes, CustomerId, Facts, Hold, HoldSize, Meter, NanoUsd, Opening, PlanId};
+    use domain::{
+        Account, Classes, CustomerId, Day, Facts, Hold, HoldSize, Meter, NanoUsd, Opening, PlanId, Pool,
+    };
 
     /// A value as a person writes it.
     fn said(value: &AttributeValue) -> String {
@@ -389,6 +503,7 @@ mod tests {
             tokens: tokens(30),
             timestamp: Timestamp::from_s(7_200),
             first_attempt_at: None,
+            fence: 0,
         }
     }
 
@@ -478,13 +593,18 @@ mod tests {
         let change = AccountChange::new(account.clone(), account.clone(), &meter);
         check(
             &account_on_meter(&change, &user()),
-            &["SET rev = 2, dirty = 'D#02', period_end_s = 2682000, mixed = false", "REMOVE customer"],
+            &[
+                "SET rev = 2, dirty = 'D#02', period_end_s = 2682000, mixed = false, plan = 'free'",
+                "REMOVE customer",
+            ],
             &["rev = 1"],
         );
         let paid = AccountChange { meter_customer: Some(customer()), meter_mixed: true, ..change };
         check(
             &account_on_meter(&paid, &user()),
-            &["SET rev = 2, dirty = 'D#02', period_end_s = 2682000, mixed = true, customer = 'cus_1'"],
+            &[
+                "SET rev = 2, dirty = 'D#02', period_end_s = 2682000, mixed = true, plan = 'free', customer = 'cus_1'",
+            ],
             &["rev = 1"],
         );
         check(&account_as_read(5, HOUR), &[""], &["rev = 5", "current_s = 3600"]);
@@ -516,13 +636,87 @@ mod tests {
             &["rev = 3", "sealed = 70", "seq = 4", "attribute_not_exists(pending)"],
         );
         check(
-            &attempt(4, Timestamp::from_ms(7_200_001)),
-            &["SET pending.first_attempt_ms = 7200001"],
-            &["pending.seq = 4", "attribute_not_exists(pending.first_attempt_ms)"],
+            &attempt(4, Timestamp::from_ms(7_200_001), 6),
+            &[
+                "SET pending.first_attempt_ms = if_not_exists(pending.first_attempt_ms, 7200001),",
+                "pending.fence = 6",
+            ],
+            &["pending.seq = 4", "(attribute_not_exists(pending.fence) OR pending.fence <= 6)"],
         );
         check(&drop_row(&a_row(), RowFate::Accepted), &["REMOVE pending"], &["pending.seq = 4"]);
         let parked = ["REMOVE pending", "ADD parked 30"];
         check(&drop_row(&a_row(), RowFate::Parked), &parked, &["pending.seq = 4"]);
+        check(&drop_row(&a_row(), RowFate::Forgiven), &parked, &["pending.seq = 4"]);
+        let invoiced = ["REMOVE pending", "ADD invoiced 30"];
+        check(&drop_row(&a_row(), RowFate::Invoiced), &invoiced, &["pending.seq = 4"]);
+    }
+
+    #[test]
+    fn a_report_item_moves_from_the_fate_that_it_has_and_its_meter_with_it() {
+        let at = Timestamp::from_ms(7_200_001);
+        let row = "{customer: 'cus_1', identifier: 'user_1-3600-4', seq: 4, timestamp_s: 7200, tokens: 30}";
+        check(
+            &retry(&a_row(), &user()),
+            &[&format!("SET seq = 5, pending = {row}, dirty = 'D#02' ADD parked -30")],
+            &["attribute_not_exists(pending)", "seq = 4", "parked >= 30"],
+        );
+        check(
+            &reject(4, tokens(30)),
+            &["ADD parked 30"],
+            &["attribute_exists(pk)", "(attribute_not_exists(pending.seq) OR pending.seq <> 4)"],
+        );
+        check(
+            &move_report(RowFate::Parked, RowFate::Retried, Some(tokens(30)), at, None),
+            &["SET fate = 'retried', at_ms = 7200001"],
+            &["fate = 'parked'", "tokens = 30"],
+        );
+        check(
+            &move_report(RowFate::Parked, RowFate::Forgiven, None, at, Some("why")),
+            &["SET fate = 'forgiven', at_ms = 7200001, note = 'why'"],
+            &["fate = 'parked'"],
+        );
+        let report = Report::of((user(), HOUR), &a_row(), RowFate::Accepted, at, None);
+        check(&import(&report), &["SET seq = 5 ADD settled 30, committed 30, sealed 30"], &["seq = 4"]);
+        let invoiced = Report { fate: RowFate::Invoiced, ..report };
+        check(
+            &import(&invoiced),
+            &["SET seq = 5 ADD settled 30, committed 30, sealed 30, invoiced 30"],
+            &["seq = 4"],
+        );
+    }
+
+    #[test]
+    fn a_lease_is_taken_when_it_is_free_and_its_fence_only_rises() {
+        let owner = HoldId::parse("r1").unwrap();
+        let until = Timestamp::from_s(3_660);
+        check(
+            &take_lease(&owner, HOUR, until),
+            &["SET owner = 'r1', until_ms = 3660000 ADD fence 1"],
+            &["(attribute_not_exists(owner) OR until_ms <= 3600000)"],
+        );
+        let lease = Lease { customer: customer(), owner, fence: 7, until };
+        check(&drop_lease(&lease), &["REMOVE owner, until_ms"], &["owner = 'r1'", "fence = 7"]);
+        check(&denial_is_the_latest(HOUR), &[""], &["(attribute_not_exists(at_ms) OR at_ms <= 3600000)"]);
+    }
+
+    #[test]
+    fn f20_a_slice_is_leased_only_where_its_budget_has_it_and_a_level_is_told_of_once() {
+        let (amount, ceiling) = (NanoUsd::new(5).unwrap(), NanoUsd::new(100).unwrap());
+        let ask = SliceAsk { pool: Pool::Trial, day: Day::of(HOUR), amount, ceiling };
+        check(
+            &lease_slice(&ask, HOUR).unwrap(),
+            &["SET expires_at = 3600 ADD leased_nano_usd 5"],
+            &["(attribute_not_exists(leased_nano_usd) OR leased_nano_usd <= 95)"],
+        );
+        assert!(lease_slice(&SliceAsk { amount: NanoUsd::new(101).unwrap(), ..ask }, HOUR).is_none());
+        check(
+            &note_told(Level::FourFifths),
+            &["SET told_percent = 80"],
+            &[
+                "attribute_exists(leased_nano_usd)",
+                "(attribute_not_exists(told_percent) OR told_percent < 80)",
+            ],
+        );
     }
 
     #[test]

@@ -3,12 +3,16 @@
 //!
 //! | item | keys | |
 //! |---|---|---|
-//! | meter | `U#<user>` / `M#<period start>` | one user's counters of one period |
-//! | account | `U#<user>` / `N` | what a user bought |
+//! | meter | `U#<user>` / `M#<period start>` | one user's counters of one period; in the index `dirty` while dirty |
+//! | account | `U#<user>` / `N` | what a user bought; always in the index `dirty`, under keys of its own |
 //! | receipt | `U#<user>` / `R#<period start>#<hold id>` | one request |
 //! | report | `U#<user>` / `P#<period start>#<seq>` | one meter event |
 //! | claim | `U#<user>` / `I#<key digest>` | one idempotency key |
 //! | stop | `U#<user>` / `S#<hold id>` | a user's wish that a request end |
+//! | denial | `U#<user>` / `D#<period start>#<code>` | the latest refusal of one kind |
+//! | lease | `C#<customer>` / `L` | who may talk to Stripe about a customer |
+//! | event | `E#<event id>` / `E` | an event of Stripe's that was dealt with |
+//! | owner | `O#<day>#<pool>` / `O` | what is leased of one day's budget |
 //!
 //! The account's key sorts right behind its meters', so that one `Query` backwards over two items answers the account
 //! and its newest meter. Period starts are seconds since the epoch, in twelve digits so that they sort as numbers.
@@ -16,9 +20,9 @@
 use crate::store::{Fault, MeterKey, StoreError, shard_of};
 use aws_sdk_dynamodb::types::AttributeValue;
 use domain::{
-    Account, Claim, ClaimState, Classes, CustomerId, Digest, Hold, HoldId, HoldRef, Meter, NanoUsd, Outcome,
-    Period, PlanId, RateCounts, Receipt, ReportRow, RowFate, SubscriptionId, Timestamp, Tokens, Totals,
-    Usage, UserId, Window,
+    Account, Claim, ClaimState, Classes, CustomerId, Day, Denial, DenialCode, Digest, EventId, Hold, HoldId,
+    HoldRef, Lease, Level, Meter, NanoUsd, Outcome, Period, PlanId, Pool, RateCounts, Receipt, Report,
+    ReportRow, RowFate, Spending, SubscriptionId, Timestamp, Tokens, Totals, Usage, UserId, Window,
 };
 use std::collections::{BTreeMap, HashMap};
 
@@ -39,14 +43,17 @@ pub(crate) mod attr {
     pub(crate) const PLAN: &str = "plan";
     pub(crate) const SUBSCRIPTION: &str = "subscription";
     pub(crate) const ANCHOR: &str = "anchor_s";
+    pub(crate) const PLAN_SINCE: &str = "plan_since_s";
     pub(crate) const CURRENT: &str = "current_s";
     pub(crate) const SPEND_CAP: &str = "spend_cap";
+    pub(crate) const PAY_BY: &str = "pay_by_ms";
 
     pub(crate) const PERIOD_END: &str = "period_end_s";
     pub(crate) const SETTLED: &str = "settled";
     pub(crate) const COMMITTED: &str = "committed";
     pub(crate) const SEALED: &str = "sealed";
     pub(crate) const PARKED: &str = "parked";
+    pub(crate) const INVOICED: &str = "invoiced";
     pub(crate) const MIXED: &str = "mixed";
     pub(crate) const RATE: &str = "rate";
     pub(crate) const NEWEST: &str = "rate_newest";
@@ -70,7 +77,9 @@ pub(crate) mod attr {
     pub(crate) const IDENTIFIER: &str = "identifier";
     pub(crate) const TIMESTAMP: &str = "timestamp_s";
     pub(crate) const FIRST_ATTEMPT: &str = "first_attempt_ms";
+    pub(crate) const FENCE: &str = "fence";
     pub(crate) const FATE: &str = "fate";
+    pub(crate) const NOTE: &str = "note";
 
     pub(crate) const AT: &str = "at_ms";
     pub(crate) const OUTCOME: &str = "outcome";
@@ -78,6 +87,14 @@ pub(crate) mod attr {
     pub(crate) const MODEL: &str = "model";
     pub(crate) const PRICE_VERSION: &str = "price_version";
     pub(crate) const FAILED_CALLS: &str = "failed_calls";
+
+    pub(crate) const ASKED: &str = "asked";
+    pub(crate) const LEFT: &str = "left";
+
+    pub(crate) const KIND: &str = "kind";
+
+    pub(crate) const LEASED: &str = "leased_nano_usd";
+    pub(crate) const TOLD: &str = "told_percent";
 
     pub(crate) const BODY: &str = "body";
     pub(crate) const OWNER: &str = "owner";
@@ -96,6 +113,13 @@ const RECEIPT: &str = "R#";
 const REPORT: &str = "P#";
 const CLAIM: &str = "I#";
 const STOP: &str = "S#";
+const DENIAL: &str = "D#";
+/// A lease's sort key.
+pub(crate) const LEASE: &str = "L";
+/// An event's sort key.
+pub(crate) const EVENT: &str = "E";
+/// A day's budget's sort key.
+pub(crate) const SPENDING: &str = "O";
 /// The account's sort key, right behind every meter's.
 pub(crate) const ACCOUNT: &str = "N";
 /// The lower bound of a `Query` over meters and account.
@@ -105,8 +129,14 @@ const OUTCOME_EXACT: &str = "exact";
 const OUTCOME_ESTIMATED: &str = "estimated";
 const OUTCOME_SWEPT: &str = "swept";
 const OUTCOME_VOID: &str = "void";
-const FATE_ACCEPTED: &str = "accepted";
-const FATE_PARKED: &str = "parked";
+const OUTCOME_IMPORTED: &str = "imported";
+const FATES: [(RowFate, &str); 5] = [
+    (RowFate::Accepted, "accepted"),
+    (RowFate::Invoiced, "invoiced"),
+    (RowFate::Parked, "parked"),
+    (RowFate::Forgiven, "forgiven"),
+    (RowFate::Retried, "retried"),
+];
 pub(crate) const STATE_RUNNING: &str = "running";
 const STATE_ENDED: &str = "ended";
 
@@ -116,6 +146,11 @@ pub(crate) fn pk(user: &UserId) -> AttributeValue {
 
 pub(crate) fn meter_sk(period_start: Timestamp) -> String {
     format!("{METER}{:012}", period_start.s())
+}
+
+/// The first key that a meter can have whose period began at `from` or later.
+pub(crate) fn meter_sk_from(from: Timestamp) -> String {
+    meter_sk(Timestamp::from_s(from.ms().div_ceil(MS_PER_S)))
 }
 
 pub(crate) fn receipt_sk(period_start: Timestamp, id: &HoldId) -> String {
@@ -132,6 +167,56 @@ pub(crate) fn claim_sk(key: Digest) -> String {
 
 pub(crate) fn stop_sk(id: &HoldId) -> String {
     format!("{STOP}{id}")
+}
+
+pub(crate) fn denial_sk(period_start: Timestamp, code: DenialCode) -> String {
+    format!("{}{code}", denials_of(period_start))
+}
+
+/// How the keys of one period's denials begin.
+pub(crate) fn denials_of(period_start: Timestamp) -> String {
+    format!("{DENIAL}{:012}#", period_start.s())
+}
+
+/// How the keys of receipts begin: of one period's, or of all.
+pub(crate) fn receipts_of(period_start: Option<Timestamp>) -> String {
+    period_start.map_or_else(|| RECEIPT.to_owned(), |start| format!("{RECEIPT}{:012}#", start.s()))
+}
+
+/// How the keys of report items begin: of one period's, or of all.
+pub(crate) fn reports_of(period_start: Option<Timestamp>) -> String {
+    period_start.map_or_else(|| REPORT.to_owned(), |start| format!("{REPORT}{:012}#", start.s()))
+}
+
+/// What a receipt's sort key says.
+pub(crate) fn read_receipt_sk(sk: &str) -> Option<(Timestamp, HoldId)> {
+    let (start, id) = sk.strip_prefix(RECEIPT)?.split_once('#')?;
+    let read = (Timestamp::from_s(start.parse().ok()?), HoldId::parse(id).ok()?);
+    (receipt_sk(read.0, &read.1) == sk).then_some(read)
+}
+
+/// What a report item's sort key says.
+pub(crate) fn read_report_sk(sk: &str) -> Option<(Timestamp, u64)> {
+    let (start, seq) = sk.strip_prefix(REPORT)?.split_once('#')?;
+    let read = (Timestamp::from_s(start.parse().ok()?), seq.parse().ok()?);
+    (report_sk(read.0, read.1) == sk).then_some(read)
+}
+
+pub(crate) fn lease_pk(customer: &CustomerId) -> AttributeValue {
+    s(&format!("C#{customer}"))
+}
+
+pub(crate) fn event_pk(id: &EventId) -> AttributeValue {
+    s(&format!("E#{id}"))
+}
+
+pub(crate) fn spending_pk(day: Day, pool: Pool) -> AttributeValue {
+    s(&format!("O#{day}#{}", pool.as_str()))
+}
+
+/// The index's key of one shard's accounts: another than that of its dirty meters, so that neither listing sees the other's.
+pub(crate) fn accounts_shard(number: u8) -> AttributeValue {
+    s(&format!("A#{number:02}"))
 }
 
 pub(crate) fn shard(number: u8) -> AttributeValue {
@@ -208,7 +293,7 @@ fn item(entries: impl IntoIterator<Item = (&'static str, AttributeValue)>) -> It
 }
 
 /// The user in a partition key.
-fn user_of(item: &Item) -> Result<UserId, StoreError> {
+pub(crate) fn user_of(item: &Item) -> Result<UserId, StoreError> {
     parsed(item, attr::PK, |pk| UserId::parse(pk.strip_prefix("U#").unwrap_or_default()))
 }
 
@@ -231,6 +316,8 @@ pub(crate) fn write_account(account: &Account) -> Item {
         (attr::PLAN, s(account.plan.as_str())),
         (attr::ANCHOR, n(account.anchor.s())),
         (attr::CURRENT, n(account.current.s())),
+        // A fact of the account for ever: whoever puts it anew puts the same.
+        (attr::DIRTY, accounts_shard(shard_of(&account.user))),
     ]);
     let mut put = |name: &str, value: Option<AttributeValue>| {
         if let Some(value) = value {
@@ -239,7 +326,9 @@ pub(crate) fn write_account(account: &Account) -> Item {
     };
     put(attr::CUSTOMER, account.customer.as_ref().map(|id| s(id.as_str())));
     put(attr::SUBSCRIPTION, account.subscription.as_ref().map(|id| s(id.as_str())));
+    put(attr::PLAN_SINCE, account.plan_since.map(|since| n(since.s())));
     put(attr::SPEND_CAP, account.spend_cap.map(|cap| n(cap.get())));
+    put(attr::PAY_BY, account.pay_by.map(|pay_by| n(pay_by.ms())));
     written
 }
 
@@ -253,8 +342,10 @@ pub(crate) fn read_account(item: &Item) -> Result<Account, StoreError> {
             parsed(item, name, SubscriptionId::parse)
         })?,
         anchor: from_s(item, attr::ANCHOR)?,
+        plan_since: optional(item, attr::PLAN_SINCE, from_s)?,
         current: from_s(item, attr::CURRENT)?,
         spend_cap: optional(item, attr::SPEND_CAP, tokens)?,
+        pay_by: optional(item, attr::PAY_BY, from_ms)?,
     })
 }
 
@@ -265,6 +356,7 @@ pub(crate) fn write_new_meter(meter: &Meter) -> Item {
         attr::COMMITTED,
         attr::SEALED,
         attr::PARKED,
+        attr::INVOICED,
         attr::SEQ,
         attr::REQUESTS,
         attr::ABSORBED,
@@ -280,6 +372,7 @@ pub(crate) fn write_new_meter(meter: &Meter) -> Item {
         (attr::SK, s(&meter_sk(meter.period.start()))),
         (attr::PERIOD_END, n(meter.period.end().s())),
         (attr::REV, n(meter.rev)),
+        (attr::PLAN, s(meter.plan.as_str())),
         (attr::RATE, write_rate(&meter.rate)),
         (attr::NEWEST, n(meter.rate.newest.index())),
         (attr::HOLDS, AttributeValue::M(Item::new())),
@@ -312,10 +405,12 @@ pub(crate) fn read_meter(item: &Item) -> Result<Meter, StoreError> {
         period,
         rev: number(item, attr::REV)?,
         customer: optional(item, attr::CUSTOMER, |item, name| parsed(item, name, CustomerId::parse))?,
+        plan: parsed(item, attr::PLAN, PlanId::parse)?,
         settled: tokens(item, attr::SETTLED)?,
         committed: tokens(item, attr::COMMITTED)?,
         sealed: tokens(item, attr::SEALED)?,
         parked: tokens(item, attr::PARKED)?,
+        invoiced: tokens(item, attr::INVOICED)?,
         mixed: flag(item, attr::MIXED)?,
         rate: RateCounts {
             newest: Window::from_index(number(item, attr::NEWEST)?),
@@ -323,7 +418,7 @@ pub(crate) fn read_meter(item: &Item) -> Result<Meter, StoreError> {
         },
         holds: read_holds(map(item, attr::HOLDS)?)?,
         closed: flag(item, attr::CLOSED)?,
-        pending: optional(item, attr::PENDING, |item, name| read_row(map(item, name)?))?,
+        pending: read_pending(item)?,
         seq: number(item, attr::SEQ)?,
         dirty: item.contains_key(attr::DIRTY),
         totals: Totals {
@@ -391,30 +486,56 @@ fn read_row(row: &Item) -> Result<ReportRow, StoreError> {
         tokens: tokens(row, attr::TOKENS)?,
         timestamp: from_s(row, attr::TIMESTAMP)?,
         first_attempt_at: optional(row, attr::FIRST_ATTEMPT, from_ms)?,
+        fence: optional(row, attr::FENCE, number)?.unwrap_or(0),
     })
 }
 
-pub(crate) fn write_report(key: &MeterKey, row: &ReportRow, fate: RowFate, at: Timestamp) -> Item {
-    let fate = match fate {
-        RowFate::Accepted => FATE_ACCEPTED,
-        RowFate::Parked => FATE_PARKED,
-    };
-    let mut written = row_entries(row);
-    written.extend(item([
-        (attr::PK, pk(&key.user)),
-        (attr::SK, s(&report_sk(key.period_start, row.seq))),
-        (attr::FATE, s(fate)),
-        (attr::AT, n(at.ms())),
-    ]));
+/// What a meter's item says of its pending row.
+pub(crate) fn read_pending(item: &Item) -> Result<Option<ReportRow>, StoreError> {
+    optional(item, attr::PENDING, |item, name| read_row(map(item, name)?))
+}
+
+pub(crate) fn fate_name(fate: RowFate) -> AttributeValue {
+    let name = FATES.iter().find(|(known, _)| *known == fate).map_or("", |(_, name)| name);
+    s(name)
+}
+
+pub(crate) fn write_report(report: &Report) -> Item {
+    let mut written = item([
+        (attr::PK, pk(&report.user)),
+        (attr::SK, s(&report_sk(report.period_start, report.seq))),
+        (attr::SEQ, n(report.seq)),
+        (attr::CUSTOMER, s(report.customer.as_str())),
+        (attr::IDENTIFIER, s(&report.identifier)),
+        (attr::TOKENS, n(report.tokens.get())),
+        (attr::TIMESTAMP, n(report.timestamp.s())),
+        (attr::FATE, fate_name(report.fate)),
+        (attr::AT, n(report.at.ms())),
+    ]);
+    written.extend(report.note.as_deref().map(|note| (attr::NOTE.to_owned(), s(note))));
     written
 }
 
+pub(crate) fn read_report(item: &Item) -> Result<Report, StoreError> {
+    let (period_start, seq) = read_report_sk(text(item, attr::SK)?).ok_or_else(|| corrupt(attr::SK))?;
+    Ok(Report {
+        user: user_of(item)?,
+        period_start,
+        seq,
+        customer: parsed(item, attr::CUSTOMER, CustomerId::parse)?,
+        identifier: text(item, attr::IDENTIFIER)?.to_owned(),
+        tokens: tokens(item, attr::TOKENS)?,
+        timestamp: from_s(item, attr::TIMESTAMP)?,
+        fate: read_fate(item)?,
+        at: from_ms(item, attr::AT)?,
+        note: optional(item, attr::NOTE, |item, name| text(item, name).map(str::to_owned))?,
+    })
+}
+
 pub(crate) fn read_fate(item: &Item) -> Result<RowFate, StoreError> {
-    match text(item, attr::FATE)? {
-        FATE_ACCEPTED => Ok(RowFate::Accepted),
-        FATE_PARKED => Ok(RowFate::Parked),
-        _ => Err(corrupt(attr::FATE)),
-    }
+    let name = text(item, attr::FATE)?;
+    let fate = FATES.iter().find(|(_, known)| *known == name).map(|(fate, _)| *fate);
+    fate.ok_or_else(|| corrupt(attr::FATE))
 }
 
 /// The classes as attributes: in a receipt as they are, in a meter as running totals.
@@ -451,6 +572,7 @@ pub(crate) fn write_receipt(receipt: &Receipt) -> Item {
     let outcome = match &receipt.outcome {
         Outcome::Swept => OUTCOME_SWEPT,
         Outcome::Void => OUTCOME_VOID,
+        Outcome::Imported => OUTCOME_IMPORTED,
         Outcome::Settled { usage, model, price_version } => {
             written.extend(item(classes_entries(usage.classes()).map(|(name, t)| (name, n(t.get())))));
             written.insert(attr::MODEL.to_owned(), s(model.as_str()));
@@ -474,18 +596,18 @@ pub(crate) fn read_receipt(item: &Item) -> Result<Receipt, StoreError> {
                 .map_err(|_| corrupt(attr::PRICE_VERSION))?,
         })
     };
-    let sk = text(item, attr::SK)?.strip_prefix(RECEIPT).and_then(|rest| rest.split_once('#'));
-    let (start, id) = sk.ok_or_else(|| corrupt(attr::SK))?;
+    let (period_start, id) = read_receipt_sk(text(item, attr::SK)?).ok_or_else(|| corrupt(attr::SK))?;
     Ok(Receipt {
         user: user_of(item)?,
-        period_start: Timestamp::from_s(start.parse().map_err(|_| corrupt(attr::SK))?),
-        id: HoldId::parse(id).map_err(|_| corrupt(attr::SK))?,
+        period_start,
+        id,
         at: from_ms(item, attr::AT)?,
         outcome: match text(item, attr::OUTCOME)? {
             OUTCOME_EXACT => settled(Usage::Exact(read_classes(item)?))?,
             OUTCOME_ESTIMATED => settled(Usage::Estimated(read_classes(item)?))?,
             OUTCOME_SWEPT => Outcome::Swept,
             OUTCOME_VOID => Outcome::Void,
+            OUTCOME_IMPORTED => Outcome::Imported,
             _ => return Err(corrupt(attr::OUTCOME)),
         },
         charged: tokens(item, attr::CHARGED)?,
@@ -559,6 +681,67 @@ pub(crate) fn write_stop(user: &UserId, id: &HoldId, forget_at: Timestamp) -> It
     item([(attr::PK, pk(user)), (attr::SK, s(&stop_sk(id))), (attr::EXPIRES_AT, expiry(forget_at))])
 }
 
+pub(crate) fn write_denial(denial: &Denial) -> Item {
+    let mut written = item([
+        (attr::PK, pk(&denial.user)),
+        (attr::SK, s(&denial_sk(denial.period_start, denial.code))),
+        (attr::AT, n(denial.at.ms())),
+        (attr::ASKED, n(denial.asked.get())),
+        (attr::EXPIRES_AT, expiry(denial.forget_at())),
+    ]);
+    written.extend(denial.left.map(|left| (attr::LEFT.to_owned(), n(left.get()))));
+    written.extend(denial.until.map(|until| (attr::UNTIL.to_owned(), n(until.ms()))));
+    written
+}
+
+pub(crate) fn read_denial(item: &Item) -> Result<Denial, StoreError> {
+    let sk = text(item, attr::SK)?;
+    let read = || {
+        let (start, code) = sk.strip_prefix(DENIAL)?.split_once('#')?;
+        Some((Timestamp::from_s(start.parse().ok()?), DenialCode::parse(code)?))
+    };
+    let (period_start, code) = read().ok_or_else(|| corrupt(attr::SK))?;
+    Ok(Denial {
+        user: user_of(item)?,
+        period_start,
+        code,
+        at: from_ms(item, attr::AT)?,
+        asked: tokens(item, attr::ASKED)?,
+        left: optional(item, attr::LEFT, tokens)?,
+        until: optional(item, attr::UNTIL, from_ms)?,
+    })
+}
+
+pub(crate) fn write_event(id: &EventId, kind: &str, at: Timestamp, forget_at: Timestamp) -> Item {
+    item([
+        (attr::PK, event_pk(id)),
+        (attr::SK, s(EVENT)),
+        (attr::KIND, s(kind)),
+        (attr::AT, n(at.ms())),
+        (attr::EXPIRES_AT, expiry(forget_at)),
+    ])
+}
+
+/// A lease, from the item of its customer; none: nobody has it.
+pub(crate) fn read_lease(item: &Item, customer: &CustomerId) -> Result<Option<Lease>, StoreError> {
+    if !item.contains_key(attr::OWNER) {
+        return Ok(None);
+    }
+    Ok(Some(Lease {
+        customer: customer.clone(),
+        owner: parsed(item, attr::OWNER, HoldId::parse)?,
+        fence: number(item, attr::FENCE)?,
+        until: from_ms(item, attr::UNTIL)?,
+    }))
+}
+
+/// A day of a budget as its item has it.
+pub(crate) fn read_spending(item: &Item) -> Result<Spending, StoreError> {
+    let told =
+        |item: &Item, name: &str| Level::from_percent(number(item, name)?).ok_or_else(|| corrupt(name));
+    Ok(Spending { leased: money(item, attr::LEASED)?, told: optional(item, attr::TOLD, told)? })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -583,10 +766,6 @@ mod tests {
         HoldId::parse("h1").unwrap()
     }
 
-    fn key() -> MeterKey {
-        MeterKey { user: user(), period_start: START }
-    }
-
     fn bare() -> Account {
         Account::first_seen(user(), PlanId::parse("free").unwrap(), START)
     }
@@ -598,7 +777,9 @@ mod tests {
             customer: Some(CustomerId::parse("cus_1").unwrap()),
             subscription: Some(SubscriptionId::parse("sub_1").unwrap()),
             anchor: Timestamp::from_s(1_795_000_000),
+            plan_since: Some(Timestamp::from_s(1_795_400_000)),
             spend_cap: Some(t(0)),
+            pay_by: Some(AT),
             ..bare()
         }
     }
@@ -615,6 +796,7 @@ mod tests {
             tokens: t(30),
             timestamp: Timestamp::from_s(1_795_518_060),
             first_attempt_at: None,
+            fence: 0,
         }
     }
 
@@ -650,11 +832,12 @@ mod tests {
             committed: t(140),
             sealed: t(90),
             parked: t(20),
+            invoiced: t(25),
             rate: RateCounts { newest: Window::from_index(7), counts },
             holds: BTreeMap::from([(id(), hold.clone())]),
             closed: true,
             mixed: true,
-            pending: Some(ReportRow { first_attempt_at: Some(AT), ..row() }),
+            pending: Some(ReportRow { first_attempt_at: Some(AT), fence: 8, ..row() }),
             seq: 5,
             dirty: true,
             totals: Totals { requests: 11, absorbed: t(12), cost: money(13), classes: classes() },
@@ -662,6 +845,7 @@ mod tests {
         };
         let mut pending = row_entries(&row());
         pending.insert(attr::FIRST_ATTEMPT.to_owned(), n(AT.ms()));
+        pending.insert(attr::FENCE.to_owned(), n(8));
         let mut written = write_new_meter(&new);
         written.extend(item(classes_entries(&classes()).map(|(name, tokens)| (name, n(tokens.get())))));
         written.extend(item([
@@ -669,6 +853,7 @@ mod tests {
             (attr::COMMITTED, n(140)),
             (attr::SEALED, n(90)),
             (attr::PARKED, n(20)),
+            (attr::INVOICED, n(25)),
             (attr::RATE, write_rate(&meter.rate)),
             (attr::NEWEST, n(7)),
             (attr::HOLDS, AttributeValue::M(HashMap::from([("h1".to_owned(), write_hold(&hold))]))),
@@ -691,6 +876,8 @@ mod tests {
         assert_eq!(receipt_sk(START, &id()), "R#001795518000#h1");
         assert_eq!(report_sk(START, 4), "P#001795518000#00000004");
         assert_eq!((shard(3), shard_key(&user())), (s("D#03"), s("D#02")));
+        assert_eq!(accounts_shard(3), s("A#03"));
+        assert_eq!(write_account(&bare())[attr::DIRTY], s("A#02"));
         let keys = [FIRST_METER, &meter_sk(Timestamp::from_s(1)), &meter_sk(Timestamp::MAX), ACCOUNT];
         assert!(keys.is_sorted_by(|a, b| a < b), "{keys:?}");
         assert!(is_account(&write_account(&bare())) && !is_account(&a_busy_meter().1));
@@ -719,13 +906,65 @@ mod tests {
         for receipt in ends {
             assert_eq!(read_receipt(&write_receipt(&receipt)).unwrap(), receipt);
         }
-        for fate in [RowFate::Accepted, RowFate::Parked] {
-            let report = write_report(&key(), &row(), fate, AT);
-            assert_eq!(read_fate(&report).unwrap(), fate);
-            assert_eq!(read_row(&report).unwrap(), row());
-            assert_eq!((&report[attr::PK], &report[attr::SK]), (&pk(&user()), &s("P#001795518000#00000004")));
-            assert_eq!(report[attr::AT], n(AT.ms()));
+        for (fate, name) in FATES {
+            let report = Report::of((user(), START), &row(), fate, AT, Some("why"));
+            let written = write_report(&report);
+            assert_eq!(read_report(&written).unwrap(), report);
+            assert_eq!((read_fate(&written).unwrap(), &written[attr::FATE]), (fate, &s(name)));
+            assert_eq!(
+                (&written[attr::PK], &written[attr::SK]),
+                (&pk(&user()), &s("P#001795518000#00000004"))
+            );
+            assert_eq!(written[attr::AT], n(AT.ms()));
+            let unnoted = Report { note: None, ..report };
+            assert_eq!(read_report(&write_report(&unnoted)).unwrap(), unnoted);
         }
+    }
+
+    #[test]
+    fn denials_events_and_leases_are_spelled_apart_from_everything_else() {
+        let denial = Denial {
+            user: user(),
+            period_start: START,
+            code: DenialCode::QuotaHeld,
+            at: AT,
+            asked: t(9),
+            left: Some(t(3)),
+            until: Some(START),
+        };
+        let written = write_denial(&denial);
+        assert_eq!(read_denial(&written).unwrap(), denial);
+        assert_eq!(written[attr::SK], s("D#001795518000#quota_held"));
+        assert_eq!(written[attr::EXPIRES_AT], expiry(AT.plus_ms(90 * 86_400_000)));
+        let bare = Denial { left: None, until: None, ..denial };
+        assert_eq!(read_denial(&write_denial(&bare)).unwrap(), bare);
+        check_damage(&written, &[attr::EXPIRES_AT, attr::LEFT, attr::UNTIL], read_denial);
+
+        let event = write_event(&EventId::parse("evt_1").unwrap(), "invoice.paid", AT, START);
+        assert_eq!((&event[attr::PK], &event[attr::SK]), (&s("E#evt_1"), &s("E")));
+        assert_eq!((&event[attr::KIND], &event[attr::EXPIRES_AT]), (&s("invoice.paid"), &expiry(START)));
+
+        let customer = CustomerId::parse("cus_1").unwrap();
+        assert_eq!(lease_pk(&customer), s("C#cus_1"));
+        let lease = Lease { customer: customer.clone(), owner: id(), fence: 7, until: AT };
+        let mut written = item([(attr::OWNER, s("h1")), (attr::FENCE, n(7)), (attr::UNTIL, n(AT.ms()))]);
+        assert_eq!(read_lease(&written, &customer).unwrap(), Some(lease));
+        written.remove(attr::OWNER);
+        assert_eq!(read_lease(&written, &customer).unwrap(), None, "given back");
+    }
+
+    #[test]
+    fn a_days_budget_is_an_item_of_its_day_and_pool() {
+        assert_eq!(spending_pk(Day::of(AT), Pool::Trial), s("O#2026-11-24#trial"));
+        assert_eq!(spending_pk(Day::of(AT), Pool::Everyone), s("O#2026-11-24#everyone"));
+        let mut written = item([(attr::LEASED, n(7)), (attr::TOLD, n(80))]);
+        let told = Some(Level::FourFifths);
+        assert_eq!(read_spending(&written).unwrap(), Spending { leased: money(7), told });
+        check_damage(&written, &[attr::TOLD], read_spending);
+        written.insert(attr::TOLD.to_owned(), n(51));
+        assert!(read_spending(&written).is_err());
+        written.remove(attr::TOLD);
+        assert_eq!(read_spending(&written).unwrap(), Spending { leased: money(7), told: None });
     }
 
     fn claims() -> [Claim; 4] {
@@ -795,7 +1034,8 @@ mod tests {
         // The absence of these says something; the key of an account is not read from it.
         let (_, meter) = a_busy_meter();
         check_damage(&meter, &[attr::CUSTOMER, attr::PENDING, attr::DIRTY], read_meter);
-        let may_lack = [attr::CUSTOMER, attr::SUBSCRIPTION, attr::SPEND_CAP, attr::SK];
+        let may_lack =
+            [attr::CUSTOMER, attr::SUBSCRIPTION, attr::SPEND_CAP, attr::PAY_BY, attr::SK, attr::DIRTY];
         check_damage(&write_account(&full()), &may_lack, read_account);
         check_damage(&write_receipt(&settled(Usage::Exact(classes()))), &[], read_receipt);
         check_damage(&write_receipt(&receipt(Outcome::Void)), &[], read_receipt);
@@ -809,7 +1049,9 @@ mod tests {
             damaged.remove(name);
             assert!(read_alone(&damaged).is_err(), "a hold was read without its {name}");
         }
-        let unread = write_report(&key(), &row(), RowFate::Parked, AT);
-        check_damage(&unread, &[attr::PK, attr::SK, attr::AT, attr::FATE, attr::TIMESTAMP], read_row);
+        let report = write_report(&Report::of((user(), START), &row(), RowFate::Parked, AT, Some("why")));
+        // The number is read from the key.
+        check_damage(&report, &[attr::NOTE, attr::SEQ, attr::TIMESTAMP], read_report);
+        check_damage(&row_entries(&row()), &[attr::TIMESTAMP], read_row);
     }
 }

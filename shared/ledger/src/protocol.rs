@@ -6,12 +6,13 @@
 
 use crate::{
     cache::Cache,
-    store::{AdmitAnswer, AdmitFailure, Changed, Cursor, Fault, Loaded, MeterKey, Page, Store, StoreError},
+    page::{Cursor, Page},
+    store::{AdmitAnswer, AdmitFailure, Changed, Fault, Loaded, MeterKey, Store, StoreError},
 };
 use domain::{
-    Account, AccountChange, Admission, AdmitRequest, Demand, FailedCalls, Hold, HoldId, HoldRef, HoldSize,
-    Meter, ModelPrice, NanoUsd, Opening, Period, Placement, Plan, Plans, Receipt, Refusal, ReportRow,
-    RowFate, Timestamp, Usage, UserId,
+    Account, AccountChange, Admission, AdmitRequest, Attempt, Demand, FailedCalls, Hold, HoldId, HoldRef,
+    HoldSize, Meter, ModelPrice, NanoUsd, Opening, Period, Placement, Plan, Plans, Receipt, Refusal,
+    ReportRow, RowFate, Timestamp, Usage, UserId,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -28,7 +29,7 @@ const SETTLE_TRIES_MAX: u32 = 200;
 /// How often one write of a sweep, or of taking back an admission, is tried: somebody is waiting, or a later run does it.
 pub(crate) const SWEEP_TRIES_MAX: u32 = 6;
 /// How often a reporter's write is decided anew when somebody else changed what it read.
-const REPORT_TRIES_MAX: u32 = 4;
+pub(crate) const REPORT_TRIES_MAX: u32 = 4;
 /// The pause before the second try, in milliseconds; it doubles with each further one.
 const PAUSE_MS: u64 = 25;
 
@@ -37,7 +38,7 @@ const PAUSE_MS: u64 = 25;
 pub struct Ledger<S> {
     pub(crate) store: S,
     plans: Arc<Plans>,
-    cache: Cache,
+    pub(crate) cache: Cache,
 }
 
 /// The store cannot answer, so nobody may spend: a 503, never a 402 or 429.
@@ -50,7 +51,12 @@ pub struct Unavailable(#[from] pub StoreError);
 pub enum AdmitError {
     /// A limit refused it.
     #[error("a limit refused the request")]
-    Refused(Refusal),
+    Refused {
+        /// Which, and what helps.
+        refusal: Refusal,
+        /// The start of the period that it would have been charged to.
+        period_start: Timestamp,
+    },
     /// Nobody can say whether a limit would have.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
@@ -150,21 +156,21 @@ pub struct Standing {
     pub meter: Meter,
 }
 
-/// What a row that is about to be sent is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Attempt {
-    /// Never sent before.
-    First,
-    /// Perhaps sent before, by somebody else.
-    Again,
-    /// Not pending any more: it must not be sent.
-    Gone,
+/// What trying to send a parked row again came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Retried {
+    /// Its tokens are in this row now, which is pending.
+    Yes(ReportRow),
+    /// It is not parked, or there is none.
+    NotParked,
+    /// Another row is on its way: try again once that one has ended.
+    RowPending,
 }
 
 /// What one round of deciding came to.
 enum Round {
     Admitted(Box<OpenHold>),
-    Refused(Refusal),
+    Refused(Refusal, Timestamp),
     /// Decide again, from these facts if there are any.
     Again(Option<Box<Facts>>),
 }
@@ -227,7 +233,9 @@ impl<S: Store> Ledger<S> {
             };
             match round {
                 Round::Admitted(hold) => return Ok(*hold),
-                Round::Refused(refusal) => return Err(AdmitError::Refused(refusal)),
+                Round::Refused(refusal, period_start) => {
+                    return Err(AdmitError::Refused { refusal, period_start });
+                }
                 Round::Again(next) => facts = next,
             }
             if tried > DECISIONS_MAX / 2 {
@@ -249,6 +257,7 @@ impl<S: Store> Ledger<S> {
             Placement::Open(_) if !fresh => return Ok(Round::Again(None)),
             Placement::Open(opening) => return self.roll_over(*opening).await,
         }
+        let period_start = meter.period.start();
         let plan = self.plan_of(&account)?;
         let expires_at = ask.now.plus_ms(ask.hold_ms);
         let request = AdmitRequest { id, demand: *ask.demand, expires_at };
@@ -266,9 +275,11 @@ impl<S: Store> Ledger<S> {
             Ok(admission) => self.write(account, admission, ask).await,
             Err(refusal @ (Refusal::QuotaHeld { .. } | Refusal::Concurrency { .. })) => {
                 let swept = self.swept_some(&meter, ask.now).await?;
-                Ok(if swept { Round::Again(None) } else { Round::Refused(refusal) })
+                Ok(if swept { Round::Again(None) } else { Round::Refused(refusal, period_start) })
             }
-            Err(refusal @ (Refusal::Quota { .. } | Refusal::Rate { .. })) => Ok(Round::Refused(refusal)),
+            Err(refusal @ (Refusal::PastDue { .. } | Refusal::Quota { .. } | Refusal::Rate { .. })) => {
+                Ok(Round::Refused(refusal, period_start))
+            }
         }
     }
 
@@ -493,7 +504,7 @@ impl<S: Store> Ledger<S> {
         Err(Unavailable(StoreError::new("change account", Fault::Contended)).into())
     }
 
-    fn is_on_offer(&self, account: &Account) -> Result<(), ChangeError> {
+    pub(crate) fn is_on_offer(&self, account: &Account) -> Result<(), ChangeError> {
         let plan = &account.plan;
         self.plans.get(plan).map(drop).ok_or_else(|| ChangeError::UnknownPlan(plan.clone()))
     }
@@ -556,8 +567,9 @@ impl<S: Store> Ledger<S> {
         Err(StoreError::new("seal", Fault::Contended))
     }
 
-    /// Notes that a row is about to be sent for the first time. If it was noted before, by another run or by a write of our
-    /// own whose answer was lost, it may be sent all the same: under its one identifier Stripe counts it once.
+    /// Notes that a row is about to be sent under the lease of this fence (0: under none). If it was noted before, by another run
+    /// or by a write of our own whose answer was lost, it may be sent all the same: under its one identifier Stripe counts it
+    /// once.
     ///
     /// # Errors
     /// When the store cannot answer; the row must then not be sent.
@@ -566,13 +578,9 @@ impl<S: Store> Ledger<S> {
         key: &MeterKey,
         row: &ReportRow,
         now: Timestamp,
+        fence: u64,
     ) -> Result<Attempt, StoreError> {
-        if self.store.note_attempt(key, row.seq, now).await? == Changed::Yes {
-            return Ok(Attempt::First);
-        }
-        let meter = self.store.meter(key).await?;
-        let pending = meter.and_then(|meter| meter.pending).filter(|pending| pending.seq == row.seq);
-        Ok(if pending.is_some() { Attempt::Again } else { Attempt::Gone })
+        self.store.note_attempt(key, row.seq, now, fence).await
     }
 
     /// Ends a row: its report item is put, then it is dropped from the meter.
@@ -585,8 +593,9 @@ impl<S: Store> Ledger<S> {
         row: &ReportRow,
         fate: RowFate,
         now: Timestamp,
+        note: Option<&str>,
     ) -> Result<(), StoreError> {
-        let standing = self.store.put_report(key, row, fate, now).await?;
+        let standing = self.store.put_report(key, row, fate, now, note).await?;
         let _: Changed = self.store.drop_row(key, row, standing).await?;
         Ok(())
     }
@@ -637,6 +646,6 @@ fn tries_max_of(fault: Fault, tries_max: u32) -> u32 {
     }
 }
 
-async fn pause(tried: u32) {
+pub(crate) async fn pause(tried: u32) {
     tokio::time::sleep(Duration::from_millis(PAUSE_MS << tried.min(6))).await;
 }

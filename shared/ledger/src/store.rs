@@ -1,17 +1,17 @@
 //! The port: what a place that keeps the ledger can do. Each method is one atomic write, all or nothing under its
 //! condition, or one consistent read. What follows from a refused condition is not decided here.
 
+use crate::page::{Cursor, Page, ReceiptCursor, ReceiptPage, ReportCursor, ReportPage, UserCursor, UserPage};
 use domain::{
-    Account, AccountChange, Admission, Claim, Digest, HoldId, Meter, Opening, Receipt, Release, ReportRow,
-    RowFate, Seal, Timestamp, UserId,
+    Account, AccountChange, Admission, Attempt, Claim, CustomerId, Day, Denial, Digest, EventId, HoldId,
+    Lease, Level, Meter, Opening, Pool, Receipt, Release, Report, ReportRow, RowFate, Seal, SliceAnswer,
+    SliceAsk, Timestamp, Tokens, UserId,
 };
 use std::{error::Error, fmt, future::Future};
 
-/// Into how many keys the index of dirty meters is split, so that no one partition takes every user's first write.
+/// Into how many keys the index of dirty meters is split, and that of accounts, so that no one partition takes every user's
+/// first write.
 pub const SHARDS: u8 = 16;
-
-/// The most meters in one [`Page`].
-pub const PAGE_MAX: u16 = 100;
 
 /// Which meter.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,19 +36,6 @@ pub struct Loaded {
     pub account: Account,
     /// Its current meter.
     pub meter: Meter,
-}
-
-/// Where the next page begins.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cursor(pub(crate) MeterKey);
-
-/// Dirty meters of one shard, at most [`PAGE_MAX`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Page {
-    /// The meters.
-    pub keys: Vec<MeterKey>,
-    /// Where the next page begins; none: this is the last.
-    pub next: Option<Cursor>,
 }
 
 /// Whether a conditional write was made.
@@ -193,13 +180,15 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Moves what is settled into a pending row.
     fn seal(&self, key: &MeterKey, seal: &Seal) -> impl Future<Output = Result<Changed, StoreError>> + Send;
 
-    /// Notes when the pending row was first sent.
+    /// Notes that the pending row is about to be sent under the lease of this fence, and when it was for the first time. One
+    /// that lands late is refused where a higher fence has attempted the row, or where the row is another.
     fn note_attempt(
         &self,
         key: &MeterKey,
         seq: u64,
         at: Timestamp,
-    ) -> impl Future<Output = Result<Changed, StoreError>> + Send;
+        fence: u64,
+    ) -> impl Future<Output = Result<Attempt, StoreError>> + Send;
 
     /// Puts a row's report item unless it is there; answers the fate that then stands.
     fn put_report(
@@ -208,7 +197,65 @@ pub trait Store: Clone + Send + Sync + 'static {
         row: &ReportRow,
         fate: RowFate,
         at: Timestamp,
+        note: Option<&str>,
     ) -> impl Future<Output = Result<RowFate, StoreError>> + Send;
+
+    /// One report item, as last written.
+    fn report(
+        &self,
+        key: &MeterKey,
+        seq: u64,
+    ) -> impl Future<Output = Result<Option<Report>, StoreError>> + Send;
+
+    /// Moves a report item from parked to forgiven. The meter goes on counting it as parked.
+    ///
+    /// It may land late: then the item is parked still, and this is what somebody decided; or it was moved on, and no way
+    /// leads back to parked.
+    fn forgive(
+        &self,
+        key: &MeterKey,
+        seq: u64,
+        at: Timestamp,
+        note: &str,
+    ) -> impl Future<Output = Result<Changed, StoreError>> + Send;
+
+    /// Moves a report item from parked to retried, and its tokens from the meter's parked ones into `row`, which becomes
+    /// pending.
+    ///
+    /// It may land late: the meter's `seq` is then still that of `row`, so that nothing was sealed since, and the item parked
+    /// still, so that nobody has retried or forgiven it; or nothing changes.
+    fn retry(
+        &self,
+        key: &MeterKey,
+        seq: u64,
+        row: &ReportRow,
+        at: Timestamp,
+    ) -> impl Future<Output = Result<Changed, StoreError>> + Send;
+
+    /// Moves a report item of so many tokens from accepted to parked, for Stripe has rejected afterwards what it took; the meter
+    /// counts them as parked. `No` also where the row is pending still: whoever drops it counts what the item then says.
+    ///
+    /// It may land late: the item is accepted still, which it never is again once it was parked; or nothing changes.
+    fn reject(
+        &self,
+        key: &MeterKey,
+        seq: u64,
+        tokens: Tokens,
+        at: Timestamp,
+        note: &str,
+    ) -> impl Future<Output = Result<Changed, StoreError>> + Send;
+
+    /// Puts the receipt and the report item of usage that was counted and reported before this ledger began, and moves the
+    /// meter by them.
+    ///
+    /// It may land late: receipt and item must both be absent, and the meter's `seq` the report's, so that it is made once
+    /// under these names, and nothing was sealed since.
+    fn import(
+        &self,
+        key: &MeterKey,
+        receipt: &Receipt,
+        report: &Report,
+    ) -> impl Future<Output = Result<Changed, StoreError>> + Send;
 
     /// Drops the pending row, if it still is the one of this `seq`.
     fn drop_row(
@@ -227,6 +274,86 @@ pub trait Store: Clone + Send + Sync + 'static {
         shard: u8,
         from: Option<&Cursor>,
     ) -> impl Future<Output = Result<Page, StoreError>> + Send;
+
+    /// A page of the users of one shard, `0..SHARDS`: everyone who has an account. It may lag behind the writes.
+    fn users(
+        &self,
+        shard: u8,
+        from: Option<&UserCursor>,
+    ) -> impl Future<Output = Result<UserPage, StoreError>> + Send;
+
+    /// A user's meters whose period began at `from` or later, the newest first, at most [`METERS_MAX`](crate::METERS_MAX).
+    fn meters(
+        &self,
+        user: &UserId,
+        from: Timestamp,
+    ) -> impl Future<Output = Result<Vec<Meter>, StoreError>> + Send;
+
+    /// A page of a user's receipts: of the period that began at `of`, or of all.
+    fn receipts(
+        &self,
+        user: &UserId,
+        of: Option<Timestamp>,
+        before: Option<&ReceiptCursor>,
+    ) -> impl Future<Output = Result<ReceiptPage, StoreError>> + Send;
+
+    /// A page of a user's report items: of the period that began at `of`, or of all.
+    fn reports(
+        &self,
+        user: &UserId,
+        of: Option<Timestamp>,
+        before: Option<&ReportCursor>,
+    ) -> impl Future<Output = Result<ReportPage, StoreError>> + Send;
+
+    /// Puts a denial in the place of an older one of its kind and period.
+    fn put_denial(&self, denial: &Denial) -> impl Future<Output = Result<Changed, StoreError>> + Send;
+
+    /// The latest denial of each kind in the period that began at `period_start`, the latest first.
+    fn denials(
+        &self,
+        user: &UserId,
+        period_start: Timestamp,
+    ) -> impl Future<Output = Result<Vec<Denial>, StoreError>> + Send;
+
+    /// Notes that an event of Stripe's was dealt with, unless that was noted.
+    fn put_event(
+        &self,
+        id: &EventId,
+        kind: &str,
+        at: Timestamp,
+        forget_at: Timestamp,
+    ) -> impl Future<Output = Result<Changed, StoreError>> + Send;
+
+    /// Whether that was noted, as last written.
+    fn event(&self, id: &EventId) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// Takes the lease of a customer until `until`, unless somebody has it whose time is not out at `now`; none: somebody has.
+    /// `owner` is an id of this one taking: asked for again under it, the answer is the lease that was taken.
+    ///
+    /// It may land late: it is then out of time at the same `until`; it is refused where somebody took the lease since whose
+    /// time is not out at the same `now`; and nobody's fence is ever lower than one before.
+    fn take_lease(
+        &self,
+        customer: &CustomerId,
+        owner: &HoldId,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> impl Future<Output = Result<Option<Lease>, StoreError>> + Send;
+
+    /// Gives a lease back, if it is still the one that is had.
+    fn drop_lease(&self, lease: &Lease) -> impl Future<Output = Result<Changed, StoreError>> + Send;
+
+    /// Leases a slice of a day's budget, unless more than its ceiling would then be leased. Sent once: if the answer is lost, so
+    /// may be the slice. Landing late, it leases for the same day, within the same ceiling.
+    fn lease_slice(&self, ask: &SliceAsk) -> impl Future<Output = Result<SliceAnswer, StoreError>> + Send;
+
+    /// Notes that the owner was told of a level of a day's budget, unless a higher one was noted.
+    fn note_told(
+        &self,
+        day: Day,
+        pool: Pool,
+        level: Level,
+    ) -> impl Future<Output = Result<Changed, StoreError>> + Send;
 
     /// Puts a claim unless one stands on its key that is not forgotten by `now`; answers the one that stands then.
     fn put_claim(

@@ -29,10 +29,22 @@ pub struct Report {
     pub postponed: u32,
     /// Shards whose dirty meters could not be listed to the end.
     pub shards_failed: u32,
+    /// Rows left to whoever has their customer's lease; the next run finds what is left of them.
+    pub leased: u32,
+    /// Rows that came too late for the invoice of their period.
+    pub late: u32,
+    /// Of these, rows that an invoice item bills now, or that come to nothing.
+    pub invoiced: u32,
+    /// Shards that were not looked at to their end because the deadline was near.
+    pub shards_postponed: u32,
     /// Meters with nothing left to do.
     pub cleared: u32,
     /// Tokens of the rows that Stripe has, now or already.
     pub tokens: u64,
+    /// Calls to Stripe, of whatever kind.
+    pub calls: u64,
+    /// The most keys of meters that were in memory at a time.
+    pub keys_most: usize,
 }
 
 impl Report {
@@ -53,8 +65,19 @@ impl Report {
             postponed: self.postponed.saturating_add(other.postponed),
             shards_failed: self.shards_failed.saturating_add(other.shards_failed),
             cleared: self.cleared.saturating_add(other.cleared),
+            leased: self.leased.saturating_add(other.leased),
+            late: self.late.saturating_add(other.late),
+            invoiced: self.invoiced.saturating_add(other.invoiced),
+            shards_postponed: self.shards_postponed.saturating_add(other.shards_postponed),
             tokens: self.tokens.saturating_add(other.tokens),
+            calls: self.calls.saturating_add(other.calls),
+            keys_most: self.keys_most.max(other.keys_most),
         }
+    }
+
+    /// Whether time ran out before everything was looked at.
+    pub const fn is_unfinished(&self) -> bool {
+        self.postponed > 0 || self.shards_postponed > 0
     }
 
     /// Writes the run's one line.
@@ -73,7 +96,13 @@ impl Report {
             postponed = self.postponed,
             shards_failed = self.shards_failed,
             cleared = self.cleared,
+            leased = self.leased,
+            late = self.late,
+            invoiced = self.invoiced,
+            shards_postponed = self.shards_postponed,
             tokens = self.tokens,
+            calls = self.calls,
+            keys_most = self.keys_most,
             "run"
         );
     }

@@ -2,8 +2,18 @@
 
 mod counts;
 mod deps;
+mod drain;
+mod late;
 mod meter;
+mod reconcile;
+mod repair;
 
 pub use counts::Report;
-pub use deps::{Deps, Pace, StripeMeter};
+pub use deps::{CALLS_PER_S_MAX, Deps, Pace, StripeMeter, calls_per_s};
+pub use drain::{Drained, Reason, drain};
 pub use meter::Reporting;
+pub use reconcile::{
+    AtStripe, Checked, Checkup, DRIFTS_TOLD_MAX, Drift, Equation, Figures, Finding, Items, Place,
+    Reconciling, RowName, WINDOW_MS, compare, fate_name,
+};
+pub use repair::Repair;

@@ -1,34 +1,51 @@
 //! One meter: sweep, seal, send or reconcile, accept or park, clear. Each step is in the ledger before the next begins, so
 //! that a crash between any two leaves a row that the next run finds and finishes.
+//!
+//! Stripe is only ever asked about a customer under that customer's lease: it takes one call at a time for each. Whoever is too
+//! slow for his lease is stopped by its fence, which each attempt at a row is noted under.
 
-use crate::{counts::Report, deps::Deps};
+use crate::{
+    counts::Report,
+    deps::Deps,
+    late::{self, Way},
+};
 use bus::{AboutRow, Announcement};
-use domain::{CustomerId, Meter, NextStep, ReportRow, RowFate, Timestamp, Verdict};
-use ledger::{Attempt, MeterKey, Store, StoreError};
+use domain::{
+    Attempt, CustomerId, InvoiceItemId, Lease, Meter, NextStep, ReportRow, RowFate, Timestamp, Verdict,
+};
+use ledger::{MeterKey, Store, StoreError};
 use std::{
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
-use stripe::{Counted, MeterEvent, SendError, Sent};
+use stripe::{Counted, InvoiceError, MeterEvent, NewInvoiceItem, SendError, Sent, Stripe};
 
 /// How often a row is sent in one run, always under its own identifier.
 const SENDS_MAX: u32 = 3;
 /// How often one meter is sealed in one run: once, and once more for what was settled meanwhile.
 const ROUNDS_MAX: u32 = 2;
-/// Before the deadline, in milliseconds, from when on no meter is begun: longer than two of Stripe's answers and the
-/// ledger's writes take at worst.
-const BEGIN_RESERVE_MS: u64 = 30_000;
-/// Before the deadline, in milliseconds, from when on nothing is sent: longer than one of Stripe's answers and the writes
-/// that accept it take at worst.
-const SEND_RESERVE_MS: u64 = 20_000;
+/// How often a lease is asked for that somebody has: he may be about to give it back.
+const LEASE_TRIES_MAX: u32 = 3;
+/// How long a lease lasts, in milliseconds: longer than all calls for one row take in the usual case.
+const LEASE_MS: u64 = 120_000;
+/// Within how long Stripe's count has what Stripe took, in milliseconds: an hour.
+pub(crate) const COUNTED_WITHIN_MS: u64 = 60 * 60 * 1_000;
+const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+/// Calls that there must be time for before the deadline, and on a lease, for one to be made: the two that one question can
+/// take, each of which may take as long as Stripe's client lets it.
+const RESERVED_CALLS: u32 = 2;
+/// The same for a meter to be begun: the ledger's writes come on top.
+const RESERVED_CALLS_BEGIN: u32 = 3;
 
 /// Whether a row is off its meter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// Accepted or parked.
+    /// Accepted, invoiced or parked.
     Gone,
     /// It stays for a later run.
     Stays,
+    /// It stays with whoever has its customer's lease.
+    Leased,
 }
 
 /// What the calls for one row came to.
@@ -38,35 +55,81 @@ enum Delivery {
     Stays,
 }
 
+/// A row, the meter that it was read with, and the lease under which it is brought to its end.
+struct Row<'a> {
+    key: &'a MeterKey,
+    meter: &'a Meter,
+    row: &'a ReportRow,
+    lease: &'a Lease,
+}
+
 /// The meters of one run.
 pub struct Reporting<'a, S> {
     deps: &'a Deps<S>,
+    stripe: Stripe,
+    calls: stripe::Pace,
     deadline: Timestamp,
     now: &'a (dyn Fn() -> Timestamp + Sync),
-    /// Stripe refuses everything: said once, and nothing more is sent in this run.
-    misconfigured: AtomicBool,
+    /// The only customer whose rows are sent; none: everybody's are.
+    only: Option<CustomerId>,
+    /// Stripe refuses every event: nothing more is sent in this run.
+    refuses_all: AtomicBool,
+    /// How this installation is set up was complained of: that is said once.
+    complained: AtomicBool,
 }
 
 impl<'a, S: Store> Reporting<'a, S> {
     /// Reporting that begins nothing when `deadline` is near.
     pub fn new(deps: &'a Deps<S>, deadline: Timestamp, now: &'a (dyn Fn() -> Timestamp + Sync)) -> Self {
-        Self { deps, deadline, now, misconfigured: AtomicBool::new(false) }
+        let calls = deps.pace.calls.counted_anew();
+        let stripe = deps.stripe.clone().paced(calls.clone());
+        Self {
+            deps,
+            stripe,
+            calls,
+            deadline,
+            now,
+            only: None,
+            refuses_all: AtomicBool::new(false),
+            complained: AtomicBool::new(false),
+        }
+    }
+
+    /// The same, but no other customer's rows are sent.
+    #[must_use]
+    pub fn only(self, customer: CustomerId) -> Self {
+        Self { only: Some(customer), ..self }
     }
 
     /// Whether there is time to begin a meter.
     pub fn has_time(&self) -> bool {
-        self.left_ms() > BEGIN_RESERVE_MS
+        self.left_ms() > self.calls_ms(RESERVED_CALLS_BEGIN)
+    }
+
+    /// Calls to Stripe that were made, of whatever kind.
+    pub fn calls(&self) -> u64 {
+        self.calls.made()
     }
 
     fn left_ms(&self) -> u64 {
         self.deadline.ms_since((self.now)())
     }
 
+    /// Whether there is time for a call, and for those that follow from it at once.
+    fn may_call(&self, lease: &Lease) -> bool {
+        self.left_ms().min(lease.until.ms_since((self.now)())) > self.calls_ms(RESERVED_CALLS)
+    }
+
+    fn calls_ms(&self, calls: u32) -> u64 {
+        let one_ms = u64::try_from(self.stripe.call_timeout().as_millis()).unwrap_or(u64::MAX);
+        one_ms.saturating_mul(u64::from(calls))
+    }
+
     /// Brings one meter as far as it goes.
     pub async fn meter(&self, key: &MeterKey) -> Report {
         let mut report = Report { meters: 1, ..Report::default() };
         match self.rounds(key, &mut report).await {
-            Ok(End::Gone) => {}
+            Ok(End::Gone | End::Leased) => {}
             Ok(End::Stays) => report.failed = 1,
             Err(error) => {
                 report.failed = 1;
@@ -83,15 +146,19 @@ impl<'a, S: Store> Reporting<'a, S> {
             report.swept += ledger.sweep(key, (self.now)()).await?;
             let Some((meter, row)) = ledger.seal(key, (self.now)()).await? else { break };
             report.sealed += 1;
-            if self.row(key, &meter, &row, report).await? == End::Stays {
+            if self.only.as_ref().is_some_and(|only| *only != row.customer) {
                 return Ok(End::Stays);
+            }
+            match self.row(key, &meter, &row, report).await? {
+                End::Gone => {}
+                end @ (End::Stays | End::Leased) => return Ok(end),
             }
         }
         report.cleared += u32::from(ledger.clear(key).await?);
         Ok(End::Gone)
     }
 
-    /// Brings one row to its end. `meter` is as it was read before Stripe is asked anything.
+    /// Brings one row to its end, under its customer's lease. `meter` is as it was read before Stripe is asked anything.
     async fn row(
         &self,
         key: &MeterKey,
@@ -99,105 +166,292 @@ impl<'a, S: Store> Reporting<'a, S> {
         row: &ReportRow,
         report: &mut Report,
     ) -> Result<End, StoreError> {
-        let ledger = &self.deps.ledger;
-        let customer = &row.customer;
-        if self.misconfigured.load(Ordering::Relaxed) {
+        if self.refuses_all.load(Ordering::Relaxed) {
             return Ok(End::Stays);
         }
-        match domain::next_step(row, (self.now)()) {
-            NextStep::Send => {}
-            NextStep::Reconcile => match self.verdict(meter, row, customer, report).await {
-                Some(Verdict::Missing) => {}
-                Some(Verdict::Delivered) => return self.accept(key, row, report).await,
-                Some(Verdict::Unclear) | None => return Ok(End::Stays),
+        let Some(lease) = self.take_lease(&row.customer).await? else {
+            tracing::info!(user = %key.user, customer = %row.customer, "somebody else is at this customer");
+            report.leased += 1;
+            return Ok(End::Leased);
+        };
+        let end = Box::pin(self.under_lease(&Row { key, meter, row, lease: &lease }, report)).await;
+        // What is not given back runs out.
+        if let Err(error) = self.deps.ledger.drop_lease(&lease).await {
+            tracing::warn!(error = edge::log::chain(&error), customer = %row.customer, "a lease was not given back");
+        }
+        end
+    }
+
+    /// The lease of a customer; none: somebody else has it.
+    async fn take_lease(&self, customer: &CustomerId) -> Result<Option<Lease>, StoreError> {
+        let owner = (self.deps.new_id)();
+        for tried in 1..=LEASE_TRIES_MAX {
+            let now = (self.now)();
+            let until = now.plus_ms(LEASE_MS);
+            if let Some(lease) = self.deps.ledger.take_lease(customer, &owner, now, until).await? {
+                return Ok(Some(lease));
+            }
+            if tried < LEASE_TRIES_MAX {
+                self.pause(tried).await;
+            }
+        }
+        Ok(None)
+    }
+
+    async fn under_lease(&self, of: &Row<'_>, report: &mut Report) -> Result<End, StoreError> {
+        let way = match late::invoices_from(of.meter.period, (self.now)()) {
+            None => Way::Event,
+            Some(from) => match self.way(of, from).await {
+                Some(way) => way,
+                None => return Ok(End::Stays),
             },
+        };
+        if way == Way::Wait {
+            tracing::info!(user = %of.key.user, identifier = of.row.identifier, "its invoice is about to become final");
+            return Ok(End::Stays);
+        }
+        if !self.may_call(of.lease) {
+            return Ok(End::Stays);
         }
         // Noted before the first call: from then on the outcome may be unknown, and the time counts.
-        let attempt = match row.first_attempt_at {
-            Some(_) => Attempt::Again,
-            None => ledger.attempt(key, row, (self.now)()).await?,
+        let attempt = self.deps.ledger.attempt(of.key, of.row, (self.now)(), of.lease.fence).await?;
+        let may_be_there = match attempt {
+            Attempt::First => false,
+            Attempt::Again => true,
+            Attempt::Gone | Attempt::Fenced => {
+                tracing::info!(user = %of.key.user, identifier = of.row.identifier, ?attempt,
+                    "another run is at this row, or has ended it");
+                return Ok(End::Stays);
+            }
         };
-        if attempt == Attempt::Gone {
-            tracing::info!(user = %key.user, identifier = row.identifier, "another run has ended this row");
-            return Ok(End::Stays);
+        match way {
+            Way::Event => self.event(of, may_be_there, report).await,
+            Way::Item { since } => {
+                report.late += 1;
+                self.item(of, may_be_there, since, report).await
+            }
+            Way::Refused(reason) => self.park(of, may_be_there, reason, report).await,
+            Way::Wait => Ok(End::Stays),
         }
-        match self.deliver(customer, row, report).await {
+    }
+
+    /// What the customer's invoices say of the row's way; none: they are not to be had.
+    async fn way(&self, of: &Row<'_>, from: Timestamp) -> Option<Way> {
+        if !self.may_call(of.lease) {
+            return None;
+        }
+        match self.stripe.invoices_of(&of.row.customer, from).await {
+            Ok(invoices) => Some(late::way(of.meter.period, of.row, &invoices, (self.now)())),
+            Err(InvoiceError::Refused(reason)) => Some(Way::Refused(reason)),
+            Err(error) => {
+                self.not_now(of, error).await;
+                None
+            }
+        }
+    }
+
+    /// Sends a row, or learns that it was sent.
+    async fn event(&self, of: &Row<'_>, may_be_there: bool, report: &mut Report) -> Result<End, StoreError> {
+        if may_be_there && domain::next_step(of.row, (self.now)()) == NextStep::Reconcile {
+            match self.verdict(of, report).await {
+                Some(Verdict::Missing) => {}
+                Some(Verdict::Delivered) => return self.accept(of, report).await,
+                Some(Verdict::Unclear) | None => return Ok(End::Stays),
+            }
+        }
+        match self.deliver(of, report).await {
             Delivery::Delivered(sent) => {
-                let end = self.accept(key, row, report).await?;
+                let end = self.accept(of, report).await?;
                 match sent {
                     Sent::Accepted => report.accepted += 1,
                     Sent::AlreadyExists => report.already_existed += 1,
                 }
                 Ok(end)
             }
-            Delivery::Refused(reason) => {
-                // An earlier attempt may have arrived before Stripe came to refuse the row.
-                if attempt == Attempt::Again {
-                    match self.verdict(meter, row, customer, report).await {
-                        Some(Verdict::Missing) => {}
-                        Some(Verdict::Delivered) => return self.accept(key, row, report).await,
-                        Some(Verdict::Unclear) | None => return Ok(End::Stays),
-                    }
-                }
-                tracing::error!(user = %key.user, %customer, identifier = row.identifier, tokens = row.tokens.get(),
-                    reason, "Stripe refused a report for good; it is parked");
-                // Said before it is done: a crash in between says it twice, never not at all.
-                let about = about(meter, row);
-                self.deps.bus.announce(&[Announcement::Parked { about, reason }]).await;
-                ledger.finish(key, row, RowFate::Parked, (self.now)()).await?;
-                report.parked += 1;
-                Ok(End::Gone)
-            }
+            Delivery::Refused(reason) => self.park(of, may_be_there, reason, report).await,
             Delivery::Stays => Ok(End::Stays),
         }
     }
 
-    /// Ends a row that Stripe has.
-    async fn accept(&self, key: &MeterKey, row: &ReportRow, report: &mut Report) -> Result<End, StoreError> {
-        self.deps.ledger.finish(key, row, RowFate::Accepted, (self.now)()).await?;
-        report.tokens += row.tokens.get();
+    /// Parks a row that nobody can bill, unless Stripe has it.
+    async fn park(
+        &self,
+        of: &Row<'_>,
+        may_be_there: bool,
+        reason: String,
+        report: &mut Report,
+    ) -> Result<End, StoreError> {
+        // An earlier attempt may have arrived before Stripe came to refuse the row.
+        if may_be_there {
+            match self.verdict(of, report).await {
+                Some(Verdict::Missing) => {}
+                Some(Verdict::Delivered) => return self.accept(of, report).await,
+                Some(Verdict::Unclear) | None => return Ok(End::Stays),
+            }
+        }
+        let Row { key, row, .. } = of;
+        tracing::error!(user = %key.user, customer = %row.customer, identifier = row.identifier,
+            tokens = row.tokens.get(), reason, "a report cannot be billed; it is parked");
+        // Said before it is done: a crash in between says it twice, never not at all.
+        let (about, note) = (of.about(), reason.clone());
+        self.deps.bus.announce(&[Announcement::Parked { about, reason }]).await;
+        self.deps.ledger.finish(key, row, RowFate::Parked, (self.now)(), Some(&note)).await?;
+        report.parked += 1;
         Ok(End::Gone)
     }
 
-    /// What Stripe's count says of a row whose identifier Stripe may have forgotten; none: no count is to be had.
-    async fn verdict(
+    /// Bills a row on the next invoice, unless Stripe has it on its own. `since`: none of its events was sent later.
+    async fn item(
         &self,
-        meter: &Meter,
-        row: &ReportRow,
-        customer: &CustomerId,
+        of: &Row<'_>,
+        may_be_there: bool,
+        since: Timestamp,
         report: &mut Report,
-    ) -> Option<Verdict> {
-        let counted = match self.deps.stripe.counted(&self.deps.meter.id, customer, meter.period).await {
+    ) -> Result<End, StoreError> {
+        let Row { key, meter, row, .. } = of;
+        if may_be_there {
+            // Until Stripe has counted what it took, a row that it lacks may be one that it is about to have.
+            if (self.now)().ms_since(since) < COUNTED_WITHIN_MS {
+                tracing::info!(user = %key.user, identifier = row.identifier, "too late, and perhaps counted; waiting");
+                return Ok(End::Stays);
+            }
+            match self.verdict(of, report).await {
+                Some(Verdict::Missing) => {}
+                Some(Verdict::Delivered) => return self.accept(of, report).await,
+                Some(Verdict::Unclear) | None => return Ok(End::Stays),
+            }
+        }
+        let cents = self.deps.ledger.plans().get(&meter.plan).and_then(|plan| {
+            let before = meter.on_stripes_meter().saturating_sub(row.tokens).saturating_add(meter.invoiced);
+            domain::late_cents(plan, before, row.tokens)
+        });
+        let Some(cents) = cents else {
+            tracing::error!(user = %key.user, plan = %meter.plan, identifier = row.identifier,
+                "late usage of a plan without a price");
+            return Ok(End::Stays);
+        };
+        let item = if cents == 0 {
+            None
+        } else {
+            match self.item_at_stripe(of, cents).await {
+                Ok(Some(item)) => Some(item),
+                Ok(None) => return Ok(End::Stays),
+                // What may be there was looked for just before.
+                Err(reason) => return self.park(of, false, reason, report).await,
+            }
+        };
+        tracing::info!(user = %key.user, customer = %row.customer, identifier = row.identifier,
+            tokens = row.tokens.get(), cents, item = item.as_ref().map(InvoiceItemId::as_str), "late usage is billed");
+        let note = item.as_ref().map_or("0 cents", InvoiceItemId::as_str).to_owned();
+        self.deps.bus.announce(&[Announcement::Invoiced { about: of.about(), cents, item }]).await;
+        self.deps.ledger.finish(key, row, RowFate::Invoiced, (self.now)(), Some(&note)).await?;
+        report.invoiced += 1;
+        Ok(End::Gone)
+    }
+
+    /// The row's invoice item, made if there is none; none: neither for certain, now.
+    ///
+    /// # Errors
+    /// Stripe's words when it refuses the item for good.
+    async fn item_at_stripe(&self, of: &Row<'_>, cents: u64) -> Result<Option<InvoiceItemId>, String> {
+        let Row { meter, row, lease, .. } = of;
+        if !self.may_call(lease) {
+            return Ok(None);
+        }
+        let made = async {
+            let items = self.stripe.invoice_items(&row.customer).await?;
+            let bills = |item: &stripe::InvoiceItem| item.report.as_ref() == Some(&row.identifier);
+            if let Some(item) = items.into_iter().find(bills) {
+                return Ok(Some(item.id));
+            }
+            // The key is one for each day since the first attempt, for Stripe forgets it after a day. A call that is under way
+            // while the day changes would not be recognised by the next key.
+            let since_first_ms = (self.now)().ms_since(row.first_attempt_at.unwrap_or((self.now)()));
+            let (day, into_day_ms) = (since_first_ms / DAY_MS, since_first_ms % DAY_MS);
+            if (day > 0 && into_day_ms < LEASE_MS) || !self.may_call(lease) {
+                return Ok(None);
+            }
+            let description = format!(
+                "{} tokens used from {} to {}, counted after that period's invoice",
+                row.tokens,
+                date(meter.period.start()),
+                date(meter.period.end())
+            );
+            let item = NewInvoiceItem {
+                customer: &row.customer,
+                report: &row.identifier,
+                cents,
+                description: &description,
+                period: meter.period,
+                idempotency_key: &format!("late-{}-{day}", row.identifier),
+            };
+            Ok(Some(self.stripe.create_invoice_item(&item).await?.id))
+        };
+        match made.await {
+            Ok(item) => Ok(item),
+            Err(InvoiceError::Refused(reason)) => Err(reason),
+            Err(error) => {
+                self.not_now(of, error).await;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Says why a row stays.
+    async fn not_now(&self, of: &Row<'_>, error: InvoiceError) {
+        match error {
+            InvoiceError::Misconfigured(reason) => self.complain(reason).await,
+            error => tracing::error!(%error, user = %of.key.user, customer = %of.row.customer,
+                identifier = of.row.identifier, "whether a report is late, or its item, is not to be had from Stripe"),
+        }
+    }
+
+    /// Ends a row that Stripe has.
+    async fn accept(&self, of: &Row<'_>, report: &mut Report) -> Result<End, StoreError> {
+        self.deps.ledger.finish(of.key, of.row, RowFate::Accepted, (self.now)(), None).await?;
+        report.tokens += of.row.tokens.get();
+        Ok(End::Gone)
+    }
+
+    /// What Stripe's count says of a row whose outcome is unknown; none: no count is to be had.
+    async fn verdict(&self, of: &Row<'_>, report: &mut Report) -> Option<Verdict> {
+        let Row { meter, row, lease, .. } = of;
+        if !self.may_call(lease) {
+            return None;
+        }
+        let counted = match self.stripe.counted(&self.deps.meter.id, &row.customer, meter.period).await {
             Ok(counted) => counted,
             Err(error) => {
-                tracing::error!(error = edge::log::chain(&error), user = %meter.user, %customer,
+                tracing::error!(error = edge::log::chain(&error), user = %meter.user, customer = %row.customer,
                     identifier = row.identifier, "a row of unknown outcome could not be reconciled");
                 return None;
             }
         };
         let verdict = judge(meter, row, counted);
         match verdict {
-            Verdict::Unclear => self.unclear(meter, row, Some(counted), report).await,
+            Verdict::Unclear => self.unclear(of, counted, report).await,
             Verdict::Missing | Verdict::Delivered => {
                 report.reconciled += 1;
-                tracing::info!(user = %meter.user, %customer, identifier = row.identifier, ?verdict, "reconciled");
+                tracing::info!(user = %meter.user, customer = %row.customer, identifier = row.identifier, ?verdict,
+                    "reconciled");
             }
         }
         Some(verdict)
     }
 
-    async fn unclear(&self, meter: &Meter, row: &ReportRow, counted: Option<Counted>, report: &mut Report) {
+    async fn unclear(&self, of: &Row<'_>, counted: Counted, report: &mut Report) {
         report.unclear += 1;
-        let expected = meter.sealed.saturating_sub(meter.parked);
-        let counted = counted.map(|counted| (counted.at_least, counted.at_most));
-        tracing::error!(user = %meter.user, identifier = row.identifier, tokens = row.tokens.get(),
+        let expected = of.meter.on_stripes_meter();
+        let counted = Some((counted.at_least, counted.at_most));
+        tracing::error!(user = %of.key.user, identifier = of.row.identifier, tokens = of.row.tokens.get(),
             expected = expected.get(), ?counted, "whether Stripe has a report is unclear; nothing is sent");
-        let about = about(meter, row);
-        self.deps.bus.announce(&[Announcement::Unclear { about, expected, counted }]).await;
+        self.deps.bus.announce(&[Announcement::Unclear { about: of.about(), expected, counted }]).await;
     }
 
     /// Sends a row, again if need be, always under its own identifier.
-    async fn deliver(&self, customer: &CustomerId, row: &ReportRow, report: &mut Report) -> Delivery {
+    async fn deliver(&self, of: &Row<'_>, report: &mut Report) -> Delivery {
+        let Row { row, lease, .. } = of;
+        let customer = &row.customer;
         let event = MeterEvent {
             event_name: &self.deps.meter.event_name,
             customer,
@@ -210,17 +464,18 @@ impl<'a, S: Store> Reporting<'a, S> {
             if tried > 0 {
                 self.pause(tried).await;
             }
-            if self.left_ms() <= SEND_RESERVE_MS {
+            if !self.may_call(lease) {
                 break;
             }
             report.sent += 1;
-            match self.deps.stripe.send(&event).await {
+            match self.stripe.send(&event).await {
                 Ok(sent) => return Delivery::Delivered(sent),
                 // The next run asks Stripe first.
                 Err(SendError::Refused { .. }) if may_have_arrived => break,
                 Err(error @ SendError::Refused { .. }) => return Delivery::Refused(error.to_string()),
                 Err(SendError::Misconfigured(reason)) => {
-                    self.misconfigured(reason).await;
+                    self.refuses_all.store(true, Ordering::Relaxed);
+                    self.complain(reason).await;
                     return Delivery::Stays;
                 }
                 Err(error @ (SendError::Retry(_) | SendError::Unknown(_))) => {
@@ -234,18 +489,18 @@ impl<'a, S: Store> Reporting<'a, S> {
         Delivery::Stays
     }
 
-    async fn misconfigured(&self, reason: String) {
-        if !self.misconfigured.swap(true, Ordering::Relaxed) {
+    async fn complain(&self, reason: String) {
+        if !self.complained.swap(true, Ordering::Relaxed) {
             tracing::error!(
                 reason,
-                "Stripe refuses every report for how this installation is set up; rows are kept"
+                "Stripe refuses calls for how this installation is set up; rows are kept"
             );
             self.deps.bus.announce(&[Announcement::Misconfigured { reason }]).await;
         }
     }
 
     async fn pause(&self, tried: u32) {
-        let pace = self.deps.pace;
+        let pace = &self.deps.pace;
         let most_ms = pace.pause_ms << tried.saturating_sub(1).min(SENDS_MAX);
         tokio::time::sleep(Duration::from_millis((pace.jitter)(most_ms))).await;
     }
@@ -258,6 +513,13 @@ fn judge(meter: &Meter, row: &ReportRow, counted: Counted) -> Verdict {
     if least == most { least } else { Verdict::Unclear }
 }
 
-fn about(meter: &Meter, row: &ReportRow) -> AboutRow {
-    AboutRow { user: meter.user.clone(), row: row.clone() }
+/// The day of an instant, in UTC.
+fn date(at: Timestamp) -> String {
+    at.to_string().chars().take_while(|character| *character != 'T').collect()
+}
+
+impl Row<'_> {
+    fn about(&self) -> AboutRow {
+        AboutRow { user: self.key.user.clone(), row: self.row.clone() }
+    }
 }

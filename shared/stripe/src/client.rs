@@ -1,12 +1,22 @@
-//! The client: where Stripe is, the key to it, and how one request is made. It never retries.
+//! The client: where Stripe is, the key to it, and how one request is made. It repeats nothing but the creation of what
+//! somebody waits for, under one key.
 
 use crate::failure::Failure;
-use std::{fmt, time::Duration};
-use stripe_client_core::{CustomizableStripeRequest, IdempotencyKey, RequestStrategy, StripeMethod};
+use crate::pace::Pace;
+use crate::v2::V2;
+use std::{fmt, sync::Arc, time::Duration};
+use stripe_client_core::{
+    CustomizableStripeRequest, IdempotencyKey, RequestBuilder, RequestStrategy, StripeMethod,
+};
 
 /// How long one call may take, from connecting to the last byte of the answer, unless [`Stripe::timeout`] says
 /// otherwise. The library underneath has no limit of its own.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often one creation that somebody waits for is tried.
+const CREATE_TRIES_MAX: u32 = 4;
+/// Half of the pause before its second try, in milliseconds; it doubles with each further one.
+const CREATE_PAUSE_MS: u64 = 50;
 
 /// A secret as text: an API key or a webhook's signing secret. `Debug` does not show it, and there is no `Display`.
 #[derive(Clone)]
@@ -18,7 +28,13 @@ impl Secret {
         Self(secret.into())
     }
 
-    pub(crate) fn expose(&self) -> &str {
+    /// Whether it is an API key to live mode: real money.
+    pub fn is_live(&self) -> bool {
+        self.0.starts_with("sk_live_") || self.0.starts_with("rk_live_")
+    }
+
+    /// The secret itself, for whoever it is meant for.
+    pub fn expose(&self) -> &str {
         &self.0
     }
 }
@@ -53,10 +69,13 @@ pub enum InvalidSettings {
 #[derive(Clone, Debug)]
 pub struct Stripe {
     client: async_stripe::Client,
-    timeout: Duration,
+    pub(crate) v2: Arc<V2>,
+    pub(crate) timeout: Duration,
+    /// Whose turn it is; none: everybody's.
+    pace: Option<Pace>,
     /// A function of a test that answers instead of a connection.
     #[cfg(feature = "testing")]
-    memory: Option<crate::testing::Memory>,
+    pub(crate) memory: Option<crate::testing::Memory>,
 }
 
 impl Stripe {
@@ -66,19 +85,22 @@ impl Stripe {
     /// When the base URL is no URL or would carry the key in the clear, or the key is not printable ASCII.
     pub fn new(settings: Settings) -> Result<Self, InvalidSettings> {
         let mut builder = async_stripe::ClientBuilder::new(settings.secret_key.expose());
-        if let Some(mut url) = settings.base_url {
-            if !keeps_a_secret(&url) {
+        let mut base_url = settings.base_url;
+        if let Some(url) = &mut base_url {
+            if !keeps_a_secret(url) {
                 return Err(InvalidSettings::Insecure);
             }
             if !url.ends_with('/') {
                 url.push('/');
             }
-            builder = builder.url(url);
+            builder = builder.url(url.as_str());
         }
         let client = builder.build().map_err(|error| InvalidSettings::Unusable(error.to_string()))?;
         Ok(Self {
             client,
+            v2: Arc::new(V2::new(base_url, settings.secret_key)),
             timeout: TIMEOUT,
+            pace: None,
             #[cfg(feature = "testing")]
             memory: None,
         })
@@ -98,6 +120,17 @@ impl Stripe {
         self
     }
 
+    /// The same client, each of whose calls waits for its turn.
+    #[must_use]
+    pub fn paced(self, pace: Pace) -> Self {
+        Self { pace: Some(pace), ..self }
+    }
+
+    /// How long one call may take, once it is its turn.
+    pub fn call_timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Makes one request, once.
     pub(crate) async fn call<T: miniserde::Deserialize>(
         &self,
@@ -108,6 +141,59 @@ impl Stripe {
             StripeMethod::Get => RequestStrategy::Once,
             StripeMethod::Post | StripeMethod::Delete => RequestStrategy::Idempotent(fresh_key()?),
         };
+        self.exchange(strategy, request).await
+    }
+
+    /// Makes one request that changes something, once, under a key of the caller's: repeated under it, it is made once.
+    pub(crate) async fn call_under<T: miniserde::Deserialize>(
+        &self,
+        key: IdempotencyKey,
+        request: CustomizableStripeRequest<T>,
+    ) -> Result<T, Failure> {
+        self.exchange(RequestStrategy::Idempotent(key), request).await
+    }
+
+    /// Makes one POST under a key of the caller's own: whoever makes the same one at the same time, or makes it again within a
+    /// day, gets the object that the first one made.
+    ///
+    /// While Stripe is busy with it, or no answer comes, it is made again under the same key. A failure of Stripe's own is kept
+    /// under its key as an answer is, so the next key of the same series is taken for the next try: everybody who makes this
+    /// request goes through the same series.
+    pub(crate) async fn create_once<T: miniserde::Deserialize>(
+        &self,
+        key: &str,
+        path: &str,
+        form: &impl serde::Serialize,
+    ) -> Result<T, Failure> {
+        let mut number = 0;
+        let mut tried = 0;
+        loop {
+            let key = IdempotencyKey::new(format!("{key}-{number}"))
+                .map_err(|error| Failure::Unusable(error.to_string()))?;
+            let request = RequestBuilder::new(StripeMethod::Post, path).form(form).customize::<T>();
+            let outcome = self.exchange(RequestStrategy::Idempotent(key), request).await;
+            tried += 1;
+            match &outcome {
+                Err(Failure::Answered(answer)) if answer.status >= 500 => number += 1,
+                Err(Failure::Answered(answer)) if answer.busy() => {}
+                Err(Failure::Lost(_) | Failure::NotSent(_)) => {}
+                Ok(_) | Err(Failure::Answered(_) | Failure::Unusable(_)) => return outcome,
+            }
+            if tried >= CREATE_TRIES_MAX {
+                return outcome;
+            }
+            tokio::time::sleep(Duration::from_millis(CREATE_PAUSE_MS << tried)).await;
+        }
+    }
+
+    async fn exchange<T: miniserde::Deserialize>(
+        &self,
+        strategy: RequestStrategy,
+        request: CustomizableStripeRequest<T>,
+    ) -> Result<T, Failure> {
+        if let Some(pace) = &self.pace {
+            pace.turn().await;
+        }
         let request = request.request_strategy(strategy).timeout(self.timeout);
         #[cfg(feature = "testing")]
         if let Some(memory) = &self.memory {
@@ -119,7 +205,7 @@ impl Stripe {
 
 /// A key that no other call has. Stripe replays the saved answer of a key it knows, its own 500s included, so a repeated
 /// attempt must not repeat the key; what makes a repeated meter event harmless is its `identifier`.
-fn fresh_key() -> Result<IdempotencyKey, Failure> {
+pub(crate) fn fresh_key() -> Result<IdempotencyKey, Failure> {
     let random: u128 = rand::random();
     IdempotencyKey::new(format!("{random:032x}")).map_err(|error| Failure::Unusable(error.to_string()))
 }

@@ -73,6 +73,11 @@ impl Answer {
             || self.param.as_deref() == Some("event_name")
     }
 
+    /// Whether it is about an object, named by this parameter, that Stripe does not have.
+    pub(crate) fn misses(&self, param: &str) -> bool {
+        self.code.as_deref() == Some("resource_missing") && self.param.as_deref() == Some(param)
+    }
+
     /// Whether Stripe has this meter event already. It says so with a 400 and no code, so that the words are the mark; the code is
     /// that of its other APIs for meter events.
     pub(crate) fn already_exists(&self) -> bool {
@@ -96,6 +101,12 @@ impl From<StripeError> for Failure {
 }
 
 impl Answer {
+    /// An error of the v2 API, which has a code and a message only.
+    pub(crate) fn of_v2(status: u16, code: Option<String>, message: Option<&str>) -> Self {
+        let reason = message.unwrap_or("no message").chars().take(REASON_CHARS_MAX).collect();
+        Self { status, code, reason, param: None, idempotency: false }
+    }
+
     fn new(answer: ApiErrors, status: u16) -> Self {
         let reason = answer.message.unwrap_or_else(|| "no message".into());
         Self {

@@ -1,16 +1,35 @@
 #![doc = include_str!("../README.md")]
 
+mod checkout;
 mod client;
+mod customer;
+mod dispute;
+mod error_report;
 mod failure;
+mod fetch;
+mod invoice;
+mod invoice_item;
 mod meter_event;
+mod pace;
+mod portal;
+pub mod setup;
 mod subscription;
 mod summary;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod v2;
 mod webhook;
 
+pub use checkout::{Checkout, NewCheckout, Progress};
 pub use client::{InvalidSettings, Secret, Settings, Stripe, TIMEOUT};
+pub use customer::SaleError;
+pub use dispute::Dispute;
+pub use error_report::{ErrorReport, Rejected, SAMPLES_MAX};
+pub use fetch::FetchError;
+pub use invoice::{Invoice, InvoiceError, InvoiceStatus};
+pub use invoice_item::{InvoiceItem, NewInvoiceItem};
 pub use meter_event::{MeterEvent, SendError, Sent};
-pub use subscription::{Status, Subscription, SubscriptionError};
+pub use pace::Pace;
+pub use subscription::{Collection, Item, LatestInvoice, Status, Subscription};
 pub use summary::{CountError, Counted};
-pub use webhook::{Event, SIGNATURES_MAX, TOLERANCE_S, WebhookError, verify_webhook};
+pub use webhook::{Event, Form, SIGNATURES_MAX, SigningSecrets, TOLERANCE_S, WebhookError, verify_webhook};

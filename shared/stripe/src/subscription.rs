@@ -1,14 +1,16 @@
 //! A subscription as Stripe has it now. Read by the few fields that are used, so that nothing else in it can stop us.
 
 use crate::client::Stripe;
-use crate::failure::Failure;
-use domain::{CustomerId, Period, SubscriptionId, Timestamp, UserId};
+use crate::fetch::FetchError;
+use domain::{CustomerId, InvoiceId, Period, SubscriptionId, Timestamp, UserId};
 use miniserde::json::Value;
 use std::collections::BTreeMap;
 use stripe_client_core::{RequestBuilder, StripeMethod};
 
 /// The metadata key, on the subscription or else its customer, that names the user.
 const USER_KEY: &str = "user_id";
+/// The most subscriptions of one customer, and unpaid invoices of one subscription, that are looked at: Stripe's page.
+const PAGE_MAX: u32 = 100;
 
 /// Where a subscription stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +35,41 @@ pub enum Status {
     Other(String),
 }
 
+/// What becomes of the invoices that a subscription makes while their collection is paused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Collection {
+    /// They stay drafts, to be collected later.
+    KeepAsDraft,
+    /// Nobody will pay them.
+    MarkUncollectible,
+    /// They are void.
+    Void,
+    /// A behaviour that Stripe added since.
+    Other(String),
+}
+
+/// One of a subscription's prices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// The lookup key of its price.
+    pub lookup_key: Option<String>,
+    /// How many of a price that is not metered.
+    pub quantity: Option<u64>,
+    /// Its current period.
+    pub period: Option<Period>,
+}
+
+/// A subscription's newest invoice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LatestInvoice {
+    /// Its id.
+    pub id: InvoiceId,
+    /// Whether it is not final yet.
+    pub is_draft: bool,
+    /// When it became final.
+    pub finalized_at: Option<Timestamp>,
+}
+
 /// A subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscription {
@@ -45,56 +82,88 @@ pub struct Subscription {
     pub user: Option<UserId>,
     /// Where it stands.
     pub status: Status,
+    /// What becomes of its invoices, if their collection is paused.
+    pub paused_collection: Option<Collection>,
     /// When it was created.
     pub created: Timestamp,
     /// The instant that its periods are counted from.
     pub anchor: Timestamp,
-    /// The current period of its first item.
-    pub period: Option<Period>,
-    /// The lookup keys of its prices.
-    pub lookup_keys: Vec<String>,
+    /// Its prices.
+    pub items: Vec<Item>,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
+    /// Its newest invoice.
+    pub latest_invoice: Option<LatestInvoice>,
 }
 
-/// The subscription is not to be had.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SubscriptionError {
-    /// Stripe knows none with this id.
-    #[error("Stripe knows no such subscription: {0}")]
-    NotFound(String),
-    /// No answer, or none now; ask again later.
-    #[error("the subscription is not to be had now: {0}")]
-    Unavailable(String),
-    /// Refused; every such question would be, until a person looks.
-    #[error("Stripe refused to show the subscription: {0}")]
-    Refused(String),
-    /// An answer that cannot be a subscription.
-    #[error("Stripe's subscription has no usable {0}")]
-    Malformed(&'static str),
+impl Subscription {
+    /// The lookup keys of its prices.
+    pub fn lookup_keys(&self) -> impl Iterator<Item = &str> {
+        self.items.iter().filter_map(|item| item.lookup_key.as_deref())
+    }
 }
 
 impl Stripe {
-    /// Fetches a subscription with its customer.
+    /// Fetches a subscription with its customer and its newest invoice.
     ///
     /// # Errors
-    /// When Stripe does not know it, does not answer, refuses, or answers with what is no subscription.
-    pub async fn subscription(&self, id: &SubscriptionId) -> Result<Subscription, SubscriptionError> {
-        // A subscription id has no character that a path would read otherwise, but for `/` and `.`.
-        if id.as_str().contains(['/', '.']) {
-            return Err(SubscriptionError::NotFound("not in the form of a subscription id".into()));
-        }
+    /// When Stripe does not have it, does not answer, refuses, or answers with what is no subscription.
+    pub async fn subscription(&self, id: &SubscriptionId) -> Result<Subscription, FetchError> {
         let request = RequestBuilder::new(StripeMethod::Get, format!("/subscriptions/{id}"))
-            .query(&Query { expand: ["customer"] })
+            .query(&Expanded { expand: ["customer", "latest_invoice"] })
             .customize::<Wire>();
-        let wire = self.call(StripeMethod::Get, request).await?;
-        wire.read()
+        self.call(StripeMethod::Get, request).await?.read()
+    }
+
+    /// The subscriptions of a customer that have not ended, at most 100, the newest first. Their users are those of their own
+    /// metadata only.
+    ///
+    /// # Errors
+    /// When Stripe does not have the customer, does not answer, refuses, or answers with what is no list of subscriptions.
+    pub async fn subscriptions_of(&self, customer: &CustomerId) -> Result<Vec<Subscription>, FetchError> {
+        let query = OfCustomer { customer: customer.as_str(), limit: PAGE_MAX };
+        let request = RequestBuilder::new(StripeMethod::Get, "/subscriptions")
+            .query(&query)
+            .customize::<WireList<Wire>>();
+        let list = self.call(StripeMethod::Get, request).await?;
+        list.data.into_iter().map(Wire::read).collect()
+    }
+
+    /// Since when a subscription has had an invoice that is final and unpaid, the oldest such counting; none: it has none.
+    ///
+    /// # Errors
+    /// When Stripe does not have the subscription, does not answer, refuses, or answers with what is no list of invoices.
+    pub async fn unpaid_since(&self, id: &SubscriptionId) -> Result<Option<Timestamp>, FetchError> {
+        let query = Unpaid { subscription: id.as_str(), status: "open", limit: PAGE_MAX };
+        let request = RequestBuilder::new(StripeMethod::Get, "/invoices")
+            .query(&query)
+            .customize::<WireList<WireInvoice>>();
+        let list = self.call(StripeMethod::Get, request).await?;
+        Ok(list.data.iter().filter_map(WireInvoice::finalized_at).min())
     }
 }
 
 #[derive(serde::Serialize)]
-struct Query {
-    expand: [&'static str; 1],
+struct Expanded {
+    expand: [&'static str; 2],
+}
+
+#[derive(serde::Serialize)]
+struct OfCustomer<'a> {
+    customer: &'a str,
+    limit: u32,
+}
+
+#[derive(serde::Serialize)]
+struct Unpaid<'a> {
+    subscription: &'a str,
+    status: &'static str,
+    limit: u32,
+}
+
+#[derive(miniserde::Deserialize)]
+struct WireList<T> {
+    data: Vec<T>,
 }
 
 #[derive(miniserde::Deserialize)]
@@ -103,21 +172,24 @@ struct Wire {
     customer: Value,
     metadata: Option<BTreeMap<String, String>>,
     status: String,
+    pause_collection: Option<WirePause>,
     created: u64,
     billing_cycle_anchor: u64,
     ended_at: Option<u64>,
-    items: WireItems,
+    items: WireList<WireItem>,
+    latest_invoice: Option<Value>,
 }
 
 #[derive(miniserde::Deserialize)]
-struct WireItems {
-    data: Vec<WireItem>,
+struct WirePause {
+    behavior: String,
 }
 
 #[derive(miniserde::Deserialize)]
 struct WireItem {
     current_period_start: Option<u64>,
     current_period_end: Option<u64>,
+    quantity: Option<u64>,
     price: WirePrice,
 }
 
@@ -126,8 +198,24 @@ struct WirePrice {
     lookup_key: Option<String>,
 }
 
+#[derive(miniserde::Deserialize)]
+struct WireInvoice {
+    status_transitions: Option<WireTransitions>,
+}
+
+#[derive(miniserde::Deserialize)]
+struct WireTransitions {
+    finalized_at: Option<u64>,
+}
+
+impl WireInvoice {
+    fn finalized_at(&self) -> Option<Timestamp> {
+        self.status_transitions.as_ref()?.finalized_at.map(Timestamp::from_s)
+    }
+}
+
 impl Wire {
-    fn read(self) -> Result<Subscription, SubscriptionError> {
+    fn read(self) -> Result<Subscription, FetchError> {
         let (customer, customers_user) = match &self.customer {
             Value::String(id) => (Some(id.as_str()), None),
             Value::Object(customer) => (text(customer.get("id")), user_in(customer.get("metadata"))),
@@ -135,25 +223,44 @@ impl Wire {
         };
         let named = self.metadata.as_ref().and_then(|metadata| metadata.get(USER_KEY));
         let user = named.map(String::as_str).or(customers_user).and_then(|user| UserId::parse(user).ok());
-        let first = self.items.data.first();
-        let period = first.and_then(|item| {
-            let (start, end) = (item.current_period_start?, item.current_period_end?);
-            Period::new(Timestamp::from_s(start), Timestamp::from_s(end))
-        });
         Ok(Subscription {
-            id: SubscriptionId::parse(&self.id).map_err(|_| SubscriptionError::Malformed("id"))?,
+            id: SubscriptionId::parse(&self.id).map_err(|_| FetchError::Malformed("id"))?,
             customer: customer
                 .and_then(|id| CustomerId::parse(id).ok())
-                .ok_or(SubscriptionError::Malformed("customer"))?,
+                .ok_or(FetchError::Malformed("customer"))?,
             user,
             status: Status::parse(self.status),
+            paused_collection: self.pause_collection.map(|pause| Collection::parse(pause.behavior)),
             created: Timestamp::from_s(self.created),
             anchor: Timestamp::from_s(self.billing_cycle_anchor),
-            period,
-            lookup_keys: self.items.data.into_iter().filter_map(|item| item.price.lookup_key).collect(),
+            items: self.items.data.into_iter().map(WireItem::read).collect(),
             ended_at: self.ended_at.map(Timestamp::from_s),
+            latest_invoice: self.latest_invoice.as_ref().and_then(latest_invoice),
         })
     }
+}
+
+impl WireItem {
+    fn read(self) -> Item {
+        let bounds = self.current_period_start.zip(self.current_period_end);
+        let period =
+            bounds.and_then(|(start, end)| Period::new(Timestamp::from_s(start), Timestamp::from_s(end)));
+        Item { lookup_key: self.price.lookup_key, quantity: self.quantity, period }
+    }
+}
+
+/// None where it was not expanded too: in a list, nothing is made of it.
+fn latest_invoice(value: &Value) -> Option<LatestInvoice> {
+    let Value::Object(invoice) = value else { return None };
+    let finalized_at = match invoice.get("status_transitions") {
+        Some(Value::Object(transitions)) => seconds(transitions.get("finalized_at")),
+        _ => None,
+    };
+    Some(LatestInvoice {
+        id: InvoiceId::parse(text(invoice.get("id"))?).ok()?,
+        is_draft: text(invoice.get("status")) == Some("draft"),
+        finalized_at,
+    })
 }
 
 impl Status {
@@ -172,9 +279,27 @@ impl Status {
     }
 }
 
+impl Collection {
+    fn parse(text: String) -> Self {
+        match text.as_str() {
+            "keep_as_draft" => Self::KeepAsDraft,
+            "mark_uncollectible" => Self::MarkUncollectible,
+            "void" => Self::Void,
+            _ => Self::Other(text),
+        }
+    }
+}
+
 fn text(value: Option<&Value>) -> Option<&str> {
     match value {
         Some(Value::String(text)) => Some(text),
+        _ => None,
+    }
+}
+
+fn seconds(value: Option<&Value>) -> Option<Timestamp> {
+    match value {
+        Some(Value::Number(miniserde::json::Number::U64(s))) => Some(Timestamp::from_s(*s)),
         _ => None,
     }
 }
@@ -183,17 +308,5 @@ fn user_in(metadata: Option<&Value>) -> Option<&str> {
     match metadata {
         Some(Value::Object(metadata)) => text(metadata.get(USER_KEY)),
         _ => None,
-    }
-}
-
-impl From<Failure> for SubscriptionError {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::NotSent(reason) | Failure::Lost(reason) => Self::Unavailable(reason),
-            Failure::Unusable(reason) => Self::Refused(reason),
-            Failure::Answered(answer) if answer.status == 404 => Self::NotFound(answer.to_string()),
-            Failure::Answered(answer) if answer.busy() => Self::Unavailable(answer.to_string()),
-            Failure::Answered(answer) => Self::Refused(answer.to_string()),
-        }
     }
 }

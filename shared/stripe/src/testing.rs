@@ -116,6 +116,13 @@ impl Memory {
     }
 }
 
+impl Memory {
+    /// One exchange, as the test answers it.
+    pub(crate) async fn exchange(&self, request: Request) -> Reply {
+        (self.0)(request).await
+    }
+}
+
 impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Memory(..)")
@@ -227,7 +234,7 @@ fn parse(bytes: &[u8]) -> Option<Request> {
     })
 }
 
-fn fields(text: &str) -> BTreeMap<String, String> {
+pub(crate) fn fields(text: &str) -> BTreeMap<String, String> {
     text.split('&')
         .filter_map(|pair| pair.split_once('='))
         .map(|(name, value)| (decode(name), decode(value)))

@@ -2,11 +2,13 @@
 //!
 //! The scheme is Stripe's `v1`: `Stripe-Signature: t=<unix seconds>,v1=<hex>[,v1=<hex>...]`, where each `v1` is an
 //! HMAC-SHA256 of `<t>.<body>` under one signing secret. While a secret is rolled, Stripe signs under both, and the endpoint
-//! knows both.
+//! knows both. Snapshot events and thin ones come from different destinations of Stripe's, which have different secrets: a
+//! secret vouches for its own kind only.
 
 use crate::client::Secret;
-use domain::Timestamp;
+use domain::{EventId, Timestamp, UserId};
 use hmac::{Hmac, Mac};
+use serde_json::Value;
 use sha2::Sha256;
 
 /// How far the time of a signature may lie from now, in seconds, before or after: Stripe's own libraries' figure.
@@ -17,15 +19,41 @@ pub const SIGNATURES_MAX: usize = 8;
 /// Bytes of an HMAC-SHA256.
 const SIGNATURE_BYTES: usize = 32;
 
-/// A webhook event, by the few fields that are read. What it says of its object is not among them: fetch the object.
+/// The signing secrets by what they vouch for. Each list has more than one while a secret is rolled.
+#[derive(Clone, Debug, Default)]
+pub struct SigningSecrets {
+    /// Of the endpoint that hears snapshot events.
+    pub snapshot: Vec<Secret>,
+    /// Of the event destination that hears thin events.
+    pub thin: Vec<Secret>,
+}
+
+/// How much an event says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// It has its object in it, as that was.
+    Snapshot,
+    /// It has next to nothing in it.
+    Thin,
+}
+
+/// A webhook event, by the few ids that are read. What it says of its object is not among them: fetch the object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// `evt_...`, the same however often the event is delivered.
-    pub id: String,
+    /// The same however often the event is delivered.
+    pub id: EventId,
+    /// How much it says, which is as much as its secret vouches for.
+    pub form: Form,
     /// The type, such as `customer.subscription.updated`.
     pub kind: String,
+    /// When Stripe made it: at or after what it tells of; none: it says none, as thin ones do in another form.
+    pub created: Option<Timestamp>,
     /// The id of the object that it is about, if it names one.
     pub object: Option<String>,
+    /// The id of the subscription that its object belongs to, if it names one as a checkout session does.
+    pub subscription: Option<String>,
+    /// The user that its object's metadata names. A customer that was deleted has no metadata any more.
+    pub user: Option<UserId>,
 }
 
 /// This is no webhook to act on.
@@ -43,32 +71,43 @@ pub enum WebhookError {
         /// The distance between the signature's time and now, in seconds.
         age_s: u64,
     },
+    /// Signed, by a secret that vouches for the other form of events only.
+    #[error("a {0:?} event that the other form's secret signed")]
+    Form(Form),
     /// Signed, recent, and not an event.
     #[error("the signed body is not an event: {0}")]
     Body(String),
 }
 
-/// Checks a webhook against the signing secrets of its endpoint and reads what it is about.
+/// Checks a webhook against the signing secrets and reads what it is about.
 ///
 /// `signature_header` is the value of `Stripe-Signature`; `body` is the body as it came, byte for byte.
 ///
 /// # Errors
-/// When no signature fits, the signature's time is more than [`TOLERANCE_S`] away from `now`, or the body is no event.
+/// When no signature fits, the signature's time is more than [`TOLERANCE_S`] away from `now`, the body is no event, or it is one
+/// that the secret does not vouch for.
 pub fn verify_webhook(
     body: &[u8],
     signature_header: &str,
-    secrets: &[Secret],
+    secrets: &SigningSecrets,
     now: Timestamp,
 ) -> Result<Event, WebhookError> {
     let header = Header::parse(signature_header).ok_or(WebhookError::Header)?;
-    if !secrets.iter().any(|secret| header.fits(body, secret)) {
+    let fits = |secrets: &[Secret]| secrets.iter().any(|secret| header.fits(body, secret));
+    let (snapshot, thin) = (fits(&secrets.snapshot), fits(&secrets.thin));
+    if !snapshot && !thin {
         return Err(WebhookError::Signature);
     }
     let age_s = header.signed_at.abs_diff(now.s());
     if age_s > TOLERANCE_S {
         return Err(WebhookError::Stale { age_s });
     }
-    read(body)
+    let event = read(body)?;
+    let vouched = match event.form {
+        Form::Snapshot => snapshot,
+        Form::Thin => thin,
+    };
+    if vouched { Ok(event) } else { Err(WebhookError::Form(event.form)) }
 }
 
 struct Header<'a> {
@@ -123,30 +162,30 @@ fn from_hex(hex: &str) -> Option<[u8; SIGNATURE_BYTES]> {
     bytes.try_into().ok()
 }
 
-#[derive(serde::Deserialize)]
-struct Wire {
-    id: String,
-    #[serde(rename = "type")]
-    kind: String,
-    data: Option<WireData>,
-    related_object: Option<WireObject>,
-}
-
-#[derive(serde::Deserialize)]
-struct WireData {
-    object: Option<WireObject>,
-}
-
-#[derive(serde::Deserialize)]
-struct WireObject {
-    id: Option<String>,
-}
-
-/// Reads a snapshot event (`data.object`) or a thin one (`related_object`).
+/// Reads a snapshot event (`data.object`) or a thin one (`related_object`). Only what makes it an event must be there; whatever
+/// else is missing, or of another type, is not named.
 fn read(body: &[u8]) -> Result<Event, WebhookError> {
-    let wire: Wire = serde_json::from_slice(body).map_err(|error| WebhookError::Body(error.to_string()))?;
-    let object = wire.data.and_then(|data| data.object).or(wire.related_object).and_then(|object| object.id);
-    Ok(Event { id: wire.id, kind: wire.kind, object })
+    let wire: Value = serde_json::from_slice(body).map_err(|error| WebhookError::Body(error.to_string()))?;
+    let missing = |what: &str| WebhookError::Body(format!("no usable {what}"));
+    let form = match wire["object"].as_str() {
+        Some("event") => Form::Snapshot,
+        Some("v2.core.event") => Form::Thin,
+        _ => return Err(missing("object")),
+    };
+    let object = match form {
+        Form::Snapshot => &wire["data"]["object"],
+        Form::Thin => &wire["related_object"],
+    };
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    Ok(Event {
+        id: wire["id"].as_str().and_then(|id| EventId::parse(id).ok()).ok_or_else(|| missing("id"))?,
+        form,
+        kind: text(&wire["type"]).ok_or_else(|| missing("type"))?,
+        created: wire["created"].as_u64().map(Timestamp::from_s),
+        object: text(&object["id"]),
+        subscription: text(&object["subscription"]),
+        user: object["metadata"]["user_id"].as_str().and_then(|user| UserId::parse(user).ok()),
+    })
 }
 
 #[cfg(test)]
@@ -154,11 +193,13 @@ mod tests {
     use super::*;
     use crate::testing::sign;
 
-    const BODY: &str = r#"{"id":"evt_1","object":"event","type":"customer.subscription.updated","data":{"object":{"id":"sub_1"}}}"#;
+    const BODY: &str = r#"{"id":"evt_1","object":"event","created":7,"type":"customer.subscription.updated","data":{"object":{"id":"sub_1"}}}"#;
     const NOW_S: u64 = 1_800_000_000;
+    const THIN: &str = "whsec_thin";
 
     fn verify(body: &str, header: &str, secrets: &[&str], now_s: u64) -> Result<Event, WebhookError> {
-        let secrets: Vec<_> = secrets.iter().copied().map(Secret::new).collect();
+        let snapshot = secrets.iter().copied().map(Secret::new).collect();
+        let secrets = SigningSecrets { snapshot, thin: vec![Secret::new(THIN)] };
         verify_webhook(body.as_bytes(), header, &secrets, Timestamp::from_s(now_s))
     }
 
@@ -171,9 +212,13 @@ mod tests {
     fn a_signed_event_is_read_by_the_fields_that_are_used() {
         let event = verify(BODY, &header(NOW_S, &["whsec_a"]), &["whsec_a"], NOW_S).unwrap();
         let expected = Event {
-            id: "evt_1".into(),
+            id: EventId::parse("evt_1").unwrap(),
+            form: Form::Snapshot,
             kind: "customer.subscription.updated".into(),
+            created: Some(Timestamp::from_s(7)),
             object: Some("sub_1".into()),
+            subscription: None,
+            user: None,
         };
         assert_eq!(event, expected);
     }
@@ -231,17 +276,57 @@ mod tests {
     }
 
     #[test]
-    fn a_thin_event_names_its_related_object() {
-        let thin =
-            r#"{"id":"evt_2","type":"v1.billing.meter.no_meter_found","related_object":{"id":"mtr_1"}}"#;
-        let header = format!("t={NOW_S},v1={}", sign(thin, "whsec_a", NOW_S));
-        let event = verify(thin, &header, &["whsec_a"], NOW_S).unwrap();
-        assert_eq!(event.object.as_deref(), Some("mtr_1"));
+    fn an_event_names_whom_and_what_it_is_about_by_ids() {
+        let session = r#"{"id":"evt_1","object":"event","type":"checkout.session.completed",
+            "data":{"object":{"id":"cs_1","subscription":"sub_1","metadata":{"user_id":"user_1"}}}}"#;
+        let header = format!("t={NOW_S},v1={}", sign(session, "whsec_a", NOW_S));
+        let event = verify(session, &header, &["whsec_a"], NOW_S).unwrap();
+        assert_eq!(event.object.as_deref(), Some("cs_1"));
+        assert_eq!(event.subscription.as_deref(), Some("sub_1"));
+        assert_eq!(event.user, UserId::parse("user_1").ok());
+    }
+
+    #[test]
+    fn a_secret_vouches_for_one_form_of_events_only() {
+        let thin = r#"{"id":"evt_2","object":"v2.core.event","type":"v1.billing.meter.no_meter_found",
+            "related_object":{"id":"mtr_1"}}"#;
+        let signed = |body: &str, secret: &str| format!("t={NOW_S},v1={}", sign(body, secret, NOW_S));
+        let event = verify(thin, &signed(thin, THIN), &["whsec_a"], NOW_S).unwrap();
+        assert_eq!((event.form, event.object.as_deref()), (Form::Thin, Some("mtr_1")));
+        let refused = verify(thin, &signed(thin, "whsec_a"), &["whsec_a"], NOW_S);
+        assert_eq!(refused, Err(WebhookError::Form(Form::Thin)));
+        let refused = verify(BODY, &signed(BODY, THIN), &["whsec_a"], NOW_S);
+        assert_eq!(refused, Err(WebhookError::Form(Form::Snapshot)));
+    }
+
+    #[test]
+    fn what_is_missing_or_of_another_type_is_not_named_and_stops_nothing() {
+        for data in [
+            "",
+            r#","data":null"#,
+            r#","data":{"object":[1]}"#,
+            r#","data":{"object":{"id":7,"metadata":"x"}}"#,
+        ] {
+            let body = format!(r#"{{"id":"evt_1","object":"event","type":"x"{data}}}"#);
+            let header = format!("t={NOW_S},v1={}", sign(&body, "whsec_a", NOW_S));
+            let event = verify(&body, &header, &["whsec_a"], NOW_S).unwrap();
+            assert_eq!((event.object, event.subscription, event.user), (None, None, None), "{data}");
+        }
     }
 
     #[test]
     fn a_signed_body_that_is_no_event_is_an_error_of_its_own() {
-        let header = format!("t={NOW_S},v1={}", sign("[]", "whsec_a", NOW_S));
-        assert!(matches!(verify("[]", &header, &["whsec_a"], NOW_S), Err(WebhookError::Body(_))));
+        for body in [
+            "[]",
+            "{",
+            r#"{"object":"event","type":"x"}"#,
+            r#"{"id":"evt#1","object":"event","type":"x"}"#,
+            r#"{"id":"evt_1","object":"event","type":1}"#,
+            r#"{"id":"evt_1","object":"subscription","type":"x"}"#,
+        ] {
+            let header = format!("t={NOW_S},v1={}", sign(body, "whsec_a", NOW_S));
+            let refused = verify(body, &header, &["whsec_a"], NOW_S);
+            assert!(matches!(refused, Err(WebhookError::Body(_))), "{body}: {refused:?}");
+        }
     }
 }

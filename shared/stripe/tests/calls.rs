@@ -6,11 +6,12 @@
     reason = "a test fails by panicking; the helpers are part of it"
 )]
 
-use domain::{CustomerId, Period, SubscriptionId, Timestamp, Tokens};
+use domain::{CustomerId, EventId, Period, SubscriptionId, Timestamp, Tokens};
 use std::{collections::BTreeSet, time::Duration};
 use stripe::testing::{Peer, Reply, Request};
 use stripe::{
-    CountError, Counted, MeterEvent, Secret, SendError, Sent, Settings, Status, Stripe, SubscriptionError,
+    Collection, CountError, Counted, FetchError, MeterEvent, Secret, SendError, Sent, Settings, Status,
+    Stripe,
 };
 
 const ACCEPTED: &str = r#"{"object":"billing.meter_event","created":1800000001,"event_name":"tokens","identifier":"ink-1",
@@ -262,17 +263,19 @@ async fn a_subscription_is_read_by_the_fields_that_are_used() {
         subscription_json(r#"{"user_id":"user_1"}"#, r#"{"id":"cus_1","metadata":{"user_id":"user_2"}}"#);
     let (peer, stripe) = peer(move |_| Reply::Answer(200, body.clone())).await;
     let subscription = stripe.subscription(&SubscriptionId::parse("sub_1").unwrap()).await.unwrap();
-    assert_eq!(subscription.user.unwrap().as_str(), "user_1");
+    assert_eq!(subscription.user.as_ref().unwrap().as_str(), "user_1");
     assert_eq!(subscription.customer.as_str(), "cus_1");
     assert_eq!(subscription.status, Status::Active);
     assert_eq!(subscription.created.s(), 1_799_999_999);
     assert_eq!(subscription.anchor.s(), 1_800_000_000);
-    assert_eq!(subscription.period.unwrap().end().s(), 1_802_592_000);
-    assert_eq!(subscription.lookup_keys, ["pro_base"]);
-    assert_eq!(subscription.ended_at, None);
+    assert_eq!(subscription.items[0].period.unwrap().end().s(), 1_802_592_000);
+    assert_eq!(subscription.lookup_keys().collect::<Vec<_>>(), ["pro_base"]);
+    assert_eq!((subscription.ended_at, subscription.paused_collection), (None, None));
+    assert_eq!(subscription.latest_invoice, None);
     let requests = peer.requests();
     assert_eq!(requests[0].path, "/v1/subscriptions/sub_1");
     assert_eq!(requests[0].query["expand[0]"], "customer");
+    assert_eq!(requests[0].query["expand[1]"], "latest_invoice");
 }
 
 #[tokio::test]
@@ -296,6 +299,106 @@ async fn a_subscription_that_is_not_there_differs_from_one_that_cannot_be_had() 
     for (reply, found_missing) in [(Reply::Answer(404, missing), true), (Reply::Cut, false)] {
         let (_peer, stripe) = peer(move |_| reply.clone()).await;
         let error = stripe.subscription(&SubscriptionId::parse("sub_1").unwrap()).await.unwrap_err();
-        assert_eq!(matches!(error, SubscriptionError::NotFound(_)), found_missing, "{error}");
+        assert_eq!(matches!(error, FetchError::NotFound(_)), found_missing, "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_subscription_tells_of_its_pause_and_its_newest_invoice() {
+    let body = r#"{"id":"sub_1","object":"subscription","status":"past_due","created":1,"billing_cycle_anchor":2,"ended_at":null,
+        "metadata":{"user_id":"user_1"},"customer":{"id":"cus_1","object":"customer","deleted":true},
+        "pause_collection":{"behavior":"void","resumes_at":null},
+        "latest_invoice":{"id":"in_1","object":"invoice","status":"draft","status_transitions":{"finalized_at":null}},
+        "items":{"object":"list","data":[{"quantity":3,"price":{"lookup_key":"pro_base"}}]}}"#;
+    let open =
+        body.replace(r#""draft""#, r#""open""#).replace(r#""finalized_at":null"#, r#""finalized_at":7"#);
+    for (body, is_draft, finalized_at) in
+        [(body.to_owned(), true, None), (open, false, Some(Timestamp::from_s(7)))]
+    {
+        let (_peer, stripe) = peer(move |_| Reply::Answer(200, body.clone())).await;
+        let subscription = stripe.subscription(&SubscriptionId::parse("sub_1").unwrap()).await.unwrap();
+        assert_eq!(subscription.paused_collection, Some(Collection::Void));
+        assert_eq!((subscription.items[0].quantity, subscription.items[0].period), (Some(3), None));
+        let latest = subscription.latest_invoice.unwrap();
+        assert_eq!(
+            (latest.id.as_str(), latest.is_draft, latest.finalized_at),
+            ("in_1", is_draft, finalized_at)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_subscription_is_unpaid_since_its_oldest_open_invoice() {
+    let invoice = |finalized: &str| {
+        format!(r#"{{"id":"in_1","status":"open","status_transitions":{{"finalized_at":{finalized}}}}}"#)
+    };
+    let list =
+        format!(r#"{{"object":"list","data":[{},{},{}]}}"#, invoice("9"), invoice("5"), invoice("null"));
+    let (peer, stripe) = peer(move |_| Reply::Answer(200, list.clone())).await;
+    let id = SubscriptionId::parse("sub_1").unwrap();
+    assert_eq!(stripe.unpaid_since(&id).await, Ok(Some(Timestamp::from_s(5))));
+    let query = &peer.requests()[0].query;
+    assert_eq!((query["subscription"].as_str(), query["status"].as_str()), ("sub_1", "open"));
+}
+
+#[tokio::test]
+async fn a_dispute_leads_over_its_payment_to_its_user() {
+    let dispute = r#"{"id":"du_1","object":"dispute","charge":"ch_1","amount":2000,"currency":"usd","reason":"fraudulent",
+        "status":"needs_response","evidence_details":{"due_by":1800000000}}"#;
+    for (charge, customer, user) in [
+        (
+            r#"{"id":"ch_1","customer":{"id":"cus_1","metadata":{"user_id":"user_1"}}}"#,
+            Some("cus_1"),
+            Some("user_1"),
+        ),
+        (r#"{"id":"ch_1","customer":"cus_1"}"#, Some("cus_1"), None),
+        (r#"{"id":"ch_1","customer":null}"#, None, None),
+    ] {
+        let (peer, stripe) = peer(move |request| {
+            let is_charge = request.path == "/v1/charges/ch_1";
+            Reply::Answer(200, if is_charge { charge } else { dispute }.to_owned())
+        })
+        .await;
+        let found = stripe.dispute("du_1").await.unwrap();
+        assert_eq!((found.amount, found.currency.as_str(), found.charge.as_str()), (2_000, "usd", "ch_1"));
+        assert_eq!(found.answer_by, Some(Timestamp::from_s(1_800_000_000)));
+        assert_eq!(found.customer.as_ref().map(CustomerId::as_str), customer);
+        assert_eq!(found.user.as_ref().map(domain::UserId::as_str), user);
+        assert_eq!(peer.requests()[0].path, "/v1/disputes/du_1");
+        assert_eq!(stripe.dispute("du/1").await, Err(FetchError::Malformed("id")));
+        assert_eq!(peer.requests().len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn an_error_report_names_samples_by_identifier() {
+    let event = r#"{"id":"evt_1","object":"v2.core.event","type":"v1.billing.meter.error_report_triggered","data":{
+        "developer_message_summary":"There is 1 invalid event","reason":{"error_count":3,"error_types":[
+        {"code":"meter_event_customer_not_found","error_count":3,"sample_errors":[
+        {"error_message":"No such customer","request":{"identifier":"user_1-1-0"}},{"error_message":"x","request":{}}]}]},
+        "validation_start":"2026-11-28T00:00:00.000Z","validation_end":"2026-11-28T00:00:10.000Z"}}"#;
+    let (peer, stripe) = peer(move |_| Reply::Answer(200, event.to_owned())).await;
+    let report = stripe.error_report(&EventId::parse("evt_1").unwrap()).await.unwrap();
+    assert_eq!((report.rejected, report.samples.len()), (3, 1));
+    assert_eq!(report.samples[0].identifier, "user_1-1-0");
+    assert_eq!(report.samples[0].code, "meter_event_customer_not_found");
+    assert_eq!(peer.requests()[0].path, "/v2/core/events/evt_1");
+
+    let (_peer, stripe) = peer_of(r#"{"id":"evt_1","data":null}"#).await;
+    let missing = stripe.error_report(&EventId::parse("evt_1").unwrap()).await;
+    assert_eq!(missing, Err(FetchError::Malformed("reason")));
+}
+
+async fn peer_of(body: &'static str) -> (Peer, Stripe) {
+    peer(move |_| Reply::Answer(200, body.to_owned())).await
+}
+
+#[tokio::test]
+async fn an_object_of_the_other_mode_is_not_missing() {
+    let words =
+        "No such subscription: 'sub_1'; a similar object exists in live mode, but a test mode key was used.";
+    let missing = error("invalid_request_error", "resource_missing", "id", words);
+    let (_peer, stripe) = peer(move |_| Reply::Answer(404, missing.clone())).await;
+    let error = stripe.subscription(&SubscriptionId::parse("sub_1").unwrap()).await.unwrap_err();
+    assert!(matches!(error, FetchError::Refused(_)), "{error}");
 }

@@ -1,12 +1,15 @@
 //! The whole function but for Lambda and AWS: the real handler, pump and provider client against a scripted provider on
 //! a socket and the ledger in memory.
 
+mod budgets;
+mod denials;
 mod repeats;
 mod shaky;
 mod stream;
 mod upstream;
 
 use crate::{
+    budget::Ceilings,
     config::{Front, Menu},
     generation::{Asked, Repeatable},
     handler::{Generate, Outside},
@@ -16,7 +19,7 @@ use crate::{
 };
 use bytes::Bytes;
 use clerk::{Settings as ClerkSettings, Verifier, VerifyingKey};
-use domain::{Digest, Meter, Timestamp, Tokens, UserId};
+use domain::{Digest, Meter, NanoUsd, Timestamp, Tokens, UserId};
 use edge::{cors::Cors, drain::Drain, models, plans::PlanBook, problem::Problem};
 use http::{HeaderMap, HeaderValue, Response, header};
 use http_body_util::BodyExt;
@@ -29,6 +32,8 @@ use upstream::Upstream;
 
 /// A public key whose private half was thrown away.
 pub(crate) const CLERK_JWT_KEY: &str = include_str!("clerk_jwt_key.pem");
+/// Where an unpaid invoice can be paid.
+const PORTAL_URL: &str = "https://pay.example.com/p/login/1";
 const BODY: &str = r#"{"prompt":"hello there","type":"rewrite"}"#;
 
 /// The models that are compiled in.
@@ -54,6 +59,11 @@ struct World {
 
 impl World {
     async fn new() -> Self {
+        Self::within(Ceilings { everyone: NanoUsd::of_usd(50), trial: NanoUsd::of_usd(5) }).await
+    }
+
+    /// One whose provider may cost so much in a day.
+    async fn within(ceilings: Ceilings) -> Self {
         let store = ShakyStore::new(MemoryStore::new());
         let upstream = Upstream::start().await;
         let provider = Settings {
@@ -67,7 +77,14 @@ impl World {
             authorized_parties: vec!["https://app.example.com".to_owned()],
         });
         let cors = Cors::new(&["https://app.example.com".to_owned()]).unwrap();
-        let front = Front { verifier: verifier.unwrap(), cors, menu: menu(), keeps_answers: true };
+        let front = Front {
+            verifier: verifier.unwrap(),
+            cors,
+            menu: menu(),
+            keeps_answers: true,
+            portal_url: Some(PORTAL_URL.to_owned()),
+            ceilings,
+        };
         let ledger = Ledger::new(store.clone(), PlanBook::built_in().unwrap().plans().clone());
         let client = openai::Client::new(edge::http::client().unwrap(), provider);
         let user = UserId::parse("user_1").unwrap();
@@ -110,12 +127,13 @@ impl World {
     /// The user's meter, once everything has ended.
     async fn meter(&self) -> Meter {
         self.drain.drained().await;
-        let mut meters = self.store.inner().meters();
+        let mut meters = self.store.inner().every_meter();
         assert_eq!(meters.len(), 1);
         let meter = meters.pop().unwrap();
         assert_eq!(meter.committed, meter.settled.saturating_add(meter.held()), "I1");
         let key = ledger::MeterKey::of(&meter);
-        let charged: Tokens = self.store.inner().receipts(&key).iter().map(|receipt| receipt.charged).sum();
+        let charged: Tokens =
+            self.store.inner().receipts_of(&key).iter().map(|receipt| receipt.charged).sum();
         assert_eq!(charged, meter.settled, "I2");
         meter
     }
@@ -167,7 +185,7 @@ mod front {
         let request = request.body(Body::from(BODY)).unwrap();
         let response = world.generate.handle(request, &world.drain, edge::clock::now()).await;
         assert_eq!(world.upstream.calls(), 0);
-        assert!(world.store.inner().meters().is_empty(), "a refused request left something behind");
+        assert!(world.store.inner().every_meter().is_empty(), "a refused request left something behind");
         let (head, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         (head, serde_json::from_slice(&body).unwrap_or_default())

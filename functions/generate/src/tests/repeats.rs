@@ -112,7 +112,7 @@ async fn a_stop_ends_the_call_and_charges_what_was_streamed() {
     while !String::from_utf8_lossy(&all).contains("lo wor") {
         all.extend_from_slice(&body.frame().await.unwrap().unwrap().into_data().unwrap());
     }
-    let id = world.store.inner().meters()[0].holds.keys().next().unwrap().clone();
+    let id = world.store.inner().every_meter()[0].holds.keys().next().unwrap().clone();
     let stop = world.store.inner().put_stop(&world.user, &id, edge::clock::now().plus_ms(1));
     stop.await.unwrap();
     all.extend_from_slice(&body.collect().await.unwrap().to_bytes());
@@ -135,7 +135,7 @@ async fn a_stop_before_the_first_text_charges_the_prompt_that_was_sent_and_is_re
     world.upstream.write(HEAD);
     let stop = async {
         loop {
-            let meters = world.store.inner().meters();
+            let meters = world.store.inner().every_meter();
             if let Some(id) = meters.first().and_then(|meter| meter.holds.keys().next()) {
                 let stop = world.store.inner().put_stop(&world.user, id, edge::clock::now().plus_ms(1));
                 return stop.await.unwrap();

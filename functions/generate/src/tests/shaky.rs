@@ -1,11 +1,13 @@
 //! A store that can be switched off.
 
 use domain::{
-    AccountChange, Admission, Claim, Digest, HoldId, Meter, Opening, Receipt, Release, ReportRow, RowFate,
-    Seal, Timestamp, UserId,
+    AccountChange, Admission, Attempt, Claim, CustomerId, Day, Denial, Digest, EventId, HoldId, Lease, Level,
+    Meter, Opening, Pool, Receipt, Release, Report, ReportRow, RowFate, Seal, SliceAnswer, SliceAsk,
+    Timestamp, Tokens, UserId,
 };
 use ledger::{
-    AdmitAnswer, AdmitFailure, Changed, Cursor, Fault, Loaded, MemoryStore, MeterKey, Page, Store, StoreError,
+    AdmitAnswer, AdmitFailure, Changed, Cursor, Fault, Loaded, MemoryStore, MeterKey, Page, ReceiptCursor,
+    ReceiptPage, ReportCursor, ReportPage, Store, StoreError, UserCursor, UserPage,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -61,8 +63,8 @@ impl Store for ShakyStore {
         fn receipt(&self, key: &MeterKey, id: &HoldId) -> Option<Receipt>;
         fn release(&self, release: &Release) -> Changed;
         fn seal(&self, key: &MeterKey, seal: &Seal) -> Changed;
-        fn note_attempt(&self, key: &MeterKey, seq: u64, at: Timestamp) -> Changed;
-        fn put_report(&self, key: &MeterKey, row: &ReportRow, fate: RowFate, at: Timestamp) -> RowFate;
+        fn note_attempt(&self, key: &MeterKey, seq: u64, at: Timestamp, fence: u64) -> Attempt;
+        fn put_report(&self, key: &MeterKey, row: &ReportRow, fate: RowFate, at: Timestamp, note: Option<&str>) -> RowFate;
         fn drop_row(&self, key: &MeterKey, row: &ReportRow, fate: RowFate) -> Changed;
         fn clear(&self, key: &MeterKey) -> Changed;
         fn dirty(&self, shard: u8, from: Option<&Cursor>) -> Page;
@@ -72,5 +74,22 @@ impl Store for ShakyStore {
         fn claim(&self, user: &UserId, key: Digest) -> Option<Claim>;
         fn put_stop(&self, user: &UserId, id: &HoldId, forget_at: Timestamp) -> ();
         fn is_stopped(&self, user: &UserId, id: &HoldId) -> bool;
+        fn report(&self, key: &MeterKey, seq: u64) -> Option<Report>;
+        fn forgive(&self, key: &MeterKey, seq: u64, at: Timestamp, note: &str) -> Changed;
+        fn retry(&self, key: &MeterKey, seq: u64, row: &ReportRow, at: Timestamp) -> Changed;
+        fn reject(&self, key: &MeterKey, seq: u64, tokens: Tokens, at: Timestamp, note: &str) -> Changed;
+        fn import(&self, key: &MeterKey, receipt: &Receipt, report: &Report) -> Changed;
+        fn users(&self, shard: u8, from: Option<&UserCursor>) -> UserPage;
+        fn meters(&self, user: &UserId, from: Timestamp) -> Vec<Meter>;
+        fn receipts(&self, user: &UserId, of: Option<Timestamp>, before: Option<&ReceiptCursor>) -> ReceiptPage;
+        fn reports(&self, user: &UserId, of: Option<Timestamp>, before: Option<&ReportCursor>) -> ReportPage;
+        fn put_denial(&self, denial: &Denial) -> Changed;
+        fn denials(&self, user: &UserId, period_start: Timestamp) -> Vec<Denial>;
+        fn put_event(&self, id: &EventId, kind: &str, at: Timestamp, forget_at: Timestamp) -> Changed;
+        fn event(&self, id: &EventId) -> bool;
+        fn take_lease(&self, customer: &CustomerId, owner: &HoldId, now: Timestamp, until: Timestamp) -> Option<Lease>;
+        fn drop_lease(&self, lease: &Lease) -> Changed;
+        fn lease_slice(&self, ask: &SliceAsk) -> SliceAnswer;
+        fn note_told(&self, day: Day, pool: Pool, level: Level) -> Changed;
     }
 }

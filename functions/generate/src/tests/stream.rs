@@ -29,7 +29,7 @@ const CALLS_MAX: u32 = 4;
 /// The one receipt there is, once everything has ended.
 pub(super) async fn receipt(world: &World) -> Receipt {
     let key = ledger::MeterKey::of(&world.meter().await);
-    let mut receipts = world.store.inner().receipts(&key);
+    let mut receipts = world.store.inner().receipts_of(&key);
     assert_eq!(receipts.len(), 1);
     receipts.pop().unwrap()
 }
@@ -58,7 +58,7 @@ async fn a_complete_answer_is_settled_before_it_finishes() {
     while let Some(frame) = body.frame().await {
         let bytes: Bytes = frame.unwrap().into_data().unwrap();
         if bytes.windows(8).any(|window| window == b"\"finish\"") {
-            assert_eq!(world.store.inner().meters()[0].settled, Tokens::from_u32(32));
+            assert_eq!(world.store.inner().every_meter()[0].settled, Tokens::from_u32(32));
         }
         all.extend_from_slice(&bytes);
     }
@@ -313,7 +313,7 @@ async fn f15_a_refused_request_reaches_no_provider() {
         // The scripted provider serves one connection at a time, so the second request waits for its head.
         let ask = world.ask();
         let refused = async {
-            while world.store.inner().meters()[0].holds.len() < 2 {
+            while world.store.inner().every_meter()[0].holds.len() < 2 {
                 tokio::task::yield_now().await;
             }
             let (head, body) = problem(world.ask().await.unwrap_err());

@@ -61,7 +61,7 @@ async fn f09_an_outage_of_many_runs_needs_no_second_row() {
     let report = world.run().await;
     assert_eq!((report.already_existed, report.accepted, report.cleared), (1, 1, 1));
     assert_eq!(world.counted("cus_a"), [100, 30]);
-    let reported: Tokens = world.store.reports(&key).iter().map(|(row, _)| row.tokens).sum();
+    let reported: Tokens = world.store.reports_of(&key).iter().map(|report| report.tokens).sum();
     assert_eq!(reported.get(), 130, "i2: report rows, settled and Stripe's count agree");
 }
 
@@ -73,7 +73,7 @@ async fn f23_a_crash_between_sending_and_accepting_is_finished_by_the_next_run()
     // All that a run does, up to the crash.
     let ledger = &world.deps.ledger;
     let (meter, row) = ledger.seal(&key, world.now()).await.unwrap().unwrap();
-    assert_eq!(ledger.attempt(&key, &row, world.now()).await.unwrap(), Attempt::First);
+    assert_eq!(ledger.attempt(&key, &row, world.now(), 0).await.unwrap(), Attempt::First);
     let event = stripe::MeterEvent {
         event_name: "tokens",
         customer: meter.customer.as_ref().unwrap(),
@@ -87,7 +87,7 @@ async fn f23_a_crash_between_sending_and_accepting_is_finished_by_the_next_run()
     let report = world.run().await;
     assert_eq!((report.already_existed, report.cleared), (1, 1));
     assert_eq!(world.counted("cus_a"), [100]);
-    assert_eq!(world.store.reports(&key)[0].1, RowFate::Accepted);
+    assert_eq!(world.store.reports_of(&key)[0].fate, RowFate::Accepted);
 }
 
 #[tokio::test]
@@ -98,7 +98,7 @@ async fn f23_a_crash_before_sending_is_finished_by_the_next_run() {
         let key = world.uses(&user, 100).await;
         let (_, row) = world.deps.ledger.seal(&key, world.now()).await.unwrap().unwrap();
         if noted {
-            let attempt = world.deps.ledger.attempt(&key, &row, world.now()).await.unwrap();
+            let attempt = world.deps.ledger.attempt(&key, &row, world.now(), 0).await.unwrap();
             assert_eq!(attempt, Attempt::First);
         }
         world.pass(HOUR_MS);
@@ -162,7 +162,8 @@ async fn f11_usage_reported_after_its_period_has_a_time_inside_it() {
     let user = world.pays("cus_a", START).await;
     let hold = world.admit(&user, 100).await;
     let period = hold.period();
-    world.set(period.end().plus_ms(5 * HOUR_MS));
+    world.set(period.end().plus_ms(HOUR_MS / 2));
+    world.book.lock().unwrap().invoice("cus_a", period, None);
     world.deps.ledger.settle(hold, usage(100), &price(), world.now()).await.unwrap();
     world.run().await;
     let book = world.book.lock().unwrap();

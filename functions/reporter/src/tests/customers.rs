@@ -38,7 +38,7 @@ async fn f10_a_refused_report_is_parked_announced_and_followed_by_the_next() {
     let report = world.run().await;
     assert_eq!((report.accepted, report.tokens), (1, 7));
     let fates: Vec<_> =
-        world.store.reports(&key).iter().map(|(row, fate)| (row.tokens.get(), *fate)).collect();
+        world.store.reports_of(&key).iter().map(|report| (report.tokens.get(), report.fate)).collect();
     assert_eq!(fates, [(100, RowFate::Parked), (7, RowFate::Accepted)]);
     assert_eq!(world.counted("cus_a"), [7]);
 }
@@ -75,7 +75,8 @@ async fn no_meter_is_begun_when_the_deadline_is_near() {
     let user = world.pays("cus_a", START).await;
     world.uses(&user, 100).await;
     let report = run(&world.deps, world.now().plus_ms(1_000), || world.now()).await;
-    assert_eq!((report.meters, report.postponed, report.sent), (0, 1, 0));
+    assert_eq!((report.meters, report.shards_postponed, report.sent), (0, 16, 0));
+    assert!(report.is_unfinished());
     world.pass(HOUR_MS);
     assert_eq!(world.run().await.accepted, 1);
 }
@@ -92,5 +93,5 @@ async fn two_runs_at_once_report_everything_once() {
     for n in 0..10 {
         assert_eq!(world.counted(&format!("cus_{n}")), [100]);
     }
-    assert!(world.store.meters().iter().all(|meter| meter.pending.is_none() && !meter.dirty));
+    assert!(world.store.every_meter().iter().all(|meter| meter.pending.is_none() && !meter.dirty));
 }

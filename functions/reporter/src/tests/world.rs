@@ -4,11 +4,11 @@ use crate::run::run;
 use aws_sdk_eventbridge::config::{BehaviorVersion, Credentials, Region};
 use bus::Bus;
 use domain::{
-    Account, Classes, CustomerId, Demand, HoldId, ModelId, ModelPrice, Plan, PlanId, Plans, RateLimit,
-    SubscriptionId, Timestamp, Tokens, Usage, UserId,
+    Account, Classes, CustomerId, Demand, HoldId, ModelId, ModelPrice, Period, Plan, PlanId, Plans,
+    RateLimit, SubscriptionId, Timestamp, Tokens, Usage, UserId,
 };
 use ledger::{Ledger, MemoryStore, MeterKey, OpenHold};
-use report::{Deps, Pace, Report, StripeMeter};
+use report::{CALLS_PER_S_MAX, Deps, Pace, Report, StripeMeter};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -20,13 +20,17 @@ use std::{
 };
 use stripe::{
     Secret, Settings, Stripe,
-    testing::{Peer, Reply, Request},
+    testing::{Memory, Peer, Reply, Request},
 };
 
 /// The first period starts here: a whole minute, 2027-01-15T08:00:00Z.
 pub(super) const START: Timestamp = Timestamp::from_s(1_800_000_000);
 pub(super) const HOUR_MS: u64 = 60 * 60 * 1_000;
 pub(super) const DAY_MS: u64 = 24 * HOUR_MS;
+/// What the plan that is paid for includes, in tokens. Above that, each costs a cent.
+pub(super) const INCLUDED: u32 = 1_000;
+/// In nano-dollars a million tokens.
+const CENT_A_TOKEN: u64 = 10_000_000_000_000;
 const HOLD_MS: u64 = 10 * 60 * 1_000;
 
 /// What Stripe does with the next event of a customer.
@@ -52,17 +56,67 @@ pub(super) struct Counted {
 pub(super) struct Book {
     pub(super) events: BTreeMap<String, Counted>,
     pub(super) mishaps: BTreeMap<String, VecDeque<Mishap>>,
+    /// Every invoice, as Stripe tells of it.
+    pub(super) invoices: Vec<Value>,
+    /// Every invoice item, the oldest first.
+    pub(super) items: Vec<Value>,
+    /// Answers by idempotency key.
+    saved: BTreeMap<String, Reply>,
+    /// Every request, in order.
+    pub(super) requests: Vec<Request>,
     /// Done once, when the next event comes in.
     pub(super) meanwhile: Option<Box<dyn FnOnce() + Send>>,
+    /// Done each time when a count is asked for, by a Stripe in memory that looks for it.
+    pub(super) at_count: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
 impl Book {
-    fn answer(&mut self, request: &Request) -> Reply {
-        match request.path.as_str() {
-            "/v1/billing/meter_events" => self.take(&request.form),
-            "/v1/billing/meters/mtr_1/event_summaries" => self.count(&request.query),
-            other => panic!("no such path: {other}"),
+    pub(super) fn answer(&mut self, request: &Request) -> Reply {
+        self.requests.push(request.clone());
+        match (request.method.as_str(), request.path.as_str()) {
+            ("POST", "/v1/billing/meter_events") => self.take(&request.form),
+            ("GET", "/v1/billing/meters/mtr_1/event_summaries") => self.count(&request.query),
+            ("GET", "/v1/invoices") => list(&self.invoices, &request.query["customer"]),
+            ("GET", "/v1/invoiceitems") => list(&self.items, &request.query["customer"]),
+            ("POST", "/v1/invoiceitems") => self.add_item(request),
+            (method, path) => panic!("no such endpoint: {method} {path}"),
         }
+    }
+
+    /// Puts an item on a customer, once for each idempotency key.
+    fn add_item(&mut self, request: &Request) -> Reply {
+        let key = request.headers["idempotency-key"].clone();
+        if let Some(saved) = self.saved.get(&key) {
+            return saved.clone();
+        }
+        let form = &request.form;
+        let mishap = self.mishaps.get_mut("items").and_then(VecDeque::pop_front);
+        match mishap {
+            Some(Mishap::CallLost) => return Reply::Cut,
+            Some(Mishap::Status(status)) => return error(status, "no"),
+            Some(Mishap::AnswerLost) | None => {}
+        }
+        assert_eq!(form["currency"], "usd");
+        let item = json!({"object": "invoiceitem", "id": format!("ii_{}", self.items.len()),
+            "customer": form["customer"], "amount": form["amount"].parse::<i64>().unwrap(), "invoice": null,
+            "description": form["description"], "metadata": {"inkmeter_report": form["metadata[inkmeter_report]"]},
+            "period": {"start": form["period[start]"], "end": form["period[end]"]}});
+        self.items.push(item.clone());
+        let answer = Reply::Answer(200, item.to_string());
+        self.saved.insert(key, answer.clone());
+        if mishap.is_some() { Reply::Cut } else { answer }
+    }
+
+    /// Draws up the invoice of a customer's period: a draft that becomes final an hour after it, or one that is final.
+    pub(super) fn invoice(&mut self, customer: &str, period: Period, finalized: Option<Timestamp>) {
+        let (start, end) = (period.start().s(), period.end().s());
+        self.invoices.push(json!({"object": "invoice", "id": format!("in_{}", self.invoices.len()),
+            "customer": customer, "status": if finalized.is_some() { "paid" } else { "draft" },
+            "parent": {"subscription_details": {"subscription": "sub_1"}}, "billing_reason": "subscription_cycle",
+            "period_start": start, "period_end": end, "created": end,
+            "automatically_finalizes_at": finalized.is_none().then_some(end + 3_600),
+            "status_transitions": {"finalized_at": finalized.map(Timestamp::s)}, "total": 2_000,
+            "hosted_invoice_url": null}));
     }
 
     fn take(&mut self, form: &BTreeMap<String, String>) -> Reply {
@@ -107,6 +161,12 @@ impl Book {
     }
 }
 
+/// Those of a customer, the newest first, all on one page.
+fn list(all: &[Value], customer: &str) -> Reply {
+    let data: Vec<&Value> = all.iter().rev().filter(|one| one["customer"] == customer).collect();
+    Reply::Answer(200, json!({"object": "list", "url": "/", "has_more": false, "data": data}).to_string())
+}
+
 fn error(status: u16, words: &str) -> Reply {
     let body = json!({"error": {"type": "invalid_request_error", "message": words}});
     Reply::Answer(status, body.to_string())
@@ -117,8 +177,9 @@ pub(super) struct World {
     pub(super) deps: Deps<MemoryStore>,
     pub(super) store: MemoryStore,
     pub(super) book: Arc<Mutex<Book>>,
-    pub(super) stripe: Peer,
     pub(super) bus: Peer,
+    /// Stripe, unless it is in memory.
+    _stripe: Option<Peer>,
     clock_ms: AtomicU64,
     ids: AtomicU32,
 }
@@ -146,7 +207,21 @@ impl World {
     pub(super) async fn new() -> Self {
         let book = Arc::new(Mutex::new(Book::default()));
         let shared = Arc::clone(&book);
-        let stripe = Peer::start(move |request| shared.lock().unwrap().answer(request)).await.unwrap();
+        let peer = Peer::start(move |request| shared.lock().unwrap().answer(request)).await.unwrap();
+        let settings = Settings { base_url: Some(peer.url().into()), secret_key: Secret::new("sk_test_x") };
+        let stripe = Stripe::new(settings).unwrap();
+        Self { _stripe: Some(peer), ..Self::with(book, stripe).await }
+    }
+
+    /// The same, with a Stripe of the test's own, which answers from the book.
+    pub(super) async fn in_memory(memory: impl FnOnce(Arc<Mutex<Book>>) -> Memory) -> Self {
+        let book = Arc::new(Mutex::new(Book::default()));
+        let settings = Settings { base_url: None, secret_key: Secret::new("sk_test_x") };
+        let stripe = Stripe::new(settings).unwrap().in_memory(memory(Arc::clone(&book)));
+        Self::with(book, stripe).await
+    }
+
+    async fn with(book: Arc<Mutex<Book>>, stripe: Stripe) -> Self {
         let bus = Peer::start(|request| {
             let taken: Vec<_> = entries(request).iter().map(|_| json!({"EventId": "1"})).collect();
             Reply::Answer(200, json!({"FailedEntryCount": 0, "Entries": taken}).to_string())
@@ -154,15 +229,20 @@ impl World {
         .await
         .unwrap();
         let store = MemoryStore::new();
-        let settings = Settings { base_url: Some(stripe.url().into()), secret_key: Secret::new("sk_test_x") };
+        let pace = Pace::new(|_| 0, NonZeroU32::new(CALLS_PER_S_MAX).unwrap());
+        let leases = AtomicU32::new(0);
         let deps = Deps {
             ledger: Ledger::new(store.clone(), plans()),
-            stripe: Stripe::new(settings).unwrap(),
+            stripe,
             meter: StripeMeter { event_name: "tokens".into(), id: "mtr_1".into() },
             bus: bus_at(&bus),
-            pace: Pace { pause_ms: 0, jitter: |_| 0 },
+            pace: Pace { pause_ms: 0, ..pace },
+            new_id: Box::new(move || {
+                HoldId::parse(&format!("l{}", leases.fetch_add(1, Ordering::Relaxed))).unwrap()
+            }),
         };
-        Self { deps, store, book, stripe, bus, clock_ms: AtomicU64::new(START.ms()), ids: AtomicU32::new(0) }
+        let (clock_ms, ids) = (AtomicU64::new(START.ms()), AtomicU32::new(0));
+        Self { deps, store, book, bus, _stripe: None, clock_ms, ids }
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -232,8 +312,8 @@ impl World {
 
     /// The identifiers of all meter events sent, in order, repeats included.
     pub(super) fn identifiers_sent(&self) -> Vec<String> {
-        let requests = self.stripe.requests();
-        requests.iter().filter_map(|request| request.form.get("identifier").cloned()).collect()
+        let book = self.book.lock().unwrap();
+        book.requests.iter().filter_map(|request| request.form.get("identifier").cloned()).collect()
     }
 
     /// What was said on the bus.
@@ -262,10 +342,10 @@ pub(super) fn price() -> ModelPrice {
 }
 
 fn plans() -> Plans {
-    let plan = |id: &str, overage| Plan {
+    let plan = |id: &str, overage: Option<NonZeroU64>| Plan {
         id: PlanId::parse(id).unwrap(),
         price_cents: 0,
-        included: Tokens::from_u32(1_000_000),
+        included: Tokens::from_u32(if overage.is_some() { INCLUDED } else { 1_000_000 }),
         cap: Tokens::from_u32(1_000_000),
         overage_per_million: overage,
         rate: RateLimit {
@@ -274,5 +354,5 @@ fn plans() -> Plans {
         },
         concurrency: NonZeroU16::new(10).unwrap(),
     };
-    Plans::new(vec![plan("free", None), plan("pro", NonZeroU64::new(1))]).unwrap()
+    Plans::new(vec![plan("free", None), plan("pro", NonZeroU64::new(CENT_A_TOKEN))]).unwrap()
 }

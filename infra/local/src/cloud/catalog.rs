@@ -63,6 +63,10 @@ pub struct Catalog {
     pub plans: BTreeMap<String, PlanPrices>,
     /// The most tokens of a period for a user who bought none: 0 where every plan is sold.
     pub first_cap_tokens: u64,
+    /// The configuration of the customer portal, `bpc_...`.
+    pub portal_id: String,
+    /// The portal's page to sign in at.
+    pub portal_url: String,
 }
 
 /// A plan in Stripe.
@@ -135,7 +139,18 @@ impl Catalog {
             let prices = set_up_plan(&api, &plan, &meter_id).await?;
             plans.insert(plan.id, prices);
         }
-        Ok(Self { meter_id, plans, first_cap_tokens: unsold_cap_tokens.unwrap_or_default() })
+        let portal = [
+            ("metadata[inkmeter]", "portal"),
+            ("features[invoice_history][enabled]", "true"),
+            ("features[payment_method_update][enabled]", "true"),
+            ("features[subscription_cancel][enabled]", "true"),
+            ("features[subscription_cancel][mode]", "at_period_end"),
+            ("login_page[enabled]", "true"),
+        ];
+        let (portal_id, portal) = api.created("v1/billing_portal/configurations", &portal).await?;
+        let portal_url = portal.pointer("/login_page/url").and_then(Value::as_str).unwrap_or_default();
+        let (first_cap_tokens, portal_url) = (unsold_cap_tokens.unwrap_or_default(), portal_url.to_owned());
+        Ok(Self { meter_id, plans, first_cap_tokens, portal_id, portal_url })
     }
 }
 

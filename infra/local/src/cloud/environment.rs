@@ -14,10 +14,14 @@ pub(super) const BUS_NAME: &str = "inkmeter-events";
 pub(super) const REGION: &str = "us-east-1";
 /// Signs the webhooks of Stripe's stand-in.
 pub(super) const WEBHOOK_SECRET: &str = "whsec_local";
+/// Signs its thin events.
+pub(super) const THIN_WEBHOOK_SECRET: &str = "whsec_local_thin";
 /// The meter that counts tokens, as in the template.
 pub(super) const METER_EVENT_NAME: &str = "inkmeter_tokens";
 /// The model, as in the template.
 const MODEL: &str = "gpt-6-luna";
+/// What the provider may cost in a day, in US dollars: more than anybody on one machine comes to.
+const DAILY_USD: &str = "1000000";
 /// The real provider, for a caller who brings only a key.
 const OPENAI: &str = "https://api.openai.com/v1";
 
@@ -84,6 +88,8 @@ pub(super) fn of_functions(
     set("EVENT_BUS_NAME", BUS_NAME);
     set("EVENTBRIDGE_ENDPOINT", &addresses.events);
     set("OPENAI_MODEL", MODEL);
+    set("OWNER_DAILY_USD", DAILY_USD);
+    set("TRIAL_DAILY_USD", DAILY_USD);
     set("STRIPE_METER_EVENT_NAME", METER_EVENT_NAME);
     if let Some(dynamo) = &addresses.dynamo {
         set("DYNAMODB_ENDPOINT", dynamo);
@@ -99,9 +105,12 @@ pub(super) fn of_functions(
         set("STRIPE_BASE_URL", stripe);
         set("STRIPE_SECRET_KEY", &options.stripe.api_key);
         set("STRIPE_WEBHOOK_SECRET", WEBHOOK_SECRET);
+        set("STRIPE_THIN_WEBHOOK_SECRET", THIN_WEBHOOK_SECRET);
     }
     if let Some(catalog) = catalog {
         set("STRIPE_METER_ID", &catalog.meter_id);
+        set("PORTAL_CONFIGURATION_ID", &catalog.portal_id);
+        set("PORTAL_URL", &catalog.portal_url);
     }
     if let Some(clerk) = &addresses.clerk {
         set("CLERK_ISSUER", &clerk.issuer);

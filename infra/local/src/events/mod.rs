@@ -1,12 +1,13 @@
-//! A strict stand-in for Amazon EventBridge: `PutEvents` and nothing else.
+//! A strict stand-in for Amazon EventBridge: `PutEvents`, and the rules that wake functions.
 //!
-//! It owns the events that it took, for tests to look at, and the faults that the real service has and a laptop does
+//! It owns the events that it took, for tests to look at and for whoever asked for some of them, and the faults that the real service has and a laptop does
 //! not: entries that fail, answers that are lost after the event was taken, throttling. It must never depend on the
 //! product's own crates.
 //!
 //! Stricter than the vendor on purpose: unknown members are an error (AWS ignores them), and so is a bus that does
 //! not exist. A signature must be there, complete and scoped to `events`; its value is not checked.
 
+mod rules;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -21,7 +22,9 @@ use http::{Method, Request, Response, StatusCode};
 use serde_json::{Map, Number, Value, json};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+
+pub use self::rules::Rule;
 
 use self::wire::{Entry, EntryRefusal, Refusal};
 use crate::serve::{Answer, Body, Payload, Server, Service, hex, whole};
@@ -30,6 +33,8 @@ use crate::serve::{Answer, Body, Payload, Server, Service, hex, whole};
 pub const ENTRIES_BYTES_MAX: usize = 1_024 * 1_024;
 /// Events that are remembered. Older ones are forgotten.
 const EVENTS_MAX: usize = 20_000;
+/// Events on their way to one rule's function. Those beyond are dropped, as the vendor drops what no retry delivers.
+const ON_THEIR_WAY_MAX: usize = 1_000;
 /// Faults waiting for their requests.
 const FAULTS_MAX: usize = 1_000;
 
@@ -94,6 +99,7 @@ pub enum Fault {
 struct Store {
     events: VecDeque<Event>,
     faults: VecDeque<Fault>,
+    rules: Vec<(Rule, mpsc::Sender<Event>)>,
     taken: u64,
     requests: u64,
 }
@@ -147,6 +153,13 @@ impl Handle {
     /// Requests that were sent, refused ones included.
     pub fn requests(&self) -> u64 {
         self.state.store().requests
+    }
+
+    /// Every event from now on that matches a rule.
+    pub fn matching(&self, rule: Rule) -> mpsc::Receiver<Event> {
+        let (sender, receiver) = mpsc::channel(ON_THEIR_WAY_MAX);
+        self.state.store().rules.push((rule, sender));
+        receiver
     }
 
     /// Plays a fault on the next request that is itself in order, or, after earlier calls, on the one after theirs.
@@ -219,7 +232,7 @@ impl State {
         }
         let id = event_id(store.taken);
         store.taken += 1;
-        store.events.push_back(Event {
+        let event = Event {
             id: id.clone(),
             bus: good.bus,
             source: good.source,
@@ -227,7 +240,13 @@ impl State {
             detail: good.detail,
             resources: entry.resources.clone(),
             time_s: entry.time_s.clone(),
-        });
+        };
+        for (_, sender) in store.rules.iter().filter(|(rule, _)| rule.matches(&event)) {
+            if let Err(error) = sender.try_send(event.clone()) {
+                tracing::warn!(%error, "an event did not reach its rule's function");
+            }
+        }
+        store.events.push_back(event);
         if store.events.len() > EVENTS_MAX {
             store.events.pop_front();
         }

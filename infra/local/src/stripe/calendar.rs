@@ -7,6 +7,8 @@ use chrono::{DateTime, Months};
 
 /// Seconds of a day.
 pub(super) const DAY_S: i64 = 86_400;
+/// Seconds of a minute.
+pub(super) const MINUTE_S: i64 = 60;
 /// Seconds of an hour.
 pub(super) const HOUR_S: i64 = 3_600;
 
@@ -47,6 +49,21 @@ impl Cycle {
             Interval::Week => anchor_s.checked_add(i64::from(units).checked_mul(7 * DAY_S)?),
             Interval::Month => add_months(anchor_s, units),
             Interval::Year => add_months(anchor_s, units.checked_mul(12)?),
+        }
+    }
+
+    /// The boundary one period before the anchor.
+    pub(super) fn before(self, anchor_s: i64) -> Option<i64> {
+        let days = |days: i64| anchor_s.checked_sub(i64::from(self.count).checked_mul(days * DAY_S)?);
+        let months = |months| {
+            let at = DateTime::from_timestamp(anchor_s, 0)?;
+            Some(at.checked_sub_months(Months::new(self.count.checked_mul(months)?))?.timestamp())
+        };
+        match self.interval {
+            Interval::Day => days(1),
+            Interval::Week => days(7),
+            Interval::Month => months(1),
+            Interval::Year => months(12),
         }
     }
 }

@@ -9,8 +9,9 @@ use super::calendar::{Cycle, Interval};
 use super::error::ApiError;
 use super::form::{Metadata, Params};
 use super::money::{MAX_METERED_UNIT_CENTS, Price as Amount, Tier};
-use super::wire;
+use super::payments::Card;
 use super::world::{Customer, Meter, Price, Product, Recurring, Scheme, Usage, World};
+use super::{customers, wire};
 
 /// Most tiers of a price.
 const MAX_TIERS: usize = 100;
@@ -81,8 +82,9 @@ fn new_metadata(changes: Metadata) -> Metadata {
     metadata
 }
 
-fn email(params: &mut Params) -> Result<Option<String>, ApiError> {
-    let email = params.text_or_unset("email")?;
+/// An e-mail address, or an empty text.
+pub(super) fn email(params: &mut Params, name: &str) -> Result<Option<String>, ApiError> {
+    let email = params.text_or_unset(name)?;
     let bad = |email: &String| {
         let halves = email.split_once('@');
         let plausible =
@@ -90,9 +92,7 @@ fn email(params: &mut Params) -> Result<Option<String>, ApiError> {
         !email.is_empty() && (!plausible || email.chars().count() > MAX_EMAIL_CHARS)
     };
     match email {
-        Some(email) if bad(&email) => {
-            Err(ApiError::invalid("email", format!("Invalid email address: {email}")))
-        }
+        Some(email) if bad(&email) => Err(ApiError::invalid(name, format!("Invalid email address: {email}"))),
         email => Ok(email),
     }
 }
@@ -100,14 +100,23 @@ fn email(params: &mut Params) -> Result<Option<String>, ApiError> {
 /// `POST /v1/customers`
 pub(super) fn create_customer(world: &mut World, mut params: Params, now_s: i64) -> Result<Value, ApiError> {
     params.refuse_unmodelled(CUSTOMER_NOT_MODELLED)?;
-    let email = unset_if_empty(email(&mut params)?);
+    let email = unset_if_empty(email(&mut params, "email")?);
     let name = unset_if_empty(params.text_or_unset("name")?);
     let description = unset_if_empty(params.text_or_unset("description")?);
     let metadata = new_metadata(params.metadata()?);
     params.expand(&[])?;
     params.finish()?;
     let id = world.ids.next("cus");
-    let customer = Customer { id, created_s: now_s, email, name, description, metadata };
+    let customer = Customer {
+        id,
+        created_s: now_s,
+        email,
+        name,
+        description,
+        metadata,
+        card: Card::default(),
+        balance_cents: 0,
+    };
     let answer = wire::customer(&customer);
     world.customers.insert(customer)?;
     Ok(answer)
@@ -117,7 +126,7 @@ pub(super) fn create_customer(world: &mut World, mut params: Params, now_s: i64)
 pub(super) fn update_customer(world: &mut World, id: &str, mut params: Params) -> Result<Value, ApiError> {
     let customer = world.customers.get_mut(id).ok_or_else(|| ApiError::no_such("customer", id))?;
     params.refuse_unmodelled(CUSTOMER_NOT_MODELLED)?;
-    let email = email(&mut params)?;
+    let email = email(&mut params, "email")?;
     let name = params.text_or_unset("name")?;
     let description = params.text_or_unset("description")?;
     let metadata = params.metadata()?;
@@ -138,7 +147,9 @@ pub(super) fn update_customer(world: &mut World, id: &str, mut params: Params) -
 pub(super) fn retrieve_customer(world: &World, id: &str, mut params: Params) -> Result<Value, ApiError> {
     params.expand(&[])?;
     params.finish()?;
-    world.customers.get(id).map(wire::customer).ok_or_else(|| ApiError::no_such("customer", id))
+    let gone = world.deleted_customers.contains(id).then(|| customers::tombstone(id));
+    let found = world.customers.get(id).map(wire::customer).or(gone);
+    found.ok_or_else(|| ApiError::no_such("customer", id))
 }
 
 /// `GET /v1/customers`
@@ -260,12 +271,13 @@ pub(super) fn create_meter(world: &mut World, mut params: Params, now_s: i64) ->
     }
     params.expand(&[])?;
     params.finish()?;
-    if world.meters.iter().any(|meter| meter.event_name == event_name) {
+    if world.meters.iter().any(|meter| meter.event_name == event_name && meter.inactive_s.is_none()) {
         let message = format!("An active meter already exists with event name {event_name}.");
         return Err(ApiError::already_exists("event_name", message));
     }
     let id = world.ids.next("mtr");
-    let meter = Meter { id, created_s: now_s, display_name, event_name, customer_key, value_key };
+    let meter =
+        Meter { id, created_s: now_s, display_name, event_name, customer_key, value_key, inactive_s: None };
     let answer = wire::meter(&meter);
     world.meters.insert(meter)?;
     Ok(answer)
@@ -284,7 +296,7 @@ pub(super) fn list_meters(world: &World, mut params: Params) -> Result<Value, Ap
     let page = params.page()?;
     params.expand(&[])?;
     params.finish()?;
-    let (found, more) = world.meters.page(&page, |_| active)?;
+    let (found, more) = world.meters.page(&page, |meter| meter.inactive_s.is_none() == active)?;
     let data: Vec<Value> = found.into_iter().map(wire::meter).collect();
     Ok(wire::list("/v1/billing/meters", &data, more))
 }

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 pub(super) enum ErrorType {
     InvalidRequest,
     Idempotency,
+    Card,
     Api,
 }
 
@@ -18,6 +19,7 @@ impl ErrorType {
         match self {
             Self::InvalidRequest => "invalid_request_error",
             Self::Idempotency => "idempotency_error",
+            Self::Card => "card_error",
             Self::Api => "api_error",
         }
     }
@@ -68,6 +70,42 @@ impl ApiError {
     pub(super) fn not_modelled(param: &str) -> Self {
         let message = format!("The local Stripe does not model `{param}`; the real one does.");
         Self { status: 501, ..Self::refused(None, Some(param.to_owned()), message) }
+    }
+
+    /// A parameter that the table of endpoints knows and the handler left unread: Stripe has it, the stand-in does not.
+    pub(super) fn or_not_modelled(self) -> Self {
+        match (self.code, &self.param) {
+            (Some("parameter_unknown"), Some(param)) => Self::not_modelled(param),
+            _ => self,
+        }
+    }
+
+    /// A version of the API that this stand-in does not speak.
+    pub(super) fn version_not_modelled(param: &str, version: &str) -> Self {
+        let message =
+            format!("The local Stripe speaks one version of the API only, and that is not {version}.");
+        Self { status: 501, ..Self::refused(None, Some(param.to_owned()), message) }
+    }
+
+    /// There is no live mode here.
+    pub(super) fn live_not_modelled() -> Self {
+        let message = "The local Stripe has a sandbox only: it does not model live mode.".to_owned();
+        Self { status: 501, ..Self::refused(None, None, message) }
+    }
+
+    /// What went wrong, in words.
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// A text with too many characters.
+    pub(super) fn too_long(param: &str, message: String) -> Self {
+        Self::refused(Some("parameter_invalid_string_length"), Some(param.to_owned()), message)
+    }
+
+    /// A text that is no URL.
+    pub(super) fn not_a_url(param: &str) -> Self {
+        Self::refused(Some("url_invalid"), Some(param.to_owned()), "Not a valid URL".to_owned())
     }
 
     /// A required parameter that is absent.
@@ -129,6 +167,20 @@ impl ApiError {
     pub(super) fn duplicate_event(identifier: &str) -> Self {
         let message = format!("An event already exists with identifier {identifier}.");
         Self { saved: Saved::Yes, ..Self::refused(None, None, message) }
+    }
+
+    /// A card that was declined: the attempt was made, and is remembered.
+    pub(super) fn card_declined() -> Self {
+        let message = "Your card was declined.".to_owned();
+        let refused = Self::refused(Some("card_declined"), None, message);
+        Self { status: 402, kind: ErrorType::Card, saved: Saved::Yes, ..refused }
+    }
+
+    /// A payment is wanted at once and there is nothing to pay with.
+    pub(super) fn no_payment_method() -> Self {
+        let message = "This customer has no attached payment source or default payment method. Please consider adding \
+                       a default payment method.";
+        Self::refused(Some("resource_missing"), None, message.to_owned())
     }
 
     /// The object is in use by another request at this moment.
@@ -203,6 +255,26 @@ impl ApiError {
     pub(super) fn full(what: &str) -> Self {
         let message = format!("The local Stripe holds as many {what} as it can.");
         Self { saved: Saved::No, message, ..Self::server(507) }
+    }
+
+    /// The body, as the endpoints under `/v2` give it: the code says what it is, and most errors have no type.
+    pub(super) fn body_v2(&self) -> Value {
+        let code = match (self.status, self.code) {
+            (404, _) => "not_found",
+            (401, _) => "unauthenticated",
+            (_, Some(code)) if self.kind == ErrorType::Idempotency || self.status == 429 => code,
+            (500.., _) => "api_error",
+            _ => "invalid_fields",
+        };
+        let mut error = Map::new();
+        error.insert("code".to_owned(), json!(code));
+        error.insert("message".to_owned(), json!(self.message));
+        if self.kind == ErrorType::Idempotency {
+            error.insert("type".to_owned(), json!("idempotency_error"));
+        } else if self.status == 429 {
+            error.insert("type".to_owned(), json!("rate_limit"));
+        }
+        json!({ "error": error })
     }
 
     /// The body, as Stripe gives it.

@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
+
 use super::error::ApiError;
 
 /// Largest number of parameters of one request.
@@ -27,7 +29,7 @@ const DEFAULT_PAGE: usize = 10;
 
 /// A parsed value. Lists are maps whose keys are their indices.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Node {
+pub(super) enum Node {
     Leaf(String),
     Branch(BTreeMap<String, Node>),
 }
@@ -57,6 +59,30 @@ pub(super) enum Cursor {
     Before(String),
 }
 
+/// Which times a list is to hold, in Unix seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Range {
+    from_s: Option<i64>,
+    until_s: Option<i64>,
+}
+
+impl Range {
+    /// Reads `name[gt]`, `name[gte]`, `name[lt]` and `name[lte]`.
+    pub(super) fn of(params: &mut Params, name: &str) -> Result<Self, ApiError> {
+        let Some(mut range) = params.hash(name)? else { return Ok(Self::default()) };
+        let after_s = range.integer("gt")?.map(|at_s| at_s.saturating_add(1));
+        let to_s = range.integer("lte")?.map(|at_s| at_s.saturating_add(1));
+        let from_s = range.integer("gte")?.max(after_s);
+        let until_s = [range.integer("lt")?, to_s].into_iter().flatten().min();
+        range.finish()?;
+        Ok(Self { from_s, until_s })
+    }
+
+    pub(super) fn contains(self, at_s: i64) -> bool {
+        self.from_s.is_none_or(|from_s| at_s >= from_s) && self.until_s.is_none_or(|until_s| at_s < until_s)
+    }
+}
+
 impl Params {
     /// Parses one or more `application/x-www-form-urlencoded` texts (query, then body) into one set of parameters.
     pub(super) fn parse(texts: &[&str]) -> Result<Self, ApiError> {
@@ -74,6 +100,54 @@ impl Params {
             }
         }
         Ok(params)
+    }
+
+    /// Reads a JSON object as parameters, as the endpoints under `/v2` take them: lists become indices, numbers and
+    /// booleans their texts, and `null` the empty text that unsets.
+    pub(super) fn from_json(body: &str) -> Result<Self, ApiError> {
+        let refused = || ApiError::invalid_request("The request's body is not a JSON object.");
+        let value: Value = serde_json::from_str(body).map_err(|_| refused())?;
+        let Value::Object(_) = value else { return Err(refused()) };
+        match node(value) {
+            Node::Branch(nodes) => Ok(Self { prefix: String::new(), nodes }),
+            Node::Leaf(_) => Err(refused()),
+        }
+    }
+
+    /// Parameters that the stand-in itself gives.
+    pub(super) fn of<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let mut params = Self::default();
+        for (name, value) in pairs {
+            // Only a name without a shape can fail, and these are written here.
+            let inserted = insert(&mut params.nodes, name, value.to_owned());
+            debug_assert!(inserted.is_ok(), "{name}");
+        }
+        params
+    }
+
+    /// What the table of endpoints looks at.
+    pub(super) fn nodes(&self) -> &BTreeMap<String, Node> {
+        &self.nodes
+    }
+
+    /// The text of a parameter by its full name, such as `a[b]`.
+    pub(super) fn leaf_at(&self, name: &str) -> Option<&str> {
+        let path = segments(name)?;
+        let (first, rest) = path.split_first()?;
+        let mut node = self.nodes.get(*first)?;
+        for segment in rest {
+            let Node::Branch(nodes) = node else { return None };
+            node = nodes.get(*segment)?;
+        }
+        match node {
+            Node::Leaf(text) => Some(text),
+            Node::Branch(_) => None,
+        }
+    }
+
+    /// Whether a parameter of this hash was given.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.nodes.contains_key(name)
     }
 
     fn full_name(&self, name: &str) -> String {
@@ -198,6 +272,12 @@ impl Params {
         hash.ok_or_else(|| ApiError::missing(&self.full_name(name)))
     }
 
+    /// Takes out the empty text that unsets a hash, if that is what was given.
+    pub(super) fn take_unset(&mut self, name: &str) -> bool {
+        let unset = self.nodes.get(name) == Some(&Node::Leaf(String::new()));
+        unset && self.nodes.remove(name).is_some()
+    }
+
     /// A list of hashes, in the order of their indices.
     pub(super) fn hashes(&mut self, name: &str) -> Result<Vec<Self>, ApiError> {
         let Some(mut list) = self.hash(name)? else { return Ok(Vec::new()) };
@@ -208,6 +288,15 @@ impl Params {
     pub(super) fn texts(&mut self, name: &str) -> Result<Vec<String>, ApiError> {
         let Some(mut list) = self.hash(name)? else { return Ok(Vec::new()) };
         list.indices()?.iter().map(|index| list.required(index)).collect()
+    }
+
+    /// A list of texts that an empty text empties.
+    pub(super) fn texts_or_unset(&mut self, name: &str) -> Result<Vec<String>, ApiError> {
+        if self.nodes.get(name) == Some(&Node::Leaf(String::new())) {
+            self.nodes.remove(name);
+            return Ok(Vec::new());
+        }
+        self.texts(name)
     }
 
     fn indices(&self) -> Result<Vec<String>, ApiError> {
@@ -309,6 +398,22 @@ impl Params {
         match self.nodes.keys().next() {
             Some(name) => Err(ApiError::unknown_parameter(&self.full_name(name))),
             None => Ok(()),
+        }
+    }
+}
+
+/// The depth is bounded by the parser of the JSON.
+fn node(value: Value) -> Node {
+    match value {
+        Value::Null => Node::Leaf(String::new()),
+        Value::Bool(truth) => Node::Leaf(truth.to_string()),
+        Value::Number(number) => Node::Leaf(number.to_string()),
+        Value::String(text) => Node::Leaf(text),
+        Value::Array(items) => Node::Branch(
+            items.into_iter().enumerate().map(|(index, item)| (index.to_string(), node(item))).collect(),
+        ),
+        Value::Object(fields) => {
+            Node::Branch(fields.into_iter().map(|(name, field)| (name, node(field))).collect())
         }
     }
 }

@@ -51,7 +51,8 @@ pub(super) fn propose(world: &World, mut params: Params) -> Result<Proposed, Api
         let message = format!("identifier can have up to {MAX_IDENTIFIER_CHARS} characters.");
         return Err(ApiError::invalid("identifier", message));
     }
-    let meter = world.meters.iter().find(|meter| meter.event_name == event_name).cloned();
+    let named = |meter: &&Meter| meter.event_name == event_name && meter.inactive_s.is_none();
+    let meter = world.meters.iter().find(named).cloned();
     let meter = meter.ok_or_else(|| {
         let message = format!("No active meter found for event name {event_name}.");
         ApiError::invalid("event_name", message)
@@ -109,7 +110,8 @@ pub(super) fn accept(world: &mut World, proposed: Proposed, now_s: i64) -> Resul
     let event = Event { identifier, customer, value, timestamp_s, accepted_s: now_s };
     let answer = wire::meter_event(&event, &meter);
     if world.customers.get(&event.customer).is_none() {
-        world.rejected.push(Rejected { event, code: "meter_event_customer_not_found" });
+        let code = "meter_event_customer_not_found";
+        reject(world, meter.id, event, code, now_s);
     } else {
         world.counted_len += 1;
         let counted = world.counted.entry(key).or_default();
@@ -117,6 +119,50 @@ pub(super) fn accept(world: &mut World, proposed: Proposed, now_s: i64) -> Resul
         counted.events.push(event);
     }
     Ok(answer)
+}
+
+fn reject(world: &mut World, meter: String, event: Event, code: &'static str, now_s: i64) {
+    world.rejected.push(Rejected { meter, event, code, at_s: now_s, told: false });
+    world.next_due_s = None;
+}
+
+/// Refuses an event that was taken and counted, as if it had been found wrong only now. Whether there is such an event.
+pub(super) fn reject_counted(world: &mut World, identifier: &str, code: &'static str, now_s: i64) -> bool {
+    let found = world.counted.iter_mut().find_map(|((meter, _), counted)| {
+        let at = counted.events.iter().position(|event| event.identifier == identifier)?;
+        let event = counted.events.remove(at);
+        counted.total -= event.value;
+        Some((meter.clone(), event))
+    });
+    let Some((meter, event)) = found else { return false };
+    world.counted_len -= 1;
+    reject(world, meter, event, code, now_s);
+    true
+}
+
+/// `POST /v1/billing/meters/:id/deactivate` and `/reactivate`
+pub(super) fn set_meter_active(
+    world: &mut World,
+    id: &str,
+    mut params: Params,
+    active: bool,
+    now_s: i64,
+) -> Result<Value, ApiError> {
+    params.expand(&[])?;
+    params.finish()?;
+    let meter = world.meters.get(id).ok_or_else(|| ApiError::no_such("billing meter", id))?;
+    if meter.inactive_s.is_none() == active {
+        let message = if active { "The meter is already active." } else { "The meter is already inactive." };
+        return Err(ApiError::invalid_request(message));
+    }
+    let same_name = |other: &Meter| other.event_name == meter.event_name && other.inactive_s.is_none();
+    if active && world.meters.iter().any(same_name) {
+        let message = format!("An active meter already exists with event name {}.", meter.event_name);
+        return Err(ApiError::invalid_request(message));
+    }
+    let meter = world.meters.get_mut(id).ok_or_else(|| ApiError::no_such("billing meter", id))?;
+    meter.inactive_s = (!active).then_some(now_s);
+    Ok(wire::meter(meter))
 }
 
 fn forget_identifiers(world: &mut World, now_s: i64) {

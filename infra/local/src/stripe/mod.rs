@@ -5,27 +5,41 @@
 //! Stripe's words; what Stripe has and this does not is a 501 that says so. It must never depend on the product: code
 //! that checks the product must not be the product's.
 //!
-//! Known differences: no payments (a finalized invoice stays open, one of zero is paid, a subscription is active from its
-//! creation to its cancellation), no proration, no trial, no tax, no discount, no thin v2 events.
-//!
-//! As in the real Stripe a licensed price is billed in advance and a metered one in arrears: a new subscription has an
-//! invoice for its first base, final at once, and each later invoice holds the finished period's usage (one line for each
-//! tier reached) and the next period's base.
+//! Which rules it models and where Stripe documents them, and what it does not model:
+#![doc = include_str!("README.md")]
 
 mod billing;
 mod calendar;
 mod catalog;
+mod checkout;
 mod clock;
+mod contract;
+mod customers;
+mod destinations;
+mod disputes;
+#[cfg(test)]
+mod endpoint_tests;
+mod endpoints;
 mod error;
 mod faults;
 mod form;
 mod http;
 mod idempotency;
+mod invoice_items;
+mod invoices;
+mod meter_errors;
 mod meter_events;
 mod money;
+mod pages;
+mod payments;
+mod portal;
+mod proration;
+mod record;
+mod subscription_update;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
+mod urls;
 mod view;
 mod webhooks;
 mod wire;
@@ -50,12 +64,16 @@ use clock::Clock;
 use error::ApiError;
 use faults::{Busy, Faults, RateLimit};
 use idempotency::Keys;
-use webhooks::Which;
+use record::Record;
+use webhooks::{Payload, Which};
 use world::World;
 
+pub use checkout::CheckoutError;
+pub use contract::{EndpointCalls, StrictnessReport};
 pub use faults::Fault;
-pub use view::{InvoiceLine, InvoiceStatus, InvoiceView, MeterEventView, RejectedEvent};
-pub use webhooks::{Undelivered, WebhookEndpoint, WebhookEvent};
+pub use payments::{Card, DunningEnd};
+pub use view::{InvoiceLine, InvoiceStatus, InvoiceView, MeterEventView, NoSuchObject, RejectedEvent};
+pub use webhooks::{Mischief, Undelivered, WebhookEndpoint, WebhookEvent};
 
 /// How often the clock is looked at for what has become due.
 const TICK: Duration = Duration::from_secs(1);
@@ -143,6 +161,11 @@ struct Shared {
     keys: Mutex<Keys>,
     faults: Mutex<Faults>,
     rate: Mutex<RateLimit>,
+    report: Mutex<StrictnessReport>,
+    record: Record,
+    /// The beginnings of the paths whose requests wait, and how many wait.
+    held: watch::Sender<Vec<String>>,
+    at_held: watch::Sender<usize>,
     busy: Mutex<Busy>,
     /// How many holders keep the gate of meter events shut.
     gate: watch::Sender<usize>,
@@ -176,6 +199,41 @@ impl Shared {
         Ok(Working { shared: self, pair })
     }
 
+    /// Takes the locks of the objects that a request changes, all or none.
+    fn work_on_objects(&self, objects: Vec<String>) -> Result<WorkingOn<'_>, ApiError> {
+        let mut busy = lock(&self.busy);
+        if objects.iter().any(|id| busy.contains(&(String::new(), id.clone()))) {
+            return Err(ApiError::lock_timeout());
+        }
+        busy.extend(objects.iter().map(|id| (String::new(), id.clone())));
+        drop(busy);
+        Ok(WorkingOn { shared: self, objects })
+    }
+
+    /// Waits while requests with this path are held.
+    async fn pass_held(&self, path: &str) {
+        let is_held = |held: &Vec<String>| held.iter().any(|prefix| path.starts_with(prefix.as_str()));
+        let mut held = self.held.subscribe();
+        if !is_held(&held.borrow_and_update()) {
+            return;
+        }
+        let _waiting = Waiting::new(&self.at_held);
+        tokio::select! {
+            _ = held.wait_for(|held| !is_held(held)) => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+
+    /// Whose key this is.
+    fn key_of(&self, key: &str) -> Option<Key> {
+        let live = self.api_key.strip_prefix("sk_test_").map(|rest| format!("sk_live_{rest}"));
+        match key {
+            key if key == self.api_key => Some(Key::Account),
+            key if Some(key) == live.as_deref() => Some(Key::Live),
+            _ => None,
+        }
+    }
+
     async fn pass_gate(&self) {
         if !self.meter_event_latency.is_zero() {
             tokio::time::sleep(self.meter_event_latency).await;
@@ -200,13 +258,16 @@ impl Shared {
     /// Sends what waits, and notes what was heard.
     async fn deliver(&self, which: Which) {
         let _turn = self.delivering.lock().await;
-        let ready = lock(&self.world).outbox.ready(which, self.clock.now_s());
-        let deliveries = ready.iter().map(|id| self.deliver_one(id));
-        futures_util::stream::iter(deliveries).for_each_concurrent(MAX_SENDING, |delivery| delivery).await;
+        let (ready, sending) = {
+            let outbox = &lock(&self.world).outbox;
+            (outbox.ready(which, self.clock.now_s()), if outbox.one_by_one() { 1 } else { MAX_SENDING })
+        };
+        let deliveries = ready.into_iter().map(|number| self.deliver_one(number));
+        futures_util::stream::iter(deliveries).for_each_concurrent(sending, |delivery| delivery).await;
     }
 
-    async fn deliver_one(&self, id: &str) {
-        let Some(attempt) = lock(&self.world).outbox.attempt(id) else { return };
+    async fn deliver_one(&self, number: u64) {
+        let Some(attempt) = lock(&self.world).outbox.attempt(number, self.clock.now_s()) else { return };
         let signed_s = match self.signature_clock {
             SignatureClock::Machine => Clock::real_s(),
             SignatureClock::Stripe => self.clock.now_s(),
@@ -214,7 +275,7 @@ impl Shared {
         let heard = webhooks::send(&self.client, &attempt, signed_s).await;
         let now_s = self.clock.now_s();
         let mut world = lock(&self.world);
-        let Some(invoice) = world.outbox.note(&attempt.id, heard, now_s) else { return };
+        let Some(invoice) = world.outbox.note(attempt.number, heard, now_s) else { return };
         if let Some(invoice) = world.invoices.get_mut(&invoice) {
             invoice.announced_s = Some(now_s);
         }
@@ -250,6 +311,72 @@ impl Drop for Working<'_> {
     fn drop(&mut self) {
         lock(&self.shared.busy).remove(&self.pair);
         self.shared.at_gate.send_modify(|count| *count = count.saturating_sub(1));
+    }
+}
+
+/// Whose key a request brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Key {
+    /// The key that the stand-in was started with.
+    Account,
+    /// The live key of the same account: the same name with `sk_live_`.
+    Live,
+}
+
+/// The locks of the objects that a request changes.
+struct WorkingOn<'a> {
+    shared: &'a Shared,
+    objects: Vec<String>,
+}
+
+impl Drop for WorkingOn<'_> {
+    fn drop(&mut self) {
+        let mut busy = lock(&self.shared.busy);
+        for id in std::mem::take(&mut self.objects) {
+            busy.remove(&(String::new(), id));
+        }
+    }
+}
+
+/// Counts a request while it waits, also if its client leaves.
+struct Waiting<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a watch::Sender<usize>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count = count.saturating_sub(1));
+    }
+}
+
+/// Keeps requests with a path from being done; they wait, holding the locks of their objects, until this is dropped.
+#[must_use = "dropping it lets the requests pass"]
+pub struct HeldRequests {
+    shared: Arc<Shared>,
+    prefix: String,
+}
+
+impl HeldRequests {
+    /// Waits until `n` requests wait.
+    pub async fn arrived(&self, n: usize) {
+        let mut waiting = self.shared.at_held.subscribe();
+        // The sender lives in `shared`, so that this cannot fail.
+        let _arrived = waiting.wait_for(|count| *count >= n).await;
+    }
+}
+
+impl Drop for HeldRequests {
+    fn drop(&mut self) {
+        self.shared.held.send_modify(|held| {
+            if let Some(at) = held.iter().position(|prefix| *prefix == self.prefix) {
+                held.remove(at);
+            }
+        });
     }
 }
 
@@ -313,7 +440,8 @@ pub async fn start(listener: TcpListener, options: Options) -> std::io::Result<S
     }
     let run = rand::random();
     let mut world = World::new(run);
-    world.outbox.set_endpoint(options.webhook);
+    world.outbox.set_simple(Payload::Snapshot, options.webhook);
+    world.base_url = format!("http://{address}/");
     let shared = Arc::new(Shared {
         api_key: options.api_key,
         delivery: options.delivery,
@@ -324,6 +452,10 @@ pub async fn start(listener: TcpListener, options: Options) -> std::io::Result<S
         keys: Mutex::default(),
         faults: Mutex::default(),
         rate: Mutex::new(RateLimit::new(options.requests_per_s_max)),
+        report: Mutex::default(),
+        record: Record::from_env()?,
+        held: watch::Sender::default(),
+        at_held: watch::Sender::default(),
         busy: Mutex::default(),
         gate: watch::Sender::new(0),
         at_gate: watch::Sender::new(0),
@@ -415,10 +547,9 @@ impl Stripe {
             shared.deliver(Which::Due).await;
             let next_s = {
                 let mut world = lock(&shared.world);
-                // Without an endpoint nothing is sent, and what still waits must not stop the clock.
-                let sends =
-                    if world.outbox.has_endpoint() { world.outbox.next_attempt_s() } else { i64::MAX };
-                billing::next_due_s(&mut world).min(sends)
+                // What waits for nobody does not count, and does not stop the clock.
+                let sends_s = world.outbox.next_attempt_s();
+                billing::next_due_s(&mut world).min(sends_s)
             };
             if next_s > unix_s {
                 break;
@@ -457,15 +588,47 @@ impl Stripe {
         HeldMeterEvents { shared: self.running.shared.clone() }
     }
 
+    /// Keeps changes (not reads) whose path begins with `prefix` from being done until the answer is dropped; meter events have
+    /// their own gate.
+    pub fn hold_requests(&self, prefix: &str) -> HeldRequests {
+        self.shared().held.send_modify(|held| held.push(prefix.to_owned()));
+        HeldRequests { shared: self.running.shared.clone(), prefix: prefix.to_owned() }
+    }
+
+    /// Which endpoints were called, and how often they refused.
+    pub fn strictness_report(&self) -> StrictnessReport {
+        lock(&self.shared().report).clone()
+    }
+
+    /// Does what the button on the page of a checkout session does: pays, and makes the subscription.
+    ///
+    /// # Errors
+    /// If the session is not open, or the subscription is refused; the session is then as it was.
+    pub fn complete_checkout(&self, session_id: &str) -> Result<(), CheckoutError> {
+        let now_s = self.now_s();
+        self.shared().catch_up();
+        let done = checkout::complete(&mut lock(&self.shared().world), session_id, now_s);
+        self.shared().wake_if_due();
+        done
+    }
+
+    /// Does what saving the portal's settings in the dashboard does: makes the default configuration, which lets customers
+    /// cancel at the period's end, see invoices and change cards. Without it a portal session must name a configuration.
+    /// Its id; `None` if the account is full.
+    pub fn save_default_portal(&self) -> Option<String> {
+        let now_s = self.now_s();
+        portal::save_default(&mut lock(&self.shared().world), now_s).ok()
+    }
+
     /// How long a meter event takes from now on to show in the summaries, in seconds of Stripe's clock: the real ones are
     /// only eventually consistent.
     pub fn set_summary_lag(&self, lag_s: u32) {
         lock(&self.shared().world).summary_lag_s = i64::from(lag_s);
     }
 
-    /// Where events are sent from now on; what waits goes there too.
+    /// Where events are sent from now on, while no endpoint is listed; what waits goes there too.
     pub fn set_webhook(&self, webhook: Option<WebhookEndpoint>) {
-        lock(&self.shared().world).outbox.set_endpoint(webhook);
+        lock(&self.shared().world).outbox.set_simple(Payload::Snapshot, webhook);
         self.shared().wake_if_due();
     }
 

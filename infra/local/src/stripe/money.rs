@@ -57,6 +57,23 @@ impl Price {
     }
 }
 
+/// The share `part` of `whole` of an amount, rounded half away from zero to the cent. `None` if it does not fit, or for a
+/// whole that is not above zero.
+pub(super) fn share(cents: i64, part: i64, whole: i64) -> Option<i64> {
+    if whole <= 0 {
+        return None;
+    }
+    let (whole, exact) = (i128::from(whole), i128::from(cents).checked_mul(i128::from(part))?);
+    let half = if exact < 0 { -whole } else { whole };
+    i64::try_from(exact.checked_mul(2)?.checked_add(half)? / (2 * whole)).ok()
+}
+
+/// What one of `quantity` units costs of an amount, in decimal cents, cut after twelve decimals.
+pub(super) fn per_unit(cents: i64, quantity: u64) -> String {
+    let each = i128::from(cents.unsigned_abs()) * PICO_CENTS / i128::from(quantity.max(1));
+    format!("{}{}", if cents < 0 { "-" } else { "" }, Price(each).decimal())
+}
+
 /// One tier of a graduated price.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tier {

@@ -2,8 +2,12 @@
 //!
 //! Owns plain copies of what is stored. It changes nothing but what time has made due.
 
-use super::world::{InvoiceState, Usage};
-use super::{Stripe, Undelivered, WebhookEvent, billing, lock};
+use super::payments::{Card, DunningEnd};
+use super::webhooks::{Mischief, Payload, WebhookEndpoint};
+use super::world::{Invoice, Line, Standing, World};
+use super::{
+    Stripe, Undelivered, WebhookEvent, billing, disputes, invoices, lock, meter_errors, meter_events,
+};
 
 /// How far an invoice has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,14 +16,23 @@ pub enum InvoiceStatus {
     Draft,
     /// Final, with something to pay.
     Open,
-    /// Final, with nothing to pay.
+    /// Paid, or final with nothing to pay.
     Paid,
+    /// Written off.
+    Uncollectible,
+    /// Taken back.
+    Void,
 }
+
+/// There is no such object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("Stripe has no such object")]
+pub struct NoSuchObject;
 
 /// One line of an invoice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvoiceLine {
-    /// The price's id.
+    /// The price's id; empty for an amount without a price.
     pub price: String,
     /// The price's lookup key.
     pub lookup_key: Option<String>,
@@ -35,6 +48,10 @@ pub struct InvoiceLine {
     pub start_s: i64,
     /// The first second after what is billed, in Unix seconds.
     pub end_s: i64,
+    /// Whether it is the share of a period that a change gave back or billed.
+    pub proration: bool,
+    /// The invoice item that it came from, `ii_...`.
+    pub invoice_item: Option<String>,
 }
 
 /// One invoice.
@@ -58,6 +75,14 @@ pub struct InvoiceView {
     pub lines: Vec<InvoiceLine>,
     /// The sum of the lines, in cents.
     pub total_cents: i64,
+    /// What is to be paid, or was: the total and the customer's balance, in cents. Of a draft: as it stands now.
+    pub due_cents: i64,
+    /// Why it was made: `subscription_create`, `subscription_cycle` or `subscription_update`.
+    pub reason: &'static str,
+    /// Payments that were tried: the first one, and each retry of the schedule.
+    pub attempts: usize,
+    /// When it was paid, in Unix seconds.
+    pub paid_s: Option<i64>,
 }
 
 impl InvoiceView {
@@ -126,7 +151,7 @@ impl Stripe {
         rejected.map(|rejected| RejectedEvent { event: view(&rejected.event), code: rejected.code }).collect()
     }
 
-    /// The events that Stripe has made (`invoice.created` and so on), oldest first; only the latest 10,000 are kept.
+    /// The events that Stripe has made (`invoice.created` and so on), oldest first; only the latest 30,000 are kept.
     pub fn events(&self) -> Vec<WebhookEvent> {
         self.shared().catch_up();
         lock(&self.shared().world).outbox.events()
@@ -143,43 +168,117 @@ impl Stripe {
         self.shared().catch_up();
         let world = lock(&self.shared().world);
         let invoices = world.invoices.iter().filter(|invoice| invoice.customer == customer);
-        let views = invoices.map(|invoice| {
-            let lines = billing::lines(&world, invoice);
-            let total_cents = billing::total(&lines);
-            let (status, finalized_s) = match &invoice.state {
-                InvoiceState::Draft => (InvoiceStatus::Draft, None),
-                InvoiceState::Finalized { at_s, .. } if total_cents == 0 => {
-                    (InvoiceStatus::Paid, Some(*at_s))
-                }
-                InvoiceState::Finalized { at_s, .. } => (InvoiceStatus::Open, Some(*at_s)),
-            };
-            let lines = lines.into_iter().map(|line| {
-                let price = world.prices.get(&line.price);
-                let usage =
-                    price.and_then(|price| price.recurring.as_ref()).map(|recurring| &recurring.usage);
-                InvoiceLine {
-                    lookup_key: price.and_then(|price| price.lookup_key.clone()),
-                    metered: matches!(usage, Some(Usage::Metered { .. })),
-                    price: line.price,
-                    quantity: line.quantity,
-                    cents: line.cents,
-                    description: line.description,
-                    start_s: line.start_s,
-                    end_s: line.end_s,
-                }
-            });
-            InvoiceView {
-                id: invoice.id.clone(),
-                subscription: invoice.subscription.clone(),
-                status,
-                period_start_s: invoice.period_start_s,
-                period_end_s: invoice.period_end_s,
-                created_s: invoice.created_s,
-                finalized_s,
-                lines: lines.collect(),
-                total_cents,
-            }
-        });
-        views.collect()
+        invoices.map(|invoice| view_invoice(&world, invoice)).collect()
+    }
+
+    /// Changes how a customer's card behaves from now on.
+    ///
+    /// # Errors
+    /// [`NoSuchObject`] for a customer that does not exist.
+    pub fn set_card(&self, customer: &str, card: Card) -> Result<(), NoSuchObject> {
+        lock(&self.shared().world).customers.get_mut(customer).ok_or(NoSuchObject)?.card = card;
+        Ok(())
+    }
+
+    /// What becomes from now on of a subscription when the last retry of its latest invoice has failed.
+    pub fn set_dunning_end(&self, end: DunningEnd) {
+        lock(&self.shared().world).dunning_end = end;
+    }
+
+    /// Sets how long drafts wait, in seconds, whatever the webhooks answer; `None`: an hour after `invoice.created` was
+    /// answered, as without a setting.
+    pub fn set_finalization_grace(&self, grace_s: Option<u32>) {
+        let mut world = lock(&self.shared().world);
+        world.finalization_grace_s = grace_s.map(i64::from);
+        world.next_due_s = None;
+    }
+
+    /// Opens a dispute about a charge, or about the charge that paid an invoice. Its id, `du_...`.
+    ///
+    /// # Errors
+    /// [`NoSuchObject`] if no such charge was paid.
+    pub fn open_dispute(&self, charge_or_invoice: &str) -> Result<String, NoSuchObject> {
+        let now_s = self.now_s();
+        let opened = disputes::open(&mut lock(&self.shared().world), charge_or_invoice, now_s);
+        self.shared().wake_if_due();
+        opened.ok_or(NoSuchObject)
+    }
+
+    /// Refuses a meter event that was taken and counted, as if it had been found wrong only now; a report tells of it.
+    ///
+    /// # Errors
+    /// [`NoSuchObject`] if no event with this identifier is counted.
+    pub fn reject_meter_event(&self, identifier: &str) -> Result<(), NoSuchObject> {
+        let (now_s, code) = (self.now_s(), "meter_event_customer_not_found");
+        let found = meter_events::reject_counted(&mut lock(&self.shared().world), identifier, code, now_s);
+        if found { Ok(()) } else { Err(NoSuchObject) }
+    }
+
+    /// Tells, as `v1.billing.meter.no_meter_found`, of an event whose meter nobody knows.
+    pub fn report_no_meter(&self, identifier: &str) {
+        let now_s = self.now_s();
+        meter_errors::tell_no_meter(&mut lock(&self.shared().world), identifier, now_s);
+        self.shared().wake_if_due();
+    }
+
+    /// Where thin events are sent from now on, while no event destination is listed.
+    pub fn set_thin_webhook(&self, webhook: Option<WebhookEndpoint>) {
+        lock(&self.shared().world).outbox.set_simple(Payload::Thin, webhook);
+        self.shared().wake_if_due();
+    }
+
+    /// What goes wrong with deliveries from now on. What waits already is late or doubled no more than it was.
+    pub fn set_mischief(&self, mischief: Option<Mischief>) {
+        lock(&self.shared().world).outbox.set_mischief(mischief);
+    }
+
+    /// How many deliveries [`Mischief`] has lost.
+    pub fn lost_deliveries(&self) -> usize {
+        lock(&self.shared().world).outbox.lost()
+    }
+}
+
+fn view_line(world: &World, line: Line) -> InvoiceLine {
+    let price = line.price.as_ref().and_then(|id| world.prices.get(id));
+    InvoiceLine {
+        lookup_key: price.and_then(|price| price.lookup_key.clone()),
+        metered: price.is_some_and(billing::is_metered),
+        price: line.price.unwrap_or_default(),
+        quantity: line.quantity,
+        cents: line.cents,
+        description: line.description,
+        start_s: line.start_s,
+        end_s: line.end_s,
+        proration: line.proration,
+        invoice_item: line.invoice_item,
+    }
+}
+
+fn view_invoice(world: &World, invoice: &Invoice) -> InvoiceView {
+    let lines = invoices::lines(world, invoice);
+    let total_cents = invoices::total(&lines);
+    let balance = world.customers.get(&invoice.customer).map_or(0, |customer| customer.balance_cents);
+    let fixed = invoice.final_part();
+    let (status, paid_s) = match fixed.map(|fixed| fixed.standing) {
+        None => (InvoiceStatus::Draft, None),
+        Some(Standing::Open) => (InvoiceStatus::Open, None),
+        Some(Standing::Paid { at_s }) => (InvoiceStatus::Paid, Some(at_s)),
+        Some(Standing::Uncollectible { .. }) => (InvoiceStatus::Uncollectible, None),
+        Some(Standing::Void { .. }) => (InvoiceStatus::Void, None),
+    };
+    InvoiceView {
+        id: invoice.id.clone(),
+        subscription: invoice.subscription.clone(),
+        status,
+        period_start_s: invoice.period_start_s,
+        period_end_s: invoice.period_end_s,
+        created_s: invoice.created_s,
+        finalized_s: fixed.map(|fixed| fixed.at_s),
+        lines: lines.into_iter().map(|line| view_line(world, line)).collect(),
+        total_cents,
+        due_cents: fixed.map_or_else(|| invoices::amounts(total_cents, balance).0, |fixed| fixed.due_cents),
+        reason: invoice.reason.as_str(),
+        attempts: invoice.attempts,
+        paid_s,
     }
 }

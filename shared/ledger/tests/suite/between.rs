@@ -442,9 +442,9 @@ async fn report(ledger: &Ledger<DynamoStore>, key: &MeterKey, sent: &mut BTreeSe
         ledger.clear(key).await.ok();
         return;
     };
-    if let Ok(Attempt::First | Attempt::Again) = ledger.attempt(key, &row, T0).await {
+    if let Ok(Attempt::First | Attempt::Again) = ledger.attempt(key, &row, T0, 0).await {
         sent.insert((row.identifier.clone(), row.tokens.get()));
-        if ledger.finish(key, &row, RowFate::Accepted, T0).await.is_ok() {
+        if ledger.finish(key, &row, RowFate::Accepted, T0, None).await.is_ok() {
             ledger.clear(key).await.ok();
         }
     }

@@ -19,7 +19,7 @@ async fn admit<S: Store>(ledger: &Ledger<S>, user: &UserId, tokens: u32) -> Resu
 #[track_caller]
 fn refusal(answer: Result<OpenHold, AdmitError>) -> Refusal {
     match answer {
-        Err(AdmitError::Refused(refusal)) => refusal,
+        Err(AdmitError::Refused { refusal, .. }) => refusal,
         other => panic!("not refused: {other:?}"),
     }
 }
@@ -70,7 +70,10 @@ fn f01_two_hundred_at_once_get_exactly_what_the_cap_fits() {
         for task in tasks {
             match task.await.unwrap() {
                 Ok(hold) => admitted.push(hold),
-                Err(AdmitError::Refused(Refusal::QuotaHeld { .. } | Refusal::Concurrency { .. })) => {}
+                Err(AdmitError::Refused {
+                    refusal: Refusal::QuotaHeld { .. } | Refusal::Concurrency { .. },
+                    ..
+                }) => {}
                 Err(other) => panic!("neither admitted nor held up: {other:?}"),
             }
         }
@@ -309,15 +312,15 @@ fn f23_f24_what_is_settled_is_found_sealed_once_and_cleared() {
         assert_eq!((row.tokens, meter.sealed), (t(450), t(450)));
         let (_, again) = ledger.seal(&key, T0.plus_ms(5)).await.unwrap().unwrap();
         assert_eq!(again, row, "a second run made another row");
-        assert_eq!(ledger.attempt(&key, &row, T0).await.unwrap(), Attempt::First);
+        assert_eq!(ledger.attempt(&key, &row, T0, 0).await.unwrap(), Attempt::First);
         assert_eq!(
-            ledger.attempt(&key, &row, T0).await.unwrap(),
+            ledger.attempt(&key, &row, T0, 0).await.unwrap(),
             Attempt::Again,
             "still pending: sent again under its identifier"
         );
-        ledger.finish(&key, &row, RowFate::Accepted, T0).await.unwrap();
-        assert_eq!(ledger.attempt(&key, &row, T0).await.unwrap(), Attempt::Gone);
-        ledger.finish(&key, &row, RowFate::Parked, T0).await.unwrap();
+        ledger.finish(&key, &row, RowFate::Accepted, T0, None).await.unwrap();
+        assert_eq!(ledger.attempt(&key, &row, T0, 0).await.unwrap(), Attempt::Gone);
+        ledger.finish(&key, &row, RowFate::Parked, T0, None).await.unwrap();
         assert_eq!(ledger.seal(&key, T0).await.unwrap(), None);
         assert!(ledger.clear(&key).await.unwrap());
         assert!(!dirty(&ledger).await.contains(&key));
@@ -396,11 +399,18 @@ fn the_prompt_of_a_request_is_nowhere_in_the_table() {
         "anchor_s",
         "current_s",
         "spend_cap",
+        "pay_by_ms",
         "period_end_s",
         "settled",
         "committed",
         "sealed",
         "parked",
+        "invoiced",
+        "fence",
+        "note",
+        "asked",
+        "left",
+        "kind",
         "rate",
         "rate_newest",
         "holds",

@@ -2,12 +2,13 @@
 
 use super::support::{HOLD_MS, T0, demand, new_id, plans, price, t, used, user};
 use domain::{
-    AccountChange, Admission, Claim, Digest, HoldId, Meter, Opening, Outcome, Receipt, Release, ReportRow,
-    RowFate, Seal, Timestamp, UserId,
+    AccountChange, Admission, Attempt, Claim, CustomerId, Day, Denial, Digest, EventId, HoldId, Lease, Level,
+    Meter, NanoUsd, Opening, Outcome, Pool, Receipt, Release, Report, ReportRow, RowFate, Seal, SliceAnswer,
+    SliceAsk, Spending, Timestamp, Tokens, UserId,
 };
 use ledger::{
     AdmitAnswer, AdmitError, AdmitFailure, Changed, Cursor, Fault, Ledger, Loaded, MemoryStore, MeterKey,
-    Page, Store, StoreError,
+    Page, ReceiptCursor, ReceiptPage, ReportCursor, ReportPage, Store, StoreError, UserCursor, UserPage,
 };
 use std::sync::{Arc, Mutex};
 
@@ -31,7 +32,12 @@ struct Plan {
     releases: Vec<Fate>,
     /// Of puts and changes of claims.
     claims: Vec<Fate>,
+    /// Of slices of a budget.
+    leases: Vec<Fate>,
+    /// Of changes of the account.
+    changes: Vec<Fate>,
     late: Vec<Admission>,
+    late_changes: Vec<AccountChange>,
     /// What the next load answers, instead of what is so.
     torn: Option<Loaded>,
     admit_ids: Vec<String>,
@@ -65,6 +71,16 @@ impl Faulty {
         for admission in late {
             drop(self.inner.admit(&admission).await.unwrap());
         }
+    }
+
+    /// The late changes of accounts arrive; whether any was made.
+    async fn late_changes_land(&self) -> bool {
+        let late = std::mem::take(&mut self.plan.lock().unwrap().late_changes);
+        let mut any = false;
+        for change in late {
+            any |= self.inner.change_account(&change).await.unwrap() == Changed::Yes;
+        }
+        any
     }
 
     async fn lossy<T>(
@@ -124,6 +140,13 @@ impl Store for Faulty {
         self.lossy(|plan| &mut plan.releases, self.inner.release(release)).await
     }
 
+    async fn change_account(&self, change: &AccountChange) -> Result<Changed, StoreError> {
+        if self.plan.lock().unwrap().changes.first() == Some(&Fate::Late) {
+            self.plan.lock().unwrap().late_changes.push(change.clone());
+        }
+        self.lossy(|plan| &mut plan.changes, self.inner.change_account(change)).await
+    }
+
     async fn put_claim(&self, claim: &Claim, now: Timestamp) -> Result<Option<Claim>, StoreError> {
         self.lossy(|plan| &mut plan.claims, self.inner.put_claim(claim, now)).await
     }
@@ -132,14 +155,17 @@ impl Store for Faulty {
         self.lossy(|plan| &mut plan.claims, self.inner.change_claim(claim, owner)).await
     }
 
+    async fn lease_slice(&self, ask: &SliceAsk) -> Result<SliceAnswer, StoreError> {
+        self.lossy(|plan| &mut plan.leases, self.inner.lease_slice(ask)).await
+    }
+
     untouched! {
         fn meter(&self, key: &MeterKey) -> Option<Meter>;
         fn open(&self, opening: &Opening) -> Changed;
-        fn change_account(&self, change: &AccountChange) -> Changed;
         fn receipt(&self, key: &MeterKey, id: &HoldId) -> Option<Receipt>;
         fn seal(&self, key: &MeterKey, seal: &Seal) -> Changed;
-        fn note_attempt(&self, key: &MeterKey, seq: u64, at: Timestamp) -> Changed;
-        fn put_report(&self, key: &MeterKey, row: &ReportRow, fate: RowFate, at: Timestamp) -> RowFate;
+        fn note_attempt(&self, key: &MeterKey, seq: u64, at: Timestamp, fence: u64) -> Attempt;
+        fn put_report(&self, key: &MeterKey, row: &ReportRow, fate: RowFate, at: Timestamp, note: Option<&str>) -> RowFate;
         fn drop_row(&self, key: &MeterKey, row: &ReportRow, fate: RowFate) -> Changed;
         fn clear(&self, key: &MeterKey) -> Changed;
         fn dirty(&self, shard: u8, from: Option<&Cursor>) -> Page;
@@ -147,6 +173,22 @@ impl Store for Faulty {
         fn claim(&self, user: &UserId, key: Digest) -> Option<Claim>;
         fn put_stop(&self, user: &UserId, id: &HoldId, forget_at: Timestamp) -> ();
         fn is_stopped(&self, user: &UserId, id: &HoldId) -> bool;
+        fn report(&self, key: &MeterKey, seq: u64) -> Option<Report>;
+        fn forgive(&self, key: &MeterKey, seq: u64, at: Timestamp, note: &str) -> Changed;
+        fn retry(&self, key: &MeterKey, seq: u64, row: &ReportRow, at: Timestamp) -> Changed;
+        fn reject(&self, key: &MeterKey, seq: u64, tokens: Tokens, at: Timestamp, note: &str) -> Changed;
+        fn import(&self, key: &MeterKey, receipt: &Receipt, report: &Report) -> Changed;
+        fn users(&self, shard: u8, from: Option<&UserCursor>) -> UserPage;
+        fn meters(&self, user: &UserId, from: Timestamp) -> Vec<Meter>;
+        fn receipts(&self, user: &UserId, of: Option<Timestamp>, before: Option<&ReceiptCursor>) -> ReceiptPage;
+        fn reports(&self, user: &UserId, of: Option<Timestamp>, before: Option<&ReportCursor>) -> ReportPage;
+        fn put_denial(&self, denial: &Denial) -> Changed;
+        fn denials(&self, user: &UserId, period_start: Timestamp) -> Vec<Denial>;
+        fn put_event(&self, id: &EventId, kind: &str, at: Timestamp, forget_at: Timestamp) -> Changed;
+        fn event(&self, id: &EventId) -> bool;
+        fn take_lease(&self, customer: &CustomerId, owner: &HoldId, now: Timestamp, until: Timestamp) -> Option<Lease>;
+        fn drop_lease(&self, lease: &Lease) -> Changed;
+        fn note_told(&self, day: Day, pool: Pool, level: Level) -> Changed;
     }
 }
 
@@ -184,7 +226,7 @@ async fn i3_an_admission_that_lands_after_it_was_given_up_is_released_uncharged(
     assert_eq!(ledger.sweep(&MeterKey::of(&meter), later).await.unwrap(), 1);
     let meter = meter_of(&store, &user).await;
     assert_eq!((meter.settled, meter.committed, meter.totals.absorbed), (t(300), t(300), t(0)));
-    let voided = store.inner.receipts(&MeterKey::of(&meter));
+    let voided = store.inner.receipts_of(&MeterKey::of(&meter));
     assert_eq!(voided.iter().filter(|receipt| receipt.outcome == Outcome::Void).count(), 1);
 }
 
@@ -223,7 +265,7 @@ async fn a_throttled_admission_is_tried_again() {
     let store = Faulty::new(Plan { admits: vec![Fate::Throttled; 3], ..Plan::default() });
     let (ledger, user) = (Ledger::new(store.clone(), plans()), user());
     let hold = ledger.admit(&user, &demand(10), &price(), HOLD_MS, &new_id, T0).await.unwrap();
-    assert!(store.inner.receipts(&MeterKey { user, period_start: hold.period().start() }).is_empty());
+    assert!(store.inner.receipts_of(&MeterKey { user, period_start: hold.period().start() }).is_empty());
     ledger.void(hold, T0).await.unwrap();
 }
 
@@ -250,4 +292,54 @@ async fn f08_a_settle_that_can_not_be_stored_says_what_is_lost() {
     let error = ledger.settle(hold, used(500), &price(), T0).await.unwrap_err();
     assert_eq!((&error.receipt.id, error.receipt.charged), (&id, t(500)));
     assert!(error.to_string().contains("500 tokens"), "{error}");
+}
+
+#[tokio::test]
+async fn f20_a_lease_whose_answer_was_lost_costs_its_day_that_slice_and_no_more() {
+    let amount = NanoUsd::new(5).unwrap();
+    let ask = SliceAsk { pool: Pool::Trial, day: Day::of(T0), amount, ceiling: NanoUsd::new(100).unwrap() };
+    for (fates, leased) in
+        [(vec![Fate::LostAfter], 10), (vec![Fate::LostBefore], 5), (vec![Fate::Throttled], 5)]
+    {
+        let ledger = Ledger::new(Faulty::new(Plan { leases: fates, ..Plan::default() }), plans());
+        let leased = Spending { leased: NanoUsd::new(leased).unwrap(), told: None };
+        assert_eq!(ledger.lease_slice(&ask).await.unwrap(), SliceAnswer::Leased(leased));
+    }
+    let store = Faulty::new(Plan { leases: vec![Fate::LostAfter; 2], ..Plan::default() });
+    assert!(Ledger::new(store.clone(), plans()).lease_slice(&ask).await.is_err(), "F14: fail closed");
+    let twice = store.inner.kept().spendings[&(ask.day, Pool::Trial)].leased;
+    assert_eq!(twice, NanoUsd::new(10).unwrap(), "asked for more than twice");
+}
+
+#[tokio::test]
+async fn a_spend_cap_whose_answer_was_lost_is_decided_again_and_lands_once() {
+    for fate in [Fate::LostBefore, Fate::LostAfter, Fate::Late, Fate::Throttled] {
+        let store = Faulty::new(Plan::default());
+        let (ledger, user) = (Ledger::new(store.clone(), plans()), user());
+        ledger.standing(&user, T0).await.unwrap();
+        store.plan.lock().unwrap().changes = vec![fate];
+        let set = ledger.set_spend_cap(&user, Some(t(300)), T0).await.unwrap();
+        assert_eq!((set.account.spend_cap, set.account.rev), (Some(t(300)), 2), "{fate:?}");
+        assert_eq!(store.load(&user).await.unwrap(), Some(set), "{fate:?}");
+        assert!(
+            !store.late_changes_land().await,
+            "{fate:?}: the lost one landed beside the one that was told"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_wish_for_a_spend_cap_that_was_given_up_never_undoes_a_later_one() {
+    let store = Faulty::new(Plan::default());
+    let (ledger, user) = (Ledger::new(store.clone(), plans()), user());
+    let before = ledger.standing(&user, T0).await.unwrap().account;
+    // Sent once, by an instance that died with it.
+    store.plan.lock().unwrap().changes = vec![Fate::Late];
+    let wish = domain::Account { spend_cap: Some(t(1)), ..before.clone() };
+    let change = AccountChange::new(before, wish, &meter_of(&store, &user).await);
+    assert!(store.change_account(&change).await.is_err());
+    // The user looks, sees no cap, and says so: nothing seems to change.
+    let set = ledger.set_spend_cap(&user, None, T0).await.unwrap();
+    assert!(!store.late_changes_land().await, "the cap that nobody wants any more landed");
+    assert_eq!(store.load(&user).await.unwrap(), Some(set));
 }

@@ -7,11 +7,12 @@ use super::{
     wire::{Call, Wire, on_a_wire},
 };
 use domain::{
-    Account, AccountChange, Admission, Classes, CustomerId, Facts, HOLDS_MAX, Hold, HoldId, HoldSize, Meter,
-    ModelId, NanoUsd, Opening, Outcome, Period, PlanId, Predecessor, RateCounts, Receipt, ReportRow, RowFate,
-    Seal, SubscriptionId, Timestamp, Tokens, Totals, Usage, UserId, Window,
+    Account, AccountChange, Admission, Classes, CustomerId, Denial, DenialCode, EventId, Facts, HOLDS_MAX,
+    Hold, HoldId, HoldSize, Meter, ModelId, NOTE_CHARS_MAX, NanoUsd, Opening, Outcome, Period, PlanId,
+    Predecessor, RateCounts, Receipt, Report, ReportRow, RowFate, Seal, SubscriptionId, Timestamp, Tokens,
+    Totals, Usage, UserId, Window,
 };
-use ledger::{AdmitAnswer, Changed, DynamoStore, Ledger, MeterKey, Store};
+use ledger::{AdmitAnswer, Attempt, Changed, DynamoStore, Ledger, MeterKey, SHARDS, Store};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -53,8 +54,10 @@ fn account() -> Account {
         customer: Some(longest("c", CustomerId::LENGTH_MAX, CustomerId::parse)),
         subscription: Some(longest("s", SubscriptionId::LENGTH_MAX, SubscriptionId::parse)),
         anchor: start(),
+        plan_since: Some(start()),
         current: start(),
         spend_cap: Some(Tokens::MAX),
+        pay_by: Some(Timestamp::MAX),
     }
 }
 
@@ -66,10 +69,12 @@ fn meter() -> Meter {
         period: Period::new(start(), Timestamp::MAX).unwrap(),
         rev: account.rev,
         customer: account.customer,
+        plan: account.plan,
         settled: Tokens::ZERO,
         committed: Tokens::ZERO,
         sealed: Tokens::ZERO,
         parked: Tokens::ZERO,
+        invoiced: Tokens::ZERO,
         rate: rate(),
         holds: BTreeMap::new(),
         closed: false,
@@ -121,7 +126,13 @@ fn row() -> ReportRow {
         tokens: Tokens::MAX,
         timestamp: start(),
         first_attempt_at: None,
+        fence: 0,
     }
+}
+
+/// The longest note, of characters with as many bytes as one can have.
+fn note() -> String {
+    "\u{10ffff}".repeat(NOTE_CHARS_MAX)
 }
 
 fn settled(n: u16) -> Receipt {
@@ -177,7 +188,8 @@ async fn everything<S: Store>(store: &S, fullest: impl FnOnce()) {
     let charged = Meter { settled: Tokens::MAX, ..meter() };
     let seal = Seal { row: row(), ..domain::seal(&charged, Timestamp::MAX).unwrap() };
     assert_eq!(store.seal(&key, &seal).await.unwrap(), Changed::Yes);
-    assert_eq!(store.note_attempt(&key, 0, Timestamp::MAX).await.unwrap(), Changed::Yes);
+    let attempt = store.note_attempt(&key, 0, Timestamp::MAX, u64::MAX).await.unwrap();
+    assert_eq!(attempt, Attempt::First);
     fullest();
 
     let receipt = settled(0);
@@ -185,8 +197,9 @@ async fn everything<S: Store>(store: &S, fullest: impl FnOnce()) {
     assert_eq!(store.release(&receipt.release(&hold())).await.unwrap(), Changed::Yes);
     let void = Receipt::void(the_user(), start(), hold_id(1), Timestamp::MAX);
     assert_eq!(store.release(&void.release(&hold())).await.unwrap(), Changed::Yes);
-    store.put_report(&key, &row(), RowFate::Parked, Timestamp::MAX).await.unwrap();
+    store.put_report(&key, &row(), RowFate::Parked, Timestamp::MAX, Some(&note())).await.unwrap();
     assert_eq!(store.drop_row(&key, &row(), RowFate::Parked).await.unwrap(), Changed::Yes);
+    repairs(store, &key).await;
     assert_eq!(store.clear(&key).await.unwrap(), Changed::No);
     let change = AccountChange::new(account(), account(), &store.meter(&key).await.unwrap().unwrap());
     assert_eq!(store.change_account(&change).await.unwrap(), Changed::Yes);
@@ -207,6 +220,49 @@ async fn everything<S: Store>(store: &S, fullest: impl FnOnce()) {
     assert_eq!(store.load(&the_user()).await.unwrap().unwrap().account.current, earlier);
 }
 
+/// What a person does with rows, and what else there is to put, with the longest of everything.
+async fn repairs<S: Store>(store: &S, key: &MeterKey) {
+    let again = ReportRow { seq: 1, ..row() };
+    assert_eq!(store.retry(key, 0, &again, Timestamp::MAX).await.unwrap(), Changed::Yes);
+    store.put_report(key, &again, RowFate::Accepted, Timestamp::MAX, None).await.unwrap();
+    assert_eq!(store.drop_row(key, &again, RowFate::Accepted).await.unwrap(), Changed::Yes);
+    let rejected = store.reject(key, 1, again.tokens, Timestamp::MAX, &note()).await.unwrap();
+    assert_eq!(rejected, Changed::Yes);
+    assert_eq!(store.forgive(key, 1, Timestamp::MAX, &note()).await.unwrap(), Changed::Yes);
+    let receipt = Receipt { charged: Tokens::ZERO, ..settled(HOLDS_MAX + 1) };
+    let imported = ReportRow { seq: 2, tokens: Tokens::ZERO, ..row() };
+    let whose = (key.user.clone(), key.period_start);
+    let report = Report::of(whose, &imported, RowFate::Invoiced, Timestamp::MAX, Some(&note()));
+    assert_eq!(store.import(key, &receipt, &report).await.unwrap(), Changed::Yes);
+    assert_eq!(store.report(key, 2).await.unwrap(), Some(report));
+    let denial = Denial {
+        user: the_user(),
+        period_start: start(),
+        code: DenialCode::Concurrency,
+        at: Timestamp::MAX,
+        asked: Tokens::MAX,
+        left: Some(Tokens::MAX),
+        until: Some(Timestamp::MAX),
+    };
+    assert_eq!(store.put_denial(&denial).await.unwrap(), Changed::Yes);
+    assert_eq!(store.denials(&the_user(), start()).await.unwrap(), [denial]);
+    let event = longest("e", EventId::LENGTH_MAX, EventId::parse);
+    let kind = "k".repeat(100);
+    let put = store.put_event(&event, &kind, Timestamp::MAX, Timestamp::MAX).await.unwrap();
+    assert_eq!((put, store.event(&event).await.unwrap()), (Changed::Yes, true));
+    let customer = row().customer;
+    let lease = store.take_lease(&customer, &hold_id(0), start(), Timestamp::MAX).await.unwrap().unwrap();
+    assert_eq!(store.drop_lease(&lease).await.unwrap(), Changed::Yes);
+    assert_eq!(store.receipts(&the_user(), None, None).await.unwrap().receipts.len(), 2);
+    assert_eq!(store.reports(&the_user(), None, None).await.unwrap().reports.len(), 3);
+    assert_eq!(store.meters(&the_user(), start()).await.unwrap().len(), 1);
+    let mut users = Vec::new();
+    for shard in 0..SHARDS {
+        users.extend(store.users(shard, None).await.unwrap().users);
+    }
+    assert!(users.contains(&the_user()));
+}
+
 #[test]
 fn i8_the_largest_of_everything_is_taken_by_every_store() {
     for (_, store) in stores() {
@@ -220,10 +276,10 @@ fn i8_the_largest_of_everything_that_is_sent_or_stored_is_within_dynamodbs_limit
         let mut fullest = 0;
         everything(&store, || fullest = item_bytes(&stored(&wire))).await;
         assert!((20_000..OUR_ITEM_BYTES_MAX).contains(&fullest), "the fullest meter has {fullest} bytes");
-        // Each port method was there: six kinds of update, two of put, two of transaction, two of read.
+        // Each port method was there: nine kinds of update, four of put, five of transaction, and every read.
         let kinds = |operation: &str| wire.count(|call: &Call| call.operation == operation);
-        assert!(kinds("UpdateItem") > usize::from(HOLDS_MAX) + 6);
-        assert_eq!((kinds("PutItem"), kinds("TransactWriteItems")), (2, 3));
+        assert!(kinds("UpdateItem") > usize::from(HOLDS_MAX) + 9);
+        assert_eq!((kinds("PutItem"), kinds("TransactWriteItems")), (5, 6));
     });
 }
 

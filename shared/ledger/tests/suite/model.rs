@@ -3,13 +3,13 @@
 
 use super::support::{AnyStore, HOLD_MS, T0, demand, plans, price, stores, t, used, user, world};
 use domain::{
-    Account, AccountChange, AdmitRequest, CustomerId, Demand, Hold, HoldId, HoldSize, Meter, Opening,
-    Placement, PlanId, Plans, Receipt, Refusal, ReportRow, RowFate, SubscriptionId, Timestamp, Tokens,
-    UserId,
+    Account, AccountChange, AdmitRequest, CustomerId, Demand, Denial, Hold, HoldId, HoldSize, Lease, Meter,
+    Opening, Placement, PlanId, Plans, Receipt, Refusal, Report, ReportRow, RowFate, SubscriptionId,
+    Timestamp, Tokens, UserId,
 };
-use ledger::{AdmitAnswer, AdmitError, Ledger, Loaded, MeterKey, OpenHold, Store};
+use ledger::{AdmitAnswer, AdmitError, Changed, Ledger, Loaded, MeterKey, OpenHold, Retried, Store};
 use proptest::{prelude::*, test_runner::RngSeed};
-use std::{cell::Cell, collections::BTreeMap};
+use std::{cell::Cell, cmp::Reverse, collections::BTreeMap};
 
 /// Sequences of operations in one test, each up to 60 long.
 const CASES: u32 = 64;
@@ -49,6 +49,17 @@ enum Op {
     Clear {
         which: usize,
     },
+    /// A person or Stripe moves the row `back` rows ago.
+    Repair {
+        which: usize,
+        back: u64,
+        repair: Repair,
+    },
+    Import {
+        which: usize,
+        tokens: u32,
+        invoiced: bool,
+    },
     Subscribe,
     Cancel,
     Cap {
@@ -63,6 +74,14 @@ enum Op {
     },
 }
 
+/// What becomes of a row that has ended.
+#[derive(Clone, Copy, Debug)]
+enum Repair {
+    Retry,
+    Forgive,
+    Reject,
+}
+
 /// The port's writes that are conditional on what they were decided on.
 #[derive(Clone, Copy, Debug)]
 enum Write {
@@ -73,11 +92,22 @@ enum Write {
     Seal,
     Attempt,
     Drop,
+    Retry,
+    Reject,
+    Import,
+    TakeLease,
+    DropLease,
+    Deny,
 }
 
 fn stale() -> impl Strategy<Value = Op> {
-    use Write::{Admit, Attempt, Change, Drop, Open, Release, Seal};
-    let write = prop::sample::select(vec![Admit, Admit, Admit, Open, Change, Release, Seal, Attempt, Drop]);
+    use Write::{
+        Admit, Attempt, Change, Deny, Drop, DropLease, Import, Open, Reject, Release, Retry, Seal, TakeLease,
+    };
+    let write = prop::sample::select(vec![
+        Admit, Admit, Admit, Open, Change, Release, Seal, Attempt, Drop, Retry, Reject, Import, TakeLease,
+        TakeLease, DropLease, Deny,
+    ]);
     let lag_ms = prop_oneof![Just(0), 1..2_000_u64, 60_000..130_000_u64];
     (write, 0..64_usize, lag_ms, 1..700_u32).prop_map(|(write, which, lag_ms, tokens)| Op::Stale {
         write,
@@ -89,6 +119,7 @@ fn stale() -> impl Strategy<Value = Op> {
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let one = 0..8_usize;
+    let repair = prop::sample::select(vec![Repair::Retry, Repair::Retry, Repair::Forgive, Repair::Reject]);
     let op = prop_oneof![
         8 => (1..200_u32, 1..500_u32).prop_map(|(prompt, output)| Op::Admit { prompt, output }),
         5 => (one.clone(), 0..700_u32).prop_map(|(which, tokens)| Op::Settle { which, tokens }),
@@ -102,6 +133,12 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
             which,
             parked,
             crash_before_drop
+        }),
+        2 => (one.clone(), 1..4_u64, repair).prop_map(|(which, back, repair)| Op::Repair { which, back, repair }),
+        1 => (one.clone(), 0..300_u32, any::<bool>()).prop_map(|(which, tokens, invoiced)| Op::Import {
+            which,
+            tokens,
+            invoiced
         }),
         1 => one.prop_map(|which| Op::Clear { which }),
         1 => Just(Op::Subscribe),
@@ -126,7 +163,7 @@ struct Model {
     account: Option<Account>,
     meters: BTreeMap<Timestamp, Meter>,
     receipts: BTreeMap<HoldId, Receipt>,
-    reports: BTreeMap<(Timestamp, u64), RowFate>,
+    reports: BTreeMap<(Timestamp, u64), Report>,
 }
 
 impl Model {
@@ -235,18 +272,18 @@ impl Kept {
                 self.holds.insert(id.clone(), hold);
                 answer
             }
-            Err(AdmitError::Refused(refusal)) => Answer::Refused(refusal),
+            Err(AdmitError::Refused { refusal, .. }) => Answer::Refused(refusal),
             Err(other) => panic!("{other:?}"),
         }
     }
 
     async fn report(&self, key: &MeterKey, fate: RowFate, crash: bool, now: Timestamp) -> Option<ReportRow> {
         let (_, row) = self.ledger.seal(key, now).await.unwrap()?;
-        self.ledger.attempt(key, &row, now).await.unwrap();
+        self.ledger.attempt(key, &row, now, 0).await.unwrap();
         if crash {
-            self.store.put_report(key, &row, fate, now).await.unwrap();
+            self.store.put_report(key, &row, fate, now, None).await.unwrap();
         } else {
-            self.ledger.finish(key, &row, fate, now).await.unwrap();
+            self.ledger.finish(key, &row, fate, now, None).await.unwrap();
         }
         Some(row)
     }
@@ -315,6 +352,8 @@ impl Run {
                     assert_eq!(kept.ledger.clear(&key).await.unwrap(), cleared, "{}", kept.name);
                 }
             }
+            Op::Repair { which, back, repair } => self.repair(*which, *back, *repair).await,
+            Op::Import { which, tokens, invoiced } => self.import(*which, *tokens, *invoiced).await,
             Op::Subscribe => {
                 let anchor = self.now.floor_s();
                 self.change(&move |account: &Account| {
@@ -429,13 +468,52 @@ impl Run {
                 same!(seal(&key, &seal));
             }
             Write::Attempt => {
-                same!(note_attempt(&key, meter.seq, now));
+                same!(note_attempt(&key, meter.seq, now, 0));
             }
             Write::Drop => {
                 let Some(row) = meter.pending else { return };
                 same!(drop_row(&key, &row, RowFate::Parked));
             }
+            Write::Retry => {
+                // Decided on the meter of then, of an item of now.
+                let items = self.model.reports.range((key.period_start, 0)..=(key.period_start, u64::MAX));
+                let Some((_, item)) = items.last() else { return };
+                let Some(row) = domain::retry(&meter, item, now) else { return };
+                let seq = item.seq;
+                same!(retry(&key, seq, &row, now));
+            }
+            Write::Reject => {
+                let Some(row) = meter.pending else { return };
+                same!(reject(&key, row.seq, row.tokens, now, "late"));
+            }
+            Write::Import => {
+                let (receipt, report) = self.imported(&key, meter.seq, tokens, tokens.is_multiple_of(2));
+                same!(import(&key, &receipt, &report));
+                same!(import(&key, &receipt, &report));
+            }
+            Write::TakeLease => {
+                let (customer, owner) = self.lease(tokens);
+                let until = now.plus_ms(u64::from(tokens) * 100);
+                same!(take_lease(&customer, &owner, now, until));
+            }
+            Write::DropLease => {
+                let (customer, owner) = self.lease(tokens);
+                let lease = Lease { customer, owner, fence: u64::from(tokens % 4), until: now };
+                same!(drop_lease(&lease));
+            }
+            Write::Deny => {
+                let refusal = Refusal::Concurrency { limit: 1, until_most: now };
+                let denial = Denial::of(&refusal, (key.user.clone(), key.period_start), t(tokens), now);
+                same!(put_denial(&denial));
+                same!(denials(&key.user, key.period_start));
+            }
         }
+    }
+
+    /// A customer of this run's own, and one of three who take its lease.
+    fn lease(&self, which: u32) -> (CustomerId, HoldId) {
+        let customer = CustomerId::parse(&format!("cus_{}", self.user)).unwrap();
+        (customer, HoldId::parse(&format!("owner-{}", which % 3)).unwrap())
     }
 
     /// The model takes over what a stale write did to the stores. The ledgers forget what they remembered, as the model does:
@@ -445,12 +523,17 @@ impl Run {
             kept.ledger = Ledger::new(kept.store.clone(), plans());
         }
         let memory = &self.kept[0].store;
+        let AnyStore::Memory(inside) = memory else { panic!("the first store is memory") };
         let Some(Loaded { account, meter }) = memory.load(&self.user).await.unwrap() else { return };
         self.model.meters.insert(meter.period.start(), meter);
         self.model.account = Some(account);
         for (start, meter) in &mut self.model.meters {
             let key = MeterKey { user: self.user.clone(), period_start: *start };
             *meter = memory.meter(&key).await.unwrap().unwrap();
+            let items = inside.reports_of(&key).into_iter();
+            self.model.reports.extend(items.map(|item| ((*start, item.seq), item)));
+            let receipts = inside.receipts_of(&key).into_iter();
+            self.model.receipts.extend(receipts.map(|receipt| (receipt.id.clone(), receipt)));
         }
         let loaded = memory.load(&self.user).await.unwrap();
         for kept in &self.kept {
@@ -487,14 +570,103 @@ impl Run {
         }
         let expected = meter.pending.clone();
         if let Some(row) = &expected {
-            meter.apply_attempt(row.seq, self.now);
-            let standing = *self.model.reports.entry((key.period_start, row.seq)).or_insert(fate);
+            meter.apply_attempt(row.seq, self.now, 0);
+            let whose = (key.user.clone(), key.period_start);
+            let report = Report::of(whose, row, fate, self.now, None);
+            let standing = self.model.reports.entry((key.period_start, row.seq)).or_insert(report).fate;
             if !crash {
                 assert!(meter.apply_drop(row.seq, standing));
             }
         }
         for kept in &self.kept {
             assert_eq!(kept.report(&key, fate, crash, self.now).await, expected, "{}", kept.name);
+        }
+    }
+
+    /// The row that was sealed `back` rows ago, if it has ended.
+    async fn repair(&mut self, which: usize, back: u64, repair: Repair) {
+        let Some(key) = self.some_key(which) else { return };
+        let now = self.now;
+        let meter = self.model.meters.get_mut(&key.period_start).unwrap();
+        let Some(seq) = meter.seq.checked_sub(back) else { return };
+        let Some(item) = self.model.reports.get_mut(&(key.period_start, seq)) else { return };
+        let expected = match repair {
+            Repair::Retry => {
+                let row = domain::retry(meter, item, now).filter(|row| meter.apply_retry(row));
+                if row.is_some() {
+                    (item.fate, item.at) = (RowFate::Retried, now);
+                }
+                row
+            }
+            Repair::Forgive => {
+                if item.fate == RowFate::Parked {
+                    (item.fate, item.at, item.note) = (RowFate::Forgiven, now, Some("kind".to_owned()));
+                }
+                None
+            }
+            Repair::Reject => {
+                if item.fate == RowFate::Accepted && meter.apply_reject(seq, item.tokens) {
+                    (item.fate, item.at, item.note) = (RowFate::Parked, now, Some("no".to_owned()));
+                }
+                None
+            }
+        };
+        let item = item.clone();
+        for kept in &self.kept {
+            let ledger = &kept.ledger;
+            match repair {
+                Repair::Retry => {
+                    let parked = item.fate == RowFate::Parked;
+                    let otherwise = if parked { Retried::RowPending } else { Retried::NotParked };
+                    let expected = expected.clone().map_or(otherwise, Retried::Yes);
+                    let retried = ledger.retry_parked(&key, seq, now).await.unwrap();
+                    assert_eq!(retried, expected, "{}", kept.name);
+                }
+                Repair::Forgive => {
+                    let _: Changed = ledger.forgive_parked(&key, seq, now, "kind").await.unwrap();
+                }
+                Repair::Reject => {
+                    let _: Changed = ledger.reject(&key, seq, item.tokens, now, "no").await.unwrap();
+                }
+            }
+            let standing = kept.store.report(&key, seq).await.unwrap();
+            assert_eq!(standing.as_ref(), Some(&item), "{}", kept.name);
+        }
+    }
+
+    fn imported(&mut self, key: &MeterKey, seq: u64, tokens: u32, invoiced: bool) -> (Receipt, Report) {
+        self.admitted.set(self.admitted.get() + 1);
+        let id = HoldId::parse(&format!("{}-{:04}-import", self.user, self.admitted.get())).unwrap();
+        let whose = (self.user.clone(), key.period_start);
+        let row = ReportRow {
+            seq,
+            customer: CustomerId::parse("cus_1").unwrap(),
+            identifier: id.to_string(),
+            tokens: t(tokens),
+            timestamp: key.period_start,
+            first_attempt_at: None,
+            fence: 0,
+        };
+        let fate = if invoiced { RowFate::Invoiced } else { RowFate::Accepted };
+        let report = Report::of(whose, &row, fate, self.now, Some("from elsewhere"));
+        (Receipt::imported(self.user.clone(), key.period_start, id, t(tokens), self.now), report)
+    }
+
+    async fn import(&mut self, which: usize, tokens: u32, invoiced: bool) {
+        let Some(key) = self.some_key(which) else { return };
+        let seq = self.model.meters[&key.period_start].seq;
+        let (receipt, report) = self.imported(&key, seq, tokens, invoiced);
+        // A meter whose row was dropped by a stale write may have this item already.
+        let taken = self.model.reports.contains_key(&(key.period_start, seq));
+        let meter = self.model.meters.get_mut(&key.period_start).unwrap();
+        let expected = !taken && meter.apply_import(&receipt, &report);
+        for kept in &self.kept {
+            let imported = kept.ledger.import(&key, &receipt, &report).await.unwrap();
+            assert_eq!(imported, expected.into(), "{}", kept.name);
+        }
+        if expected {
+            self.model.receipts.insert(receipt.id.clone(), receipt);
+            self.model.reports.insert((key.period_start, seq), report);
         }
     }
 
@@ -515,6 +687,19 @@ impl Run {
         let count = self.model.meters.len();
         let start = self.model.meters.keys().nth(which.checked_rem(count)?)?;
         Some(MeterKey { user: self.user.clone(), period_start: *start })
+    }
+
+    /// The same lists everywhere.
+    async fn compare_lists(&self) {
+        let reports: Vec<Report> = self.model.reports.values().rev().cloned().collect();
+        let mut receipts: Vec<Receipt> = self.model.receipts.values().cloned().collect();
+        receipts.sort_by_key(|receipt| Reverse((receipt.period_start, receipt.id.clone())));
+        let meters: Vec<Meter> = self.model.meters.values().rev().cloned().collect();
+        for Kept { name, store, .. } in &self.kept {
+            assert_eq!(store.reports(&self.user, None, None).await.unwrap().reports, reports, "{name}");
+            assert_eq!(store.receipts(&self.user, None, None).await.unwrap().receipts, receipts, "{name}");
+            assert_eq!(store.meters(&self.user, Timestamp::from_s(0)).await.unwrap(), meters, "{name}");
+        }
     }
 
     /// The same meters everywhere, and what is true of a meter at every instant.
@@ -569,6 +754,7 @@ proptest! {
                 run.remember();
                 run.compare().await;
             }
+            run.compare_lists().await;
         });
     }
 }

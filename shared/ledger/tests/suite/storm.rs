@@ -166,7 +166,7 @@ impl Storm {
             ids.last().unwrap().clone()
         };
         let end = match ledger.admit(&user, &least, &price(), HOLD_MS, &new_id, now()).await {
-            Err(AdmitError::Refused(_)) => End::Refused,
+            Err(AdmitError::Refused { .. }) => End::Refused,
             Err(AdmitError::Unavailable(_)) => End::Unavailable,
             Ok(hold) => {
                 let id = hold.id().clone();
@@ -239,11 +239,11 @@ impl Storm {
         dies()?;
         if let Some((_, row)) = ledger.seal(key, now()).await.ok()? {
             dies()?;
-            if ledger.attempt(key, &row, now()).await.ok()? != Attempt::Gone {
+            if ledger.attempt(key, &row, now(), 0).await.ok()? != Attempt::Gone {
                 self.send(key, &row);
                 dies()?;
                 let fate = if row.tokens.get() % 7 == 0 { RowFate::Parked } else { RowFate::Accepted };
-                ledger.finish(key, &row, fate, now()).await.ok()?;
+                ledger.finish(key, &row, fate, now(), None).await.ok()?;
             }
         }
         dies()?;
@@ -553,6 +553,7 @@ fn check_request(table: &Table, number: u64, ids: &[HoldId], end: &End) {
         Outcome::Settled { .. } => outcome == "exact" && charged == expected.charged.get(),
         Outcome::Swept => outcome == "swept" && charged == 0,
         Outcome::Void => outcome == "void" && charged == 0,
+        Outcome::Imported => false,
     };
     let right = match end {
         End::Settled(_, expected) => same(expected),

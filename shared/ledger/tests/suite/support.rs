@@ -224,9 +224,13 @@ pub(crate) enum AnyStore {
 }
 
 use domain::{
-    AccountChange, Admission, Claim, Digest, Meter, Opening, Receipt, Release, ReportRow, RowFate, Seal,
+    AccountChange, Admission, Attempt, Claim, Day, Denial, Digest, EventId, Lease, Level, Meter, Opening,
+    Pool, Receipt, Release, Report, ReportRow, RowFate, Seal, SliceAnswer, SliceAsk,
 };
-use ledger::{AdmitAnswer, AdmitFailure, Changed, Cursor, Loaded, MeterKey, Page, StoreError};
+use ledger::{
+    AdmitAnswer, AdmitFailure, Changed, Cursor, Loaded, MeterKey, Page, ReceiptCursor, ReceiptPage,
+    ReportCursor, ReportPage, StoreError, UserCursor, UserPage,
+};
 
 any_store! {
     fn load(&self, user: &UserId) -> Result<Option<Loaded>, StoreError>;
@@ -238,8 +242,8 @@ any_store! {
     fn receipt(&self, key: &MeterKey, id: &HoldId) -> Result<Option<Receipt>, StoreError>;
     fn release(&self, release: &Release) -> Result<Changed, StoreError>;
     fn seal(&self, key: &MeterKey, seal: &Seal) -> Result<Changed, StoreError>;
-    fn note_attempt(&self, key: &MeterKey, seq: u64, at: Timestamp) -> Result<Changed, StoreError>;
-    fn put_report(&self, key: &MeterKey, row: &ReportRow, fate: RowFate, at: Timestamp) -> Result<RowFate, StoreError>;
+    fn note_attempt(&self, key: &MeterKey, seq: u64, at: Timestamp, fence: u64) -> Result<Attempt, StoreError>;
+    fn put_report(&self, key: &MeterKey, row: &ReportRow, fate: RowFate, at: Timestamp, note: Option<&str>) -> Result<RowFate, StoreError>;
     fn drop_row(&self, key: &MeterKey, row: &ReportRow, fate: RowFate) -> Result<Changed, StoreError>;
     fn clear(&self, key: &MeterKey) -> Result<Changed, StoreError>;
     fn dirty(&self, shard: u8, from: Option<&Cursor>) -> Result<Page, StoreError>;
@@ -249,4 +253,21 @@ any_store! {
     fn claim(&self, user: &UserId, key: Digest) -> Result<Option<Claim>, StoreError>;
     fn put_stop(&self, user: &UserId, id: &HoldId, forget_at: Timestamp) -> Result<(), StoreError>;
     fn is_stopped(&self, user: &UserId, id: &HoldId) -> Result<bool, StoreError>;
+    fn report(&self, key: &MeterKey, seq: u64) -> Result<Option<Report>, StoreError>;
+    fn forgive(&self, key: &MeterKey, seq: u64, at: Timestamp, note: &str) -> Result<Changed, StoreError>;
+    fn retry(&self, key: &MeterKey, seq: u64, row: &ReportRow, at: Timestamp) -> Result<Changed, StoreError>;
+    fn reject(&self, key: &MeterKey, seq: u64, tokens: Tokens, at: Timestamp, note: &str) -> Result<Changed, StoreError>;
+    fn import(&self, key: &MeterKey, receipt: &Receipt, report: &Report) -> Result<Changed, StoreError>;
+    fn users(&self, shard: u8, from: Option<&UserCursor>) -> Result<UserPage, StoreError>;
+    fn meters(&self, user: &UserId, from: Timestamp) -> Result<Vec<Meter>, StoreError>;
+    fn receipts(&self, user: &UserId, of: Option<Timestamp>, before: Option<&ReceiptCursor>) -> Result<ReceiptPage, StoreError>;
+    fn reports(&self, user: &UserId, of: Option<Timestamp>, before: Option<&ReportCursor>) -> Result<ReportPage, StoreError>;
+    fn put_denial(&self, denial: &Denial) -> Result<Changed, StoreError>;
+    fn denials(&self, user: &UserId, period_start: Timestamp) -> Result<Vec<Denial>, StoreError>;
+    fn put_event(&self, id: &EventId, kind: &str, at: Timestamp, forget_at: Timestamp) -> Result<Changed, StoreError>;
+    fn event(&self, id: &EventId) -> Result<bool, StoreError>;
+    fn take_lease(&self, customer: &CustomerId, owner: &HoldId, now: Timestamp, until: Timestamp) -> Result<Option<Lease>, StoreError>;
+    fn drop_lease(&self, lease: &Lease) -> Result<Changed, StoreError>;
+    fn lease_slice(&self, ask: &SliceAsk) -> Result<SliceAnswer, StoreError>;
+    fn note_told(&self, day: Day, pool: Pool, level: Level) -> Result<Changed, StoreError>;
 }

@@ -7,12 +7,14 @@ use super::{
     support::{AnyStore, HOLD_MS, T0, customer, demand, plans, price, stores, t, used, user, world},
 };
 use domain::{
-    Account, AccountChange, Admission, Claim, Digest, HoldId, Meter, Opening, PlanId, Receipt, Release,
-    ReportRow, RowFate, Seal, Timestamp, UserId,
+    Account, AccountChange, Admission, Attempt, Claim, CustomerId, Day, Denial, Digest, EventId, HoldId,
+    Lease, Level, Meter, Opening, PlanId, Pool, Receipt, Release, Report, ReportRow, RowFate, Seal,
+    SliceAnswer, SliceAsk, Timestamp, Tokens, UserId,
 };
 use ledger::{
     AdmitAnswer, AdmitError, AdmitFailure, ChangeError, Changed, Cursor, Fault, Ledger, Loaded, MeterKey,
-    Page, Store, StoreError, Unavailable,
+    Page, ReceiptCursor, ReceiptPage, ReportCursor, ReportPage, Store, StoreError, Unavailable, UserCursor,
+    UserPage,
 };
 use std::{
     fmt::Debug,
@@ -108,6 +110,10 @@ impl Store for Together {
         self.stores[0].1.dirty(shard, from).await
     }
 
+    async fn users(&self, shard: u8, from: Option<&UserCursor>) -> Result<UserPage, StoreError> {
+        self.stores[0].1.users(shard, from).await
+    }
+
     together! {
         fn load(&self, user: &UserId) -> Option<Loaded>;
         fn meter(&self, key: &MeterKey) -> Option<Meter>;
@@ -116,8 +122,8 @@ impl Store for Together {
         fn receipt(&self, key: &MeterKey, id: &HoldId) -> Option<Receipt>;
         fn release(&self, release: &Release) -> Changed;
         fn seal(&self, key: &MeterKey, seal: &Seal) -> Changed;
-        fn note_attempt(&self, key: &MeterKey, seq: u64, at: Timestamp) -> Changed;
-        fn put_report(&self, key: &MeterKey, row: &ReportRow, fate: RowFate, at: Timestamp) -> RowFate;
+        fn note_attempt(&self, key: &MeterKey, seq: u64, at: Timestamp, fence: u64) -> Attempt;
+        fn put_report(&self, key: &MeterKey, row: &ReportRow, fate: RowFate, at: Timestamp, note: Option<&str>) -> RowFate;
         fn drop_row(&self, key: &MeterKey, row: &ReportRow, fate: RowFate) -> Changed;
         fn clear(&self, key: &MeterKey) -> Changed;
         fn put_claim(&self, claim: &Claim, now: Timestamp) -> Option<Claim>;
@@ -126,6 +132,22 @@ impl Store for Together {
         fn claim(&self, user: &UserId, key: Digest) -> Option<Claim>;
         fn put_stop(&self, user: &UserId, id: &HoldId, forget_at: Timestamp) -> ();
         fn is_stopped(&self, user: &UserId, id: &HoldId) -> bool;
+        fn report(&self, key: &MeterKey, seq: u64) -> Option<Report>;
+        fn forgive(&self, key: &MeterKey, seq: u64, at: Timestamp, note: &str) -> Changed;
+        fn retry(&self, key: &MeterKey, seq: u64, row: &ReportRow, at: Timestamp) -> Changed;
+        fn reject(&self, key: &MeterKey, seq: u64, tokens: Tokens, at: Timestamp, note: &str) -> Changed;
+        fn import(&self, key: &MeterKey, receipt: &Receipt, report: &Report) -> Changed;
+        fn meters(&self, user: &UserId, from: Timestamp) -> Vec<Meter>;
+        fn receipts(&self, user: &UserId, of: Option<Timestamp>, before: Option<&ReceiptCursor>) -> ReceiptPage;
+        fn reports(&self, user: &UserId, of: Option<Timestamp>, before: Option<&ReportCursor>) -> ReportPage;
+        fn put_denial(&self, denial: &Denial) -> Changed;
+        fn denials(&self, user: &UserId, period_start: Timestamp) -> Vec<Denial>;
+        fn put_event(&self, id: &EventId, kind: &str, at: Timestamp, forget_at: Timestamp) -> Changed;
+        fn event(&self, id: &EventId) -> bool;
+        fn take_lease(&self, customer: &CustomerId, owner: &HoldId, now: Timestamp, until: Timestamp) -> Option<Lease>;
+        fn drop_lease(&self, lease: &Lease) -> Changed;
+        fn lease_slice(&self, ask: &SliceAsk) -> SliceAnswer;
+        fn note_told(&self, day: Day, pool: Pool, level: Level) -> Changed;
     }
 }
 
@@ -181,7 +203,7 @@ impl Run {
                         }
                     }
                 }
-                Err(AdmitError::Refused(_)) => {}
+                Err(AdmitError::Refused { .. }) => {}
                 Err(AdmitError::Unavailable(Unavailable(error))) => self.gave_up(error.fault),
             }
         }
@@ -229,8 +251,8 @@ impl Run {
             None
         });
         if let Some((_, row)) = sealed {
-            ledger.attempt(key, &row, now).await.unwrap();
-            ledger.finish(key, &row, fate, now).await.unwrap();
+            ledger.attempt(key, &row, now, 0).await.unwrap();
+            ledger.finish(key, &row, fate, now, None).await.unwrap();
         }
         ledger.clear(key).await.unwrap();
     }

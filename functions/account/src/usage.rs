@@ -1,0 +1,261 @@
+//! `GET /v1/usage`: what was used and what it will cost. Names are the ledger's.
+
+use crate::handler::{AccountApi, unavailable};
+use domain::{NanoUsd, Plan, Plans, Timestamp, Tokens, UserId, cap_in_force, overage_cents};
+use edge::{money::decimal_usd, problem::Problem, respond};
+use http::{Response, StatusCode};
+use lambda_http::Body;
+use ledger::{Standing, Store};
+use serde::Serialize;
+use std::num::NonZeroU64;
+
+/// Nano-dollars in a cent.
+const NANO_PER_CENT: u64 = 10_000_000;
+
+impl<S: Store> AccountApi<S> {
+    /// The usage of the current period.
+    pub(crate) async fn usage(&self, user: &UserId, now: Timestamp) -> Result<Response<Body>, Problem> {
+        let standing = self.ledger.standing(user, now).await.map_err(|error| unavailable(user, &error))?;
+        Ok(respond::json(StatusCode::OK, &UsageWire::of(&standing, self.ledger.plans(), now)))
+    }
+}
+
+/// The answer.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct UsageWire {
+    plan: String,
+    status: Status,
+    /// From when on nothing passes, because an invoice is unpaid.
+    pay_by: Option<String>,
+    period: PeriodWire,
+    usage: TokensWire,
+    /// When `usage` begins anew: the end of the period.
+    resets_at: String,
+    overage: OverageWire,
+    /// The next invoice, if there is a subscription.
+    invoice: Option<InvoiceWire>,
+    /// Requests of the period that have ended.
+    requests: u64,
+    /// The user's own cap in tokens, if there is one.
+    spend_cap: Option<u64>,
+}
+
+/// Where the subscription stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Status {
+    /// There is none.
+    None,
+    /// Everything is paid.
+    Active,
+    /// An invoice is unpaid; everything goes on until `payBy`.
+    PastDue,
+    /// An invoice is unpaid, and nothing passes until it is.
+    Overdue,
+}
+
+/// What the invoice at the period's end comes to, as of now, in US dollars; to the cent, as Stripe rounds it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct InvoiceWire {
+    estimate_usd: String,
+    /// The flat price of the period that begins then.
+    base_usd: String,
+    /// What is charged so far above the included tokens of this one.
+    overage_usd: String,
+    at: String,
+}
+
+/// The period `[start, end)`, RFC 3339 in UTC.
+#[derive(Debug, Serialize)]
+struct PeriodWire {
+    start: String,
+    end: String,
+}
+
+/// Tokens of the period.
+#[derive(Debug, Serialize)]
+struct TokensWire {
+    /// Charged.
+    settled: u64,
+    /// Reserved by requests under way.
+    held: u64,
+    /// What neither takes of the cap.
+    left: u64,
+    /// The cap in force: the lower of the plan's and the user's own.
+    cap: u64,
+    /// Tokens that the plan's price includes.
+    included: u64,
+}
+
+/// Tokens above the included ones.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct OverageWire {
+    tokens: u64,
+    /// US dollars a million tokens, exact; absent on a plan that allows none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    per_million_usd: Option<String>,
+    /// What `tokens` cost so far, in US dollars, exact; the invoice rounds to the cent, once.
+    cost_usd: String,
+}
+
+impl UsageWire {
+    fn of(standing: &Standing, plans: &Plans, now: Timestamp) -> Self {
+        let Standing { account, plan, meter } = standing;
+        let status = match (&account.subscription, account.pay_by) {
+            (_, Some(_)) if account.is_overdue(now) => Status::Overdue,
+            (_, Some(_)) => Status::PastDue,
+            (Some(_), None) => Status::Active,
+            (None, None) => Status::None,
+        };
+        let billed = account.billed_to().is_some();
+        let (cap, _) = cap_in_force(account, plan);
+        let over = meter.settled.saturating_sub(plan.included);
+        let (start, end) = (meter.period.start().to_string(), meter.period.end().to_string());
+        Self {
+            plan: plan.id.to_string(),
+            status,
+            pay_by: account.pay_by.map(|pay_by| pay_by.to_string()),
+            resets_at: end.clone(),
+            period: PeriodWire { start, end: end.clone() },
+            usage: TokensWire {
+                settled: meter.settled.get(),
+                held: meter.held().get(),
+                left: cap.saturating_sub(meter.committed).get(),
+                cap: cap.get(),
+                included: plan.included.get(),
+            },
+            overage: overage(over, plan.overage_per_million),
+            invoice: if billed {
+                invoice(plans.get(&meter.plan).unwrap_or(plan), plan, meter.settled, &end)
+            } else {
+                None
+            },
+            requests: meter.totals.requests,
+            spend_cap: account.spend_cap.map(Tokens::get),
+        }
+    }
+}
+
+/// Usage is priced by the plan that it was used under, the next period by the plan in force. None: an amount that no invoice
+/// could have.
+fn invoice(used_under: &Plan, next: &Plan, settled: Tokens, at: &str) -> Option<InvoiceWire> {
+    let overage = overage_cents(used_under, settled)?;
+    let base = u64::from(next.price_cents);
+    let estimate = base.checked_add(overage)?;
+    Some(InvoiceWire {
+        estimate_usd: usd(estimate)?,
+        base_usd: usd(base)?,
+        overage_usd: usd(overage)?,
+        at: at.to_owned(),
+    })
+}
+
+/// Cents as dollars.
+fn usd(cents: u64) -> Option<String> {
+    cents.checked_mul(NANO_PER_CENT).map(decimal_usd)
+}
+
+fn overage(over: Tokens, per_million: Option<NonZeroU64>) -> OverageWire {
+    let cost = per_million.map_or(NanoUsd::ZERO, |price| NanoUsd::of(over, price));
+    OverageWire {
+        tokens: over.get(),
+        per_million_usd: per_million.map(|price| decimal_usd(price.get())),
+        cost_usd: decimal_usd(cost.get()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::{Account, CustomerId, Opening, SubscriptionId, invoice_cents};
+    use edge::plans::PlanBook;
+    use serde_json::{Value, json};
+
+    const NOW: Timestamp = Timestamp::from_s(1_800_000_000);
+
+    fn wire(settled: u32, change: impl FnOnce(&mut Account)) -> Value {
+        let book = PlanBook::built_in().unwrap();
+        let plan = book.plans().iter().find(|plan| plan.id.as_str() == "pro").unwrap().clone();
+        let user = UserId::parse("user_1").unwrap();
+        let mut account = Account::first_seen(user, plan.id.clone(), NOW);
+        account.customer = CustomerId::parse("cus_1").ok();
+        account.subscription = SubscriptionId::parse("sub_1").ok();
+        change(&mut account);
+        let Opening { account, mut meter, .. } = Opening::first(account, NOW).unwrap();
+        meter.settled = Tokens::from_u32(settled);
+        meter.committed = Tokens::from_u32(settled + 1_000);
+        meter.totals.requests = 3;
+        let standing = Standing { account, plan, meter };
+        serde_json::to_value(UsageWire::of(&standing, book.plans(), NOW)).unwrap()
+    }
+
+    #[test]
+    fn the_answer_names_everything_once_and_exactly() {
+        let expect = json!({
+            "plan": "pro",
+            "status": "active",
+            "payBy": null,
+            "period": {"start": "2027-01-15T08:00:00.000Z", "end": "2027-02-15T08:00:00.000Z"},
+            "usage": {"settled": 500_001, "held": 0, "left": 4_498_999, "cap": 5_000_000, "included": 500_000},
+            "resetsAt": "2027-02-15T08:00:00.000Z",
+            "overage": {"tokens": 1, "perMillionUsd": "2.00", "costUsd": "0.000002"},
+            "invoice": {
+                "estimateUsd": "20.00", "baseUsd": "20.00", "overageUsd": "0.00", "at": "2027-02-15T08:00:00.000Z",
+            },
+            "requests": 3,
+            "spendCap": null,
+        });
+        assert_eq!(wire(500_001, |_| ()), expect);
+    }
+
+    #[test]
+    fn f21_the_projected_invoice_rounds_once_as_stripe_does() {
+        // Half a cent is 2,500 tokens at 0.0002 cents.
+        for (settled, overage, estimate) in [
+            (502_499, "0.00", "20.00"),
+            (502_500, "0.01", "20.01"),
+            (507_499, "0.01", "20.01"),
+            (507_500, "0.02", "20.02"),
+            (5_000_000, "9.00", "29.00"),
+        ] {
+            let invoice = &wire(settled, |_| ())["invoice"];
+            assert_eq!(
+                (&invoice["overageUsd"], &invoice["estimateUsd"]),
+                (&overage.into(), &estimate.into())
+            );
+            let book = PlanBook::built_in().unwrap();
+            let pro = book.plans().iter().find(|plan| plan.id.as_str() == "pro").unwrap();
+            let cents = invoice_cents(pro, Tokens::from_u32(settled)).and_then(usd);
+            assert_eq!(cents.as_deref(), Some(estimate));
+        }
+    }
+
+    #[test]
+    fn without_a_subscription_there_is_no_invoice() {
+        let wire = wire(400, |account| account.subscription = None);
+        assert_eq!((&wire["status"], &wire["invoice"]), (&"none".into(), &Value::Null));
+    }
+
+    #[test]
+    fn an_unpaid_invoice_shows_until_when_and_since_when() {
+        let later = wire(400, |account| account.pay_by = Some(NOW.plus_ms(1)));
+        assert_eq!(
+            (&later["status"], &later["payBy"]),
+            (&"past_due".into(), &"2027-01-15T08:00:00.001Z".into())
+        );
+        let now = wire(400, |account| account.pay_by = Some(NOW));
+        assert_eq!(now["status"], "overdue");
+    }
+
+    #[test]
+    fn the_users_own_cap_counts_where_it_is_lower() {
+        let wire = wire(400, |account| account.spend_cap = Some(Tokens::from_u32(1_000)));
+        assert_eq!(wire["usage"]["cap"], 1_000);
+        assert_eq!(wire["usage"]["left"], 0);
+        assert_eq!(wire["spendCap"], 1_000);
+        assert_eq!(wire["overage"]["costUsd"], "0.00");
+    }
+}

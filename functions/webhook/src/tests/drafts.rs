@@ -1,0 +1,177 @@
+//! Drafted invoices: Stripe waits until their periods are reported to the end.
+
+use super::world::{
+    CREATED, DAY_S, DELETED, SECRET, World, answer, ended, event, invoice, pro, subscription,
+};
+use crate::handler::WORK_MS_MAX;
+use domain::Timestamp;
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::time::Instant;
+
+const HOUR_S: u64 = 60 * 60;
+const BEGAN_S: u64 = 1_799_000_000;
+/// A month later by the calendar: 2027-01-03 to 2027-02-03.
+const ENDS_S: u64 = BEGAN_S + 31 * DAY_S;
+
+fn drafted(id: &str) -> String {
+    event(id, "invoice.created", "in_1")
+}
+
+/// On Pro since the start of a period in which so many tokens were used.
+async fn world_with(tokens: u32) -> World {
+    let world = World::new();
+    world.stripe_has(subscription("sub_1", "active", BEGAN_S));
+    world.set(BEGAN_S + 60);
+    assert_eq!(world.delivers(CREATED, "sub_1").await, answer(200, "in_line"));
+    world.uses(tokens).await;
+    world.stripe_has(invoice("in_1", "sub_1", "draft", (BEGAN_S, ENDS_S)));
+    world
+}
+
+#[tokio::test]
+async fn f11_i7_a_draft_is_answered_once_every_token_of_its_period_is_at_stripe() {
+    let world = world_with(700).await;
+    world.set(ENDS_S - 5);
+    let under_way = world.admit(90).await;
+    world.set(ENDS_S + 5);
+    assert_eq!(world.takes(&drafted("evt_1"), SECRET).await, answer(503, "usage_pending"));
+    assert_eq!(world.counted(), 700, "what is settled is sent at once");
+    world.settle(under_way, 90).await;
+    assert_eq!(world.takes(&drafted("evt_1"), SECRET).await, answer(200, "reported"));
+    assert_eq!(world.counted(), 790);
+    assert_eq!(world.takes(&drafted("evt_1"), SECRET).await, answer(200, "known"));
+    assert_eq!(world.heard(), []);
+}
+
+#[tokio::test]
+async fn i7_what_is_admitted_after_the_period_is_not_waited_for() {
+    let world = world_with(700).await;
+    world.set(ENDS_S + 5);
+    let _next = world.admit(90).await;
+    assert_eq!(world.takes(&drafted("evt_1"), SECRET).await, answer(200, "reported"));
+    assert_eq!(world.counted(), 700);
+}
+
+/// Our clock has not reached the period's end by Stripe's word: what is admitted from then on is the next one's.
+#[tokio::test]
+async fn i7_a_clock_that_lags_behind_stripes_closes_the_period_all_the_same() {
+    let world = world_with(700).await;
+    world.set(ENDS_S - 3);
+    assert_eq!(world.takes(&drafted("evt_1"), SECRET).await, answer(200, "reported"));
+    world.uses(50).await;
+    let user = domain::UserId::parse("user_1").unwrap();
+    let meters = world.ledger.meters(&user, Timestamp::from_s(0)).await.unwrap();
+    let used: Vec<_> = meters.iter().map(|meter| (meter.period.start().s(), meter.settled.get())).collect();
+    assert_eq!(used, [(ENDS_S, 50), (BEGAN_S, 700)]);
+}
+
+#[tokio::test]
+async fn f09_a_draft_that_is_delivered_again_and_again_is_counted_once() {
+    let world = world_with(700).await;
+    world.set(ENDS_S + 5);
+    for number in 0..3 {
+        assert_eq!(
+            world.takes(&drafted(&format!("evt_again{number}")), SECRET).await,
+            answer(200, "reported")
+        );
+    }
+    assert_eq!(world.counted(), 700);
+}
+
+#[tokio::test]
+async fn an_invoice_that_is_no_draft_or_of_no_subscription_is_not_waited_for() {
+    let world = world_with(700).await;
+    world.set(ENDS_S + 5);
+    let open = world.admit(90).await;
+    world.stripe_has(invoice("in_1", "sub_1", "open", (BEGAN_S, ENDS_S)));
+    assert_eq!(world.takes(&drafted("evt_1"), SECRET).await, answer(200, "in_line"));
+    let mut manual = invoice("in_1", "sub_1", "draft", (BEGAN_S, ENDS_S));
+    manual["parent"] = Value::Null;
+    world.stripe_has(manual);
+    assert_eq!(world.takes(&drafted("evt_2"), SECRET).await, answer(200, "ignored"));
+    // The first invoice is over no time.
+    world.stripe_has(invoice("in_1", "sub_1", "draft", (BEGAN_S, BEGAN_S)));
+    assert_eq!(world.takes(&drafted("evt_3"), SECRET).await, answer(200, "in_line"));
+    assert_eq!(world.counted(), 0);
+    world.settle(open, 90).await;
+}
+
+#[tokio::test]
+async fn a_draft_that_waits_for_hours_is_told_of_long_before_stripe_gives_up() {
+    let world = world_with(700).await;
+    world.set(ENDS_S - 5);
+    let _open = world.admit(90).await;
+    world.set(ENDS_S + 5);
+    // Nothing may be sent, so nothing ends: Stripe takes no meter event.
+    world.stripe(|books| books.down = true);
+    assert_eq!(world.takes(&drafted("evt_1"), SECRET).await, answer(503, "stripe_unavailable"));
+    world.stripe(|books| books.down = false);
+    assert_eq!(world.takes(&drafted("evt_1"), SECRET).await, answer(503, "usage_pending"));
+    assert_eq!(world.heard(), []);
+
+    let held = world_with(700).await;
+    held.set(ENDS_S + 5);
+    // A lease that somebody holds for ever.
+    let customer = domain::CustomerId::parse("cus_1").unwrap();
+    let owner = domain::HoldId::parse("somebody").unwrap();
+    held.ledger
+        .take_lease(&customer, &owner, held.now(), Timestamp::from_s(ENDS_S + 9 * DAY_S))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(held.takes(&drafted("evt_1"), SECRET).await, answer(503, "usage_pending"));
+    assert_eq!(held.heard(), []);
+    held.set(ENDS_S + 6 * HOUR_S + 1);
+    assert_eq!(held.takes(&drafted("evt_1"), SECRET).await, answer(503, "usage_pending"));
+    let (kind, detail) = &held.heard()[0];
+    assert_eq!(
+        (kind.as_str(), &detail["invoice"], &detail["user"]),
+        ("Invoice Waiting", &json!("in_1"), &json!("user_1"))
+    );
+}
+
+#[tokio::test]
+async fn f11_the_end_of_a_subscription_has_its_last_usage_reported_before_its_last_invoice_is_final() {
+    let world = world_with(700).await;
+    let ended_s = BEGAN_S + 9 * DAY_S;
+    world.set(ended_s + 5);
+    let mut subscription = ended("sub_1", BEGAN_S, ended_s);
+    subscription["latest_invoice"] =
+        json!({"id": "in_9", "status": "draft", "status_transitions": {"finalized_at": null}});
+    world.stripe_has(subscription);
+    world.stripe_has(invoice("in_9", "sub_1", "draft", (BEGAN_S, ended_s)));
+    assert_eq!(world.delivers(DELETED, "sub_1").await, answer(200, "reported"));
+    assert_eq!(world.counted(), 700);
+    assert_eq!(world.standing().await.0, "free");
+}
+
+#[tokio::test]
+async fn a_drafts_subscription_that_nobody_has_heard_of_is_brought_in_line_first() {
+    let world = World::new();
+    world.stripe_has(subscription("sub_1", "active", BEGAN_S));
+    world.stripe_has(invoice("in_1", "sub_1", "draft", (BEGAN_S, ENDS_S)));
+    world.set(ENDS_S + 5);
+    assert_eq!(world.takes(&drafted("evt_1"), SECRET).await, answer(200, "reported"));
+    assert_eq!(world.standing().await, pro("sub_1", BEGAN_S));
+}
+
+#[tokio::test(start_paused = true)]
+async fn f09_a_stripe_that_says_nothing_costs_one_delivery_its_time_and_no_token() {
+    let world = world_with(700).await;
+    world.set(ENDS_S + 5);
+    for (silent_at, problem) in [
+        ("/v1/invoices", "stripe_unavailable"),
+        ("/v1/subscriptions", "stripe_unavailable"),
+        ("/v1/billing/meter_events", "usage_pending"),
+    ] {
+        world.stripe(|books| books.silent_at = Some(silent_at));
+        let began = Instant::now();
+        assert_eq!(world.takes(&drafted("evt_1"), SECRET).await, answer(503, problem), "{silent_at}");
+        assert!(began.elapsed() <= Duration::from_millis(WORK_MS_MAX), "{silent_at}: {:?}", began.elapsed());
+    }
+    assert_eq!(world.counted(), 0);
+    world.stripe(|books| books.silent_at = None);
+    assert_eq!(world.takes(&drafted("evt_1"), SECRET).await, answer(200, "reported"));
+    assert_eq!(world.counted(), 700);
+}

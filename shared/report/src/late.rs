@@ -1,0 +1,190 @@
+//! Which way a row goes: onto its period's invoice as a meter event, or, where that invoice is final, onto the next as an item.
+//! Pure: it decides from what Stripe's invoices say, and asks nobody.
+//!
+//! Stripe puts on an invoice what its meter has counted by the moment at which the invoice becomes final. What arrives later is
+//! counted and billed to nobody. So nothing is sent when that moment is near.
+
+use domain::{Period, ReportRow, Timestamp};
+use stripe::{Invoice, InvoiceStatus};
+
+const MINUTE_MS: u64 = 60 * 1_000;
+const HOUR_MS: u64 = 60 * MINUTE_MS;
+
+/// How near the moment at which an invoice becomes final may be for an event to be sent: nearer than that, it may arrive after
+/// it. On the other side, a draft that is this much past its moment is one that Stripe holds back, for its `invoice.created` is
+/// not answered yet.
+const FINAL_MARGIN_MS: u64 = 5 * MINUTE_MS;
+/// How long after its period Stripe may take to draw up an invoice.
+const DRAWN_UP_MS: u64 = 2 * HOUR_MS;
+/// How much earlier than the period's end an invoice of it may be dated, where clocks differ.
+const DATED_EARLY_MS: u64 = HOUR_MS;
+/// The oldest time of an event that Stripe takes, less a margin: 35 days less an hour.
+const EVENT_AGE_MS_MAX: u64 = (35 * 24 - 1) * HOUR_MS;
+
+/// Which way a row goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// As a meter event, onto the invoice of its period.
+    Event,
+    /// As an item, onto the next invoice; none of its events was sent after this instant.
+    Item {
+        /// Since when no event counts any more.
+        since: Timestamp,
+    },
+    /// Neither yet: the invoice is about to become final.
+    Wait,
+    /// Neither: a person has to look.
+    Refused(String),
+}
+
+/// Whether a row's invoices have to be asked for at all, and if so, from which date on.
+pub(crate) fn invoices_from(period: Period, now: Timestamp) -> Option<Timestamp> {
+    let early = Timestamp::from_ms(period.end().ms().saturating_sub(DATED_EARLY_MS));
+    (period.end() <= now).then_some(early)
+}
+
+/// Decides the way of a row of a period that has ended, from the customer's invoices since about its end.
+///
+/// A row's invoice is one of a subscription whose billed period holds the row's time.
+pub(crate) fn way(period: Period, row: &ReportRow, invoices: &[Invoice], now: Timestamp) -> Way {
+    let bills = |invoice: &&Invoice| {
+        invoice.subscription.is_some() && invoice.period.is_some_and(|billed| billed.contains(row.timestamp))
+    };
+    let of_row: Vec<&Invoice> = invoices.iter().filter(bills).collect();
+    let too_old = row.timestamp.plus_ms(EVENT_AGE_MS_MAX);
+    if let Some(draft) = of_row.iter().find(|invoice| invoice.status == InvoiceStatus::Draft) {
+        return match draft.finalizes_at {
+            _ if too_old <= now => Way::Item { since: too_old },
+            Some(at) if is_near(at, now) => Way::Wait,
+            Some(_) | None => Way::Event,
+        };
+    }
+    if let Some(void) = of_row.iter().find(|invoice| invoice.status == InvoiceStatus::Void) {
+        return Way::Refused(format!("the invoice of its period, {}, is void", void.id));
+    }
+    let final_at = |invoice: &&Invoice| invoice.finalized_at.unwrap_or(invoice.created);
+    let since = of_row.iter().map(final_at).max();
+    let drawn_up_by = period.end().plus_ms(DRAWN_UP_MS);
+    match since {
+        Some(since) => Way::Item { since },
+        None if now < drawn_up_by && now < too_old => Way::Event,
+        None => Way::Item { since: drawn_up_by.min(too_old) },
+    }
+}
+
+fn is_near(at: Timestamp, now: Timestamp) -> bool {
+    at.ms_since(now) <= FINAL_MARGIN_MS && now.ms_since(at) <= FINAL_MARGIN_MS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::{CustomerId, InvoiceId, SubscriptionId, Tokens};
+
+    const START: Timestamp = Timestamp::from_s(1_800_000_000);
+    const END: Timestamp = START.plus_ms(31 * 24 * HOUR_MS);
+
+    fn row(timestamp: Timestamp) -> ReportRow {
+        ReportRow {
+            seq: 0,
+            customer: CustomerId::parse("cus_1").unwrap(),
+            identifier: "u-1-0".into(),
+            tokens: Tokens::from_u32(5),
+            timestamp,
+            first_attempt_at: None,
+            fence: 0,
+        }
+    }
+
+    fn invoice(status: InvoiceStatus) -> Invoice {
+        Invoice {
+            id: InvoiceId::parse("in_1").unwrap(),
+            customer: CustomerId::parse("cus_1").unwrap(),
+            subscription: Some(SubscriptionId::parse("sub_1").unwrap()),
+            status,
+            reason: "subscription_cycle".into(),
+            period: Period::new(START, END),
+            created: END,
+            finalizes_at: Some(END.plus_ms(HOUR_MS)),
+            finalized_at: None,
+            total_cents: 2_000,
+            url: None,
+        }
+    }
+
+    #[track_caller]
+    fn check(invoices: &[Invoice], after_end_ms: u64, expected: &Way) {
+        let period = Period::new(START, END).unwrap();
+        let last = row(period.clamp_s(END));
+        assert_eq!(way(period, &last, invoices, END.plus_ms(after_end_ms)), *expected);
+    }
+
+    #[test]
+    fn only_a_period_that_has_ended_asks_for_invoices() {
+        let period = Period::new(START, END).unwrap();
+        assert_eq!(invoices_from(period, Timestamp::from_ms(END.ms() - 1)), None);
+        assert_eq!(invoices_from(period, END), Some(Timestamp::from_ms(END.ms() - HOUR_MS)));
+    }
+
+    #[test]
+    fn f11_an_event_is_sent_while_its_invoice_is_a_draft_that_is_not_about_to_be_final() {
+        let draft = [invoice(InvoiceStatus::Draft)];
+        check(&draft, 0, &Way::Event);
+        check(&draft, 55 * MINUTE_MS - 1, &Way::Event);
+        check(&draft, 55 * MINUTE_MS, &Way::Wait);
+        check(&draft, 65 * MINUTE_MS, &Way::Wait);
+        // Held back until its webhook is answered.
+        check(&draft, 65 * MINUTE_MS + 1, &Way::Event);
+        check(&draft, 71 * HOUR_MS, &Way::Event);
+        let kept = [Invoice { finalizes_at: None, ..invoice(InvoiceStatus::Draft) }];
+        check(&kept, 60 * MINUTE_MS, &Way::Event);
+    }
+
+    #[test]
+    fn f11_once_its_invoice_is_final_a_row_goes_on_the_next_one() {
+        let at = END.plus_ms(HOUR_MS);
+        for status in [InvoiceStatus::Open, InvoiceStatus::Paid, InvoiceStatus::Uncollectible] {
+            let last = [Invoice { finalized_at: Some(at), ..invoice(status) }];
+            check(&last, HOUR_MS, &Way::Item { since: at });
+        }
+        let undated = [invoice(InvoiceStatus::Other("new".into()))];
+        check(&undated, HOUR_MS, &Way::Item { since: END });
+    }
+
+    #[test]
+    fn f11_an_invoice_that_is_not_drawn_up_yet_is_waited_for_and_not_for_ever() {
+        check(&[], 2 * HOUR_MS - 1, &Way::Event);
+        check(&[], 2 * HOUR_MS, &Way::Item { since: END.plus_ms(2 * HOUR_MS) });
+    }
+
+    #[test]
+    fn invoices_of_other_periods_and_by_hand_say_nothing() {
+        let by_hand = Invoice { subscription: None, ..invoice(InvoiceStatus::Paid) };
+        let next = Invoice {
+            period: Period::new(END, END.plus_ms(28 * 24 * HOUR_MS)),
+            ..invoice(InvoiceStatus::Paid)
+        };
+        let first = Invoice { period: None, ..invoice(InvoiceStatus::Paid) };
+        check(&[by_hand.clone(), next.clone(), first.clone()], HOUR_MS, &Way::Event);
+        check(&[by_hand, invoice(InvoiceStatus::Draft), next, first], 30 * MINUTE_MS, &Way::Event);
+    }
+
+    #[test]
+    fn what_nobody_is_to_pay_is_for_a_person() {
+        let void = [invoice(InvoiceStatus::Void)];
+        let period = Period::new(START, END).unwrap();
+        let way = way(period, &row(START), &void, END.plus_ms(HOUR_MS));
+        assert!(matches!(way, Way::Refused(reason) if reason.contains("in_1")));
+    }
+
+    #[test]
+    fn f11_a_row_that_is_too_old_for_stripe_goes_on_the_next_invoice() {
+        let period = Period::new(START, END).unwrap();
+        let old = row(START);
+        let since = START.plus_ms(EVENT_AGE_MS_MAX);
+        let now = START.plus_ms(35 * 24 * HOUR_MS);
+        let kept = [Invoice { finalizes_at: None, ..invoice(InvoiceStatus::Draft) }];
+        assert_eq!(way(period, &old, &kept, now), Way::Item { since });
+        assert_eq!(way(period, &old, &kept, Timestamp::from_ms(since.ms() - 1)), Way::Event);
+    }
+}

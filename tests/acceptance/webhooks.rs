@@ -1,0 +1,99 @@
+//! Stripe's webhooks through the real binaries: from a subscription to an invoice that waits until every token is on it.
+
+use crate::support::{Client, Events, cloud, items, metadata, report, soon, subscribe};
+use local::{
+    cloud::Cloud,
+    net,
+    stripe::{self, InvoiceStatus, WebhookEndpoint},
+};
+use serde_json::Value;
+
+const HOUR_S: i64 = 60 * 60;
+/// As the local cloud's functions are told.
+const THIN_SECRET: &str = "whsec_local_thin";
+
+/// When the current period of a customer's one subscription ends, in Unix seconds.
+async fn period_end_s(cloud: &Cloud, customer: &str) -> i64 {
+    let url = format!("{}v1/subscriptions?customer={customer}", cloud.stripe().unwrap().base_url());
+    let asked = net::client().unwrap().get(url).bearer_auth(stripe::Options::default().api_key);
+    let list: Value = soon(asked.send()).await.unwrap().json().await.unwrap();
+    list["data"][0]["items"]["data"][0]["current_period_end"].as_i64().unwrap()
+}
+
+fn counted(cloud: &Cloud, customer: &str) -> u64 {
+    cloud.stripe().unwrap().counted(customer, i64::MIN, i64::MAX)
+}
+
+/// The kinds of events that Stripe goes on delivering.
+fn waiting(cloud: &Cloud) -> Vec<String> {
+    cloud.stripe().unwrap().undelivered().into_iter().map(|event| event.kind).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f11_i7_a_drafted_invoice_waits_for_the_last_stream_of_its_period_and_then_has_every_token() {
+    let cloud = cloud(|_| {}).await;
+    let stripe = cloud.stripe().unwrap();
+    let client = Client::new(&cloud, "wanda");
+    let customer = subscribe(&cloud, &client.user).await;
+    assert_eq!(client.usage().await["plan"], "pro");
+
+    let events = Events::of(client.generate("[[tokens=30]] A kettle.").await).rest().await;
+    let first = metadata(&events)["charged"].as_u64().unwrap();
+    // One stream is under way when the month ends; by Stripe's clock, which is the one that bills.
+    let mut under_way = Events::of(client.generate("[[tokens=40 gate gate_from=1]] A kettle.").await);
+    assert!(under_way.text().await.is_some());
+    let ends_s = period_end_s(&cloud, &customer).await;
+    stripe.advance_to(ends_s + 60).await.unwrap();
+    let drafts = |status: InvoiceStatus| {
+        let invoices = stripe.invoices(&customer);
+        invoices.into_iter().filter(move |invoice| invoice.status == status && invoice.period_end_s == ends_s)
+    };
+    assert_eq!(drafts(InvoiceStatus::Draft).count(), 1);
+    assert_eq!(waiting(&cloud), ["invoice.created"]);
+    assert_eq!(counted(&cloud, &customer), first, "what was settled is there already");
+    // Stripe does not finalize it meanwhile, and asks again.
+    stripe.advance_to(ends_s + 3 * HOUR_S).await.unwrap();
+    assert_eq!(drafts(InvoiceStatus::Draft).count(), 1);
+    assert_eq!(waiting(&cloud), ["invoice.created"]);
+
+    cloud.openai().unwrap().release(1_000);
+    let second = metadata(&under_way.rest().await)["charged"].as_u64().unwrap();
+    assert_eq!(soon(stripe.deliver_all(10)).await, 0, "{:?}", stripe.undelivered());
+    assert_eq!(counted(&cloud, &customer), first + second);
+    stripe.advance_to(ends_s + 5 * HOUR_S).await.unwrap();
+    let paid = drafts(InvoiceStatus::Paid).next().expect("it is final and paid");
+    let metered: u64 = paid.lines.iter().filter(|line| line.metered).map(|line| line.quantity).sum();
+    assert_eq!(metered, first + second, "{:?}", paid.lines);
+    assert_eq!(client.usage().await["plan"], "pro");
+    cloud.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stripe_rejects_after_it_took_it_is_parked_and_told_under_the_thin_secret_only() {
+    let cloud = cloud(|_| {}).await;
+    let stripe = cloud.stripe().unwrap();
+    let client = Client::new(&cloud, "wilma");
+    let customer = subscribe(&cloud, &client.user).await;
+    Events::of(client.generate("[[tokens=30]] A kettle.").await).rest().await;
+    report(&cloud).await;
+    assert!(counted(&cloud, &customer) > 0);
+    let sent = stripe.meter_events().remove(0);
+    let url = format!("{}/v1/webhooks/stripe", cloud.url());
+    let hears = |secret: &str| {
+        stripe.set_thin_webhook(Some(WebhookEndpoint { url: url.clone(), secret: secret.to_owned() }));
+    };
+    let fate = || items(&cloud, &client.user, "P#").remove(0)["fate"].clone();
+
+    // Whoever has another secret is not believed, so Stripe goes on delivering.
+    hears("whsec_other");
+    stripe.reject_meter_event(&sent.identifier).unwrap();
+    stripe.advance_to(stripe.now_s() + 60).await.unwrap();
+    assert_eq!(waiting(&cloud), ["v1.billing.meter.error_report_triggered"]);
+    assert_eq!(fate(), "accepted");
+    hears(THIN_SECRET);
+    assert_eq!(soon(stripe.deliver_all(3)).await, 0, "{:?}", stripe.undelivered());
+    assert_eq!(fate(), "parked");
+    let told: Vec<_> = cloud.events().events().into_iter().map(|event| event.detail_type).collect();
+    assert_eq!(told, ["Report Rejected"]);
+    cloud.shutdown().await;
+}
