@@ -127,8 +127,14 @@ const CHANGES: [(usize, i64, Option<i64>); 6] =
     [(0, 9, None), (26, 17, Some(44)), (52, 22, None), (54, 30, None), (78, 41, None), (104, 48, Some(56))];
 /// Whose card fails from when on, and when it works again if ever. A subscription whose invoice is never paid is canceled 15 days
 /// after it.
-const CARDS: [(usize, i64, Option<i64>); 6] =
-    [(55, 15, Some(33)), (56, 20, Some(36)), (57, 12, None), (58, 14, Some(45)), (79, 29, None), (105, 27, Some(58))];
+const CARDS: [(usize, i64, Option<i64>); 6] = [
+    (55, 15, Some(33)),
+    (56, 20, Some(36)),
+    (57, 12, None),
+    (58, 14, Some(45)),
+    (79, 29, None),
+    (105, 27, Some(58)),
+];
 /// Who disputes on which day.
 const DISPUTES: [(usize, i64); 3] = [(59, 35), (60, 41), (130, 50)];
 
@@ -147,7 +153,8 @@ pub(crate) fn plan() -> Plan {
     for who in 0..PEOPLE {
         let joined_s = joins_s(who, &mut dice);
         plan.push((joined_s, Deed::Join(who)));
-        let stays = CHANGES.iter().any(|(other, ..)| *other == who) || CARDS.iter().any(|(other, ..)| *other == who);
+        let stays =
+            CHANGES.iter().any(|(other, ..)| *other == who) || CARDS.iter().any(|(other, ..)| *other == who);
         let left = leaves(who, joined_s, &mut dice).filter(|_| !stays);
         let until_s = match left {
             Some((at_s, Deed::CancelNow(_))) => at_s,

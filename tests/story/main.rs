@@ -56,7 +56,8 @@ async fn i2_i7_f11_f13_two_months_of_182_subscribers_are_invoiced_to_the_cent() 
         wrong.extend(sums::compare(due, &made).into_iter().map(|what| format!("user {who}: {what}")));
         let (owed, waits) = (not_invoiced.map_or(0, |due| due.overage_cents), town.pending_cents(*who).await);
         if owed != waits {
-            wrong.push(format!("user {who}: {owed} cents that no invoice has, and {waits} that wait for one"));
+            wrong
+                .push(format!("user {who}: {owed} cents that no invoice has, and {waits} that wait for one"));
         }
     }
     owner::tell(&town, due.values().flat_map(|(due, _)| due));

@@ -28,8 +28,9 @@ pub(crate) fn tell<'a>(town: &Town, due: impl Iterator<Item = &'a Due> + Clone) 
         let at_the_end = town.bought.values().filter(|bought| is_subscribed(bought, to_s - 1));
         let mrr = at_the_end.map(|bought| plan_at(bought, to_s - 1).0.base_cents()).sum();
         let of_month = due.clone().filter(|due| (from_s..to_s).contains(&due.to_s));
-        let (base, overage) =
-            of_month.fold((0, 0), |(b, o), due| (b + due.base_cents + due.proration_cents.unwrap_or(0), o + due.overage_cents));
+        let (base, overage) = of_month.fold((0, 0), |(b, o), due| {
+            (b + due.base_cents + due.proration_cents.unwrap_or(0), o + due.overage_cents)
+        });
         let cost = cost_cents(town, from_s, to_s);
         let revenue = base + overage;
         println!(

@@ -54,7 +54,13 @@ impl Due {
     }
 
     pub(crate) fn shown(&self) -> String {
-        format!("{} to {}: {} tokens, {} cents", shown(self.from_s), shown(self.to_s), self.tokens, self.total_cents())
+        format!(
+            "{} to {}: {} tokens, {} cents",
+            shown(self.from_s),
+            shown(self.to_s),
+            self.tokens,
+            self.total_cents()
+        )
     }
 }
 
@@ -79,7 +85,10 @@ fn share(cents: i64, part: i64, whole: i64) -> i64 {
 /// The plan at a time, and from then on until when.
 pub(crate) fn plan_at(bought: &Bought, at_s: i64) -> (Price, i64) {
     let since = bought.plans.iter().rev().find(|(since_s, _)| *since_s <= at_s).unwrap().1;
-    (since, bought.plans.iter().map(|(since_s, _)| *since_s).find(|since_s| *since_s > at_s).unwrap_or(i64::MAX))
+    (
+        since,
+        bought.plans.iter().map(|(since_s, _)| *since_s).find(|since_s| *since_s > at_s).unwrap_or(i64::MAX),
+    )
 }
 
 fn tokens_in(served: &[Served], from_s: i64, to_s: i64) -> u64 {
@@ -149,7 +158,8 @@ pub(crate) fn compare(due: &[Due], invoices: &[InvoiceView]) -> Vec<String> {
 
 #[test]
 fn what_is_above_the_included_tokens_is_rounded_once() {
-    let cents = [0, 500_000, 502_499, 502_500, 507_499, 507_500, 1_000_000].map(|n| Price::Pro.overage_cents(n));
+    let cents =
+        [0, 500_000, 502_499, 502_500, 507_499, 507_500, 1_000_000].map(|n| Price::Pro.overage_cents(n));
     assert_eq!(cents, [0, 0, 0, 1, 1, 2, 100]);
     assert_eq!([5_000_000, 5_003_334, 6_000_000].map(|n| Price::Agency.overage_cents(n)), [0, 1, 150]);
     assert_eq!([share(2_000, 1, 3), share(2_000, 2, 3), share(1, 1, 2)], [667, 1_333, 1]);

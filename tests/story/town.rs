@@ -9,9 +9,10 @@ use crate::{
 };
 use axum::{Router, body::to_bytes, extract::Request};
 use clerk::{Settings as ClerkSettings, Verifier, VerifyingKey};
-use domain::{Timestamp, Tokens, UserId};
+use domain::{NanoUsd, Timestamp, Tokens, UserId};
 use edge::{cors::Cors, drain::Drain, ids, models, plans::PlanBook};
 use generate::{
+    budget::Ceilings,
     config::{Front, Menu},
     generation::Asked,
     handler::{Generate, Outside},
@@ -28,17 +29,18 @@ use local::{
     stripe::{self as stand_in, Card, Delivery, Fault, SignatureClock, WebhookEndpoint},
 };
 use openai::{BaseUrl, Timeouts};
-use report::{Deps, Pace, Report, StripeMeter};
+use report::{CALLS_PER_S_MAX, Deps, Pace, Report, StripeMeter};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
+    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
-use stripe::{Secret, Settings, Stripe};
+use stripe::{Secret, Settings, SigningSecrets, Stripe};
 use tokio::net::TcpListener;
 use webhook::{handler::Webhook, sync::Accounts};
 
@@ -97,6 +99,7 @@ pub(crate) struct Town {
     pub(crate) store: MemoryStore,
     pub(crate) book: PlanBook,
     generate: Generate<MemoryStore>,
+    deps: Arc<Deps<MemoryStore>>,
     http: reqwest::Client,
     endpoint_is_down: Arc<AtomicBool>,
     /// What somebody has bought.
@@ -143,11 +146,14 @@ impl Town {
         let ledger = Ledger::new(store.clone(), book.plans().clone());
         let endpoint_is_down = Arc::new(AtomicBool::new(false));
         let accounts = Accounts::new(ledger.clone(), client(&stripe), book.clone());
-        let webhook = Webhook::new(accounts, vec![Secret::new(SECRET)]);
+        let deps = Arc::new(deps(ledger.clone(), &stripe, &catalog));
+        let secrets = SigningSecrets { snapshot: vec![Secret::new(SECRET)], thin: Vec::new() };
+        let webhook = Webhook::new(accounts, Arc::clone(&deps), secrets);
         let url = serve_webhook(webhook, stripe.clone(), Arc::clone(&endpoint_is_down)).await;
         stripe.set_webhook(Some(WebhookEndpoint { url, secret: SECRET.to_owned() }));
         Self {
             generate: generate(ledger, &stripe),
+            deps,
             http: reqwest_client(),
             stripe,
             catalog,
@@ -257,7 +263,11 @@ impl Town {
 
     fn dispute(&self, who: usize) {
         let invoices = self.stripe.invoices(&self.bought[&who].customer);
-        let paid = invoices.iter().rev().find(|invoice| invoice.paid_s.is_some() && invoice.total_cents > 0).unwrap();
+        let paid = invoices
+            .iter()
+            .rev()
+            .find(|invoice| invoice.paid_s.is_some() && invoice.total_cents > 0)
+            .unwrap();
         self.stripe.open_dispute(&paid.id).unwrap();
     }
 
@@ -267,14 +277,16 @@ impl Town {
             let bought = &self.bought[&who];
             if bought.ended.is_none() {
                 let subscription = self.get(&format!("subscriptions/{}", bought.subscription)).await;
-                self.bought.get_mut(&who).unwrap().ended = subscription["ended_at"].as_i64().map(Ended::ByStripe);
+                self.bought.get_mut(&who).unwrap().ended =
+                    subscription["ended_at"].as_i64().map(Ended::ByStripe);
             }
         }
     }
 
     /// What waits for somebody's next invoice, in cents.
     pub(crate) async fn pending_cents(&self, who: usize) -> i64 {
-        let items = self.get(&format!("invoiceitems?customer={}&pending=true", self.bought[&who].customer)).await;
+        let items =
+            self.get(&format!("invoiceitems?customer={}&pending=true", self.bought[&who].customer)).await;
         items["data"].as_array().unwrap().iter().map(|item| item["amount"].as_i64().unwrap()).sum()
     }
 
@@ -316,19 +328,9 @@ impl Town {
         menu()
     }
 
-    fn deps(&self) -> Deps<MemoryStore> {
-        Deps {
-            ledger: Ledger::new(self.store.clone(), self.book.plans().clone()),
-            stripe: client(&self.stripe),
-            meter: StripeMeter { event_name: EVENT_NAME.to_owned(), id: self.catalog.meter_id.clone() },
-            bus: bus(),
-            pace: Pace { pause_ms: 0, jitter: |_| 0 },
-        }
-    }
-
     pub(crate) async fn report(&self) -> Report {
         let deadline = self.now().plus_ms(REPORTER_MS);
-        reporter::run::run(&self.deps(), deadline, || self.now()).await
+        reporter::run::run(&self.deps, deadline, || self.now()).await
     }
 
     /// Stripe counts a report, and the process that sent it dies before it hears of that.
@@ -336,7 +338,6 @@ impl Town {
         let before = self.stripe.meter_events().len();
         self.stripe.fail_next_on("/v1/billing/meter_events", 1, Fault::TimeoutAfterCommit);
         let deadline = self.now().plus_ms(REPORTER_MS);
-        let deps = self.deps();
         let stripe = &self.stripe;
         let counted = async {
             while stripe.meter_events().len() == before || stripe.faults_waiting() > 0 {
@@ -344,7 +345,7 @@ impl Town {
             }
         };
         tokio::select! {
-            _ = reporter::run::run(&deps, deadline, || self.now()) => {}
+            _ = reporter::run::run(&self.deps, deadline, || self.now()) => {}
             () = counted => self.deaths_s.push(self.stripe.now_s()),
         }
     }
@@ -362,6 +363,18 @@ async fn answered(request: reqwest::RequestBuilder) -> Value {
     let body: Value = answer.json().await.unwrap();
     assert!(status.is_success(), "Stripe refused: {body}");
     body
+}
+
+fn deps(ledger: Ledger<MemoryStore>, stripe: &stand_in::Stripe, catalog: &Catalog) -> Deps<MemoryStore> {
+    let calls_per_s = NonZeroU32::new(CALLS_PER_S_MAX).unwrap();
+    Deps {
+        ledger,
+        stripe: client(stripe),
+        meter: StripeMeter { event_name: EVENT_NAME.to_owned(), id: catalog.meter_id.clone() },
+        bus: bus(),
+        pace: Pace { pause_ms: 0, ..Pace::new(|_| 0, calls_per_s) },
+        new_id: Box::new(ids::new_hold_id),
+    }
 }
 
 fn reqwest_client() -> reqwest::Client {
@@ -386,6 +399,8 @@ fn generate(ledger: Ledger<MemoryStore>, stripe: &stand_in::Stripe) -> Generate<
         cors: Cors::new(&origin).unwrap(),
         menu: menu(),
         keeps_answers: true,
+        portal_url: None,
+        ceilings: Ceilings { everyone: NanoUsd::MAX, trial: NanoUsd::MAX },
     };
     let settings = openai::Settings {
         base_url: BaseUrl::parse("http://127.0.0.1:1/v1").unwrap(),
@@ -420,7 +435,7 @@ async fn serve_webhook(
             let (parts, body) = request.into_parts();
             let body = to_bytes(body, WEBHOOK_BYTES_MAX).await.unwrap();
             let request = http::Request::from_parts(parts, Body::Binary(body.to_vec()));
-            let answer = webhook.handle(request, clock_of(&stripe)).await;
+            let answer = webhook.handle(request, &|| clock_of(&stripe)).await;
             answer.map(|body| axum::body::Body::from(body.to_vec()))
         }
     };
