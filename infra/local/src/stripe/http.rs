@@ -284,7 +284,7 @@ async fn execute(shared: &Arc<Shared>, call: &Call, params: Params) -> Result<Va
         None
     } else {
         let objects = objects(&lock(&shared.world), call, &params);
-        let working = shared.work_on_objects(objects)?;
+        let working = shared.work_on_objects(objects).await?;
         shared.pass_held(&call.path).await;
         Some(working)
     };

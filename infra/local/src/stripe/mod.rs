@@ -79,6 +79,8 @@ pub use webhooks::{Mischief, Undelivered, WebhookEndpoint, WebhookEvent};
 const TICK: Duration = Duration::from_secs(1);
 /// Events that are sent at the same time.
 const MAX_SENDING: usize = 4;
+/// How long a change waits for the locks of its objects.
+const LOCK_WAIT: Duration = Duration::from_millis(250);
 /// Farthest that the clock can be moved on at once, in seconds: ten years.
 const MAX_ADVANCE_S: i64 = 10 * 366 * DAY_S;
 
@@ -167,6 +169,8 @@ struct Shared {
     held: watch::Sender<Vec<String>>,
     at_held: watch::Sender<usize>,
     busy: Mutex<Busy>,
+    /// Told whenever the locks of some objects are free again.
+    released: Notify,
     /// How many holders keep the gate of meter events shut.
     gate: watch::Sender<usize>,
     /// How many meter events are between their lock and their answer.
@@ -199,15 +203,30 @@ impl Shared {
         Ok(Working { shared: self, pair })
     }
 
-    /// Takes the locks of the objects that a request changes, all or none.
-    fn work_on_objects(&self, objects: Vec<String>) -> Result<WorkingOn<'_>, ApiError> {
-        let mut busy = lock(&self.busy);
-        if objects.iter().any(|id| busy.contains(&(String::new(), id.clone()))) {
-            return Err(ApiError::lock_timeout());
-        }
-        busy.extend(objects.iter().map(|id| (String::new(), id.clone())));
-        drop(busy);
+    /// Takes the locks of the objects that a request changes, all or none. It waits for a while, as the real one does.
+    async fn work_on_objects(&self, objects: Vec<String>) -> Result<WorkingOn<'_>, ApiError> {
+        let taken = async {
+            loop {
+                // Before the look, so that no release is missed after it.
+                let released = self.released.notified();
+                if self.try_lock(&objects) {
+                    return;
+                }
+                released.await;
+            }
+        };
+        let taken = tokio::time::timeout(LOCK_WAIT, taken).await;
+        taken.map_err(|_| ApiError::lock_timeout())?;
         Ok(WorkingOn { shared: self, objects })
+    }
+
+    fn try_lock(&self, objects: &[String]) -> bool {
+        let mut busy = lock(&self.busy);
+        let free = !objects.iter().any(|id| busy.contains(&(String::new(), id.clone())));
+        if free {
+            busy.extend(objects.iter().map(|id| (String::new(), id.clone())));
+        }
+        free
     }
 
     /// Waits while requests with this path are held.
@@ -335,6 +354,8 @@ impl Drop for WorkingOn<'_> {
         for id in std::mem::take(&mut self.objects) {
             busy.remove(&(String::new(), id));
         }
+        drop(busy);
+        self.shared.released.notify_waiters();
     }
 }
 
@@ -457,6 +478,7 @@ pub async fn start(listener: TcpListener, options: Options) -> std::io::Result<S
         held: watch::Sender::default(),
         at_held: watch::Sender::default(),
         busy: Mutex::default(),
+        released: Notify::new(),
         gate: watch::Sender::new(0),
         at_gate: watch::Sender::new(0),
         client: client()?,
