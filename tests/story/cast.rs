@@ -133,7 +133,7 @@ const CARDS: [(usize, i64, Option<i64>); 6] = [
     (57, 12, None),
     (58, 14, Some(45)),
     (79, 29, None),
-    (105, 27, Some(58)),
+    (105, 49, Some(58)),
 ];
 /// Who disputes on which day.
 const DISPUTES: [(usize, i64); 3] = [(59, 35), (60, 41), (130, 50)];

@@ -178,9 +178,17 @@ impl Town {
         self.stripe.advance_to(at_s).await.unwrap();
         match deed {
             // Who cannot pay or cancel because Stripe is away does it when it is back.
-            Deed::Join(_) | Deed::CancelAtEnd(_) | Deed::CancelNow(_) if self.stripe_is_down => {
-                self.waiting.push(deed)
+            Deed::Join(_) | Deed::CancelAtEnd(_) | Deed::CancelNow(_) | Deed::ChangePlan { .. }
+                if self.stripe_is_down =>
+            {
+                self.waiting.push(deed);
             }
+            Deed::ChangePlan { who, to_agency } => self.change_plan(who, to_agency).await,
+            Deed::Card { who, works } => {
+                let card = if works { Card::Works } else { Card::Fails };
+                self.stripe.set_card(&self.bought[&who].customer, card).unwrap();
+            }
+            Deed::Dispute(who) => self.dispute(who),
             Deed::Join(who) => self.join(who).await,
             Deed::CancelAtEnd(who) => self.cancel(who, false).await,
             Deed::CancelNow(who) => self.cancel(who, true).await,
