@@ -1,0 +1,93 @@
+//! Two months of a small business: 182 subscribers, every mishap that a calendar brings, and invoices that are right to the cent.
+
+#[path = "../simulation/bus.rs"]
+mod bus_stand_in;
+mod calendar;
+mod cast;
+mod owner;
+mod provider;
+mod sketch;
+mod sums;
+mod town;
+
+use cast::{PEOPLE, begin_s, plan};
+use sketch::Defects;
+use std::collections::BTreeMap;
+use sums::Due;
+use town::Town;
+
+/// What is due to one subscriber: the invoices, and what Stripe made none for.
+type DueTo = (Vec<Due>, Option<Due>);
+
+/// The story, told once for all that is asserted of it.
+async fn story() -> (Town, BTreeMap<usize, DueTo>, i64) {
+    let mut town = Town::new(begin_s()).await;
+    let plan = plan();
+    let end_s = plan.last().unwrap().0;
+    for (at_s, deed) in plan {
+        town.live(at_s, deed).await;
+    }
+    town.see_who_was_cut_off().await;
+    let due = |who: &usize| {
+        let served: Vec<_> = town.served.iter().filter(|served| served.who == *who).copied().collect();
+        sums::due(&town.bought[who], &served, end_s)
+    };
+    let due = town.bought.keys().map(|who| (*who, due(who))).collect();
+    (town, due, end_s)
+}
+
+#[expect(clippy::print_stdout, reason = "the figures are what the story is told for")]
+#[tokio::test(flavor = "multi_thread")]
+async fn i2_i7_f11_f13_two_months_of_182_subscribers_are_invoiced_to_the_cent() {
+    let begun = std::time::Instant::now();
+    let (town, due, end_s) = story().await;
+    println!(
+        "told in {} s: {} served, refused {:?}",
+        begun.elapsed().as_secs(),
+        town.served.len(),
+        town.refused
+    );
+    assert_eq!(town.bought.len(), PEOPLE);
+    let mut wrong = Vec::new();
+    for (who, (due, not_invoiced)) in &due {
+        let invoices = town.stripe.invoices(&town.bought[who].customer);
+        // A period that has begun before the end and ends after it is nobody's yet.
+        let made: Vec<_> = invoices.into_iter().filter(|invoice| invoice.period_end_s <= end_s).collect();
+        wrong.extend(sums::compare(due, &made).into_iter().map(|what| format!("user {who}: {what}")));
+        let (owed, waits) = (not_invoiced.map_or(0, |due| due.overage_cents), town.pending_cents(*who).await);
+        if owed != waits {
+            wrong
+                .push(format!("user {who}: {owed} cents that no invoice has, and {waits} that wait for one"));
+        }
+    }
+    owner::tell(&town, due.values().flat_map(|(due, _)| due));
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+    f21_to_f24(&town);
+}
+
+#[expect(clippy::print_stdout, reason = "the figures are what the story is told for")]
+fn f21_to_f24(town: &Town) {
+    let until_s = begin_s() + cast::DAYS * calendar::DAY_S;
+    let wrong =
+        |defects| sketch::run(defects, &town.bought, &town.served, (begin_s(), until_s), &town.deaths_s);
+    let none = Defects::default();
+    let cases = [
+        ("F21 rounds up", Defects { rounds_up: true, ..none }),
+        ("F22 unscoped", Defects { unscoped: true, ..none }),
+        ("F23 sends again", Defects { sends_again: true, ..none }),
+        ("F24 reports nobody", Defects { reports_nobody: true, ..none }),
+        (
+            "F21-F23 together",
+            Defects { rounds_up: true, unscoped: true, sends_again: true, reports_nobody: false },
+        ),
+    ];
+    assert_eq!(wrong(none), sketch::Wrong::default(), "without its defects the sketch is right");
+    for (name, defects) in cases {
+        let wrong = wrong(defects);
+        println!(
+            "the sketch, {name}: {} cents too much, {} cents too little; here 0",
+            wrong.over_cents, wrong.under_cents
+        );
+        assert_ne!(wrong, sketch::Wrong::default(), "{name} is no defect");
+    }
+}
