@@ -267,6 +267,7 @@ impl Slice {
 
     /// Gives back what a call did not cost; into a new day nothing comes back. What it cost above its part, for a provider wrote
     /// more than it was allowed to, is taken from the slice as far as that goes.
+    #[expect(clippy::needless_pass_by_value, reason = "a part is given back once, and then it is gone")]
     pub fn give_back(&mut self, part: Part, cost: NanoUsd) {
         let Part { day, amount } = part;
         if day == self.day {
@@ -304,9 +305,9 @@ mod tests {
         Slice::new(Budget { pool: Pool::Trial, ceiling: nano(ceiling) })
     }
 
-    fn ask(take: Take) -> SliceAsk {
+    fn ask(take: &Take) -> SliceAsk {
         let Take::Lease(ask) = take else { panic!("{take:?}") };
-        ask
+        *ask
     }
 
     fn taken(take: Take) -> Part {
@@ -316,7 +317,7 @@ mod tests {
 
     /// Leases what is asked for from an item of its own.
     fn lease(slice: &mut Slice, item: &mut Spending, needed: u64, now: Timestamp) -> u64 {
-        let ask = ask(slice.take(nano(needed), now));
+        let ask = ask(&slice.take(nano(needed), now));
         let answer = if item.apply_lease(&ask) { SliceAnswer::Leased } else { SliceAnswer::Refused };
         slice.answered(&ask, &answer(*item));
         ask.amount.get()
@@ -370,11 +371,11 @@ mod tests {
     #[test]
     fn f20_a_refused_lease_says_how_much_is_left_and_that_is_asked_for_next() {
         let mut slice = slice(2_000);
-        let first = ask(slice.take(nano(10), NOW));
+        let first = ask(&slice.take(nano(10), NOW));
         let others = Spending { leased: nano(1_995), told: None };
         slice.answered(&first, &SliceAnswer::Refused(others));
         assert_eq!(slice.left(), NanoUsd::ZERO);
-        assert_eq!(ask(slice.take(nano(10), NOW)).amount, nano(5));
+        assert_eq!(ask(&slice.take(nano(10), NOW)).amount, nano(5));
         slice.answered(&first, &SliceAnswer::Refused(Spending { leased: nano(2_000), told: None }));
         assert!(matches!(slice.take(nano(1), NOW), Take::UsedUp { .. }));
     }
@@ -384,21 +385,21 @@ mod tests {
         let (mut slice, mut item) = (slice(1_000), Spending::default());
         lease(&mut slice, &mut item, 5, NOW);
         let part = taken(slice.take(nano(5), NOW));
-        let late = ask(slice.take(nano(900), NOW));
+        let late = ask(&slice.take(nano(900), NOW));
         let tomorrow = Day::of(NOW).end();
-        assert_eq!(ask(slice.take(nano(5), tomorrow)).day, Day::of(tomorrow));
+        assert_eq!(ask(&slice.take(nano(5), tomorrow)).day, Day::of(tomorrow));
         slice.give_back(part, NanoUsd::ZERO);
         slice.answered(&late, &SliceAnswer::Leased(Spending { leased: nano(1_000), told: None }));
         assert_eq!(slice.left(), NanoUsd::ZERO);
         // A clock that is a little behind does not bring yesterday back.
-        assert_eq!(ask(slice.take(nano(5), NOW)).day, Day::of(tomorrow));
+        assert_eq!(ask(&slice.take(nano(5), NOW)).day, Day::of(tomorrow));
     }
 
     #[test]
     fn f20_a_budget_of_nothing_refuses_without_asking_and_so_does_one_that_is_too_small() {
         assert!(matches!(slice(0).take(nano(1), NOW), Take::UsedUp { .. }));
         assert!(matches!(slice(9).take(nano(10), NOW), Take::UsedUp { .. }));
-        assert_eq!(ask(slice(10).take(nano(10), NOW)).amount, nano(10));
+        assert_eq!(ask(&slice(10).take(nano(10), NOW)).amount, nano(10));
     }
 
     #[test]
