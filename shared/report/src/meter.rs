@@ -201,6 +201,8 @@ impl<'a, S: Store> Reporting<'a, S> {
     async fn under_lease(&self, of: &Row<'_>, report: &mut Report) -> Result<End, StoreError> {
         let way = match late::invoices_from(of.meter.period, (self.now)()) {
             None => Way::Event,
+            // Stripe has billed the old price at the change, and bills nothing more of it.
+            Some(_) if self.was_cut_by_plan(of).await? => Way::Item { since: of.meter.period.end() },
             Some(from) => match self.way(of, from).await {
                 Some(way) => way,
                 None => return Ok(End::Stays),
@@ -233,6 +235,21 @@ impl<'a, S: Store> Reporting<'a, S> {
             Way::Refused(reason) => self.park(of, may_be_there, reason, report).await,
             Way::Wait => Ok(End::Stays),
         }
+    }
+
+    /// Whether the meter's period ended because its payer came to another plan within it: then no invoice ends there.
+    async fn was_cut_by_plan(&self, of: &Row<'_>) -> Result<bool, StoreError> {
+        let Row { key, meter, .. } = of;
+        if !meter.mixed {
+            return Ok(false);
+        }
+        let end = meter.period.end();
+        let next = MeterKey { user: key.user.clone(), period_start: end };
+        if let Some(next) = self.deps.ledger.meter(&next).await? {
+            return Ok(next.customer == meter.customer && next.plan != meter.plan);
+        }
+        let account = self.deps.ledger.account(&key.user, (self.now)()).await;
+        Ok(account.map_err(|error| error.0)?.plan_since == Some(end))
     }
 
     /// What the customer's invoices say of the row's way; none: they are not to be had.
