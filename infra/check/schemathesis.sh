@@ -31,7 +31,7 @@ stop() {
 }
 trap stop EXIT
 
-# Starts a cloud whose only plan has this cap of tokens and admits so many requests in a second.
+# Starts a cloud whose free plan has this cap of tokens and admits so many requests in a second.
 start() {
     local name=$1 cap=$2 requests=$3
     cat >"$scratch/$name.toml" <<PLANS
@@ -44,6 +44,17 @@ cap_tokens = $cap
 requests_per_window = $requests
 window_seconds = 1
 concurrent_requests = 8
+[[plan]]
+id = "pro"
+price_cents_per_month = 2000
+included_tokens = 1000000000
+cap_tokens = 1000000000
+overage_nano_usd_per_million_tokens = 2000000000
+requests_per_window = 100000
+window_seconds = 1
+concurrent_requests = 8
+base_lookup_key = "base"
+metered_lookup_key = "metered"
 PLANS
     "${local_cloud[@]}" --port 0 --report-every 0 --logs "$scratch/logs-$name" \
         --plans "$scratch/$name.toml" >"$scratch/$name.out" 2>"$scratch/$name.err" &
@@ -77,7 +88,7 @@ run() {
     rm -f "$scratch/$plan.json"
     SCHEMATHESIS_HOOKS=infra/check/schemathesis_hooks.py PYTHONDONTWRITEBYTECODE=1 \
         INKMETER_PLAN=$plan INKMETER_TOKEN=$(said "$cloud" TOKEN) INKMETER_STRIPE=$(said "$cloud" Stripe) \
-        INKMETER_SEEN=$scratch/$plan.json \
+        INKMETER_API=$(said "$cloud" API) INKMETER_SEEN=$scratch/$plan.json \
         timeout "$((runs_end > SECONDS ? runs_end - SECONDS : 1))" schemathesis \
         --config-file infra/check/schemathesis.toml \
         run infra/openapi.yaml --url "$(said "$cloud" API)" --no-color "$@" || status=$?
@@ -108,9 +119,11 @@ runs_end=$((SECONDS + runs_seconds))
 
 failed=0
 run generous generous "generate 200, generate 401, generate 413, generate 415, generate 422, generate replayed, \
-quote 200, quote 422, replay 200, replay 204, stop 202, usage 200, stripeWebhook 200, stripeWebhook 401, \
+quote 200, quote 422, replay 200, replay 204, stop 202, usage 200, receipts 200, receipts 422, checkout 200, checkout 413, \
+checkout 415, checkout 422, portal 200, portal 422, spendCap 200, spendCap 422, stripeWebhook 200, stripeWebhook 401, \
 stripeWebhook 422, preflight 204" || failed=1
-run generous nobody "generate 401, quote 401, replay 401, stop 401, usage 401, stripeWebhook 200" \
+run generous nobody "generate 401, quote 401, replay 401, stop 401, usage 401, receipts 401, checkout 401, portal 401, \
+spendCap 401, stripeWebhook 200" \
     --phases examples,fuzzing --max-examples 5 || failed=1
 run strict strict "generate 402, generate 429, usage 200" \
     --include-operation-id generate --include-operation-id usage --phases coverage || failed=1

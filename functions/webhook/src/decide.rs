@@ -3,7 +3,7 @@
 //! It follows from what Stripe has now and from nothing that was heard before, so that neither the order of deliveries nor
 //! their number matters.
 
-use domain::{Account, Plan, PlanId, SubscriptionId, Timestamp};
+use domain::{Account, Period, Plan, PlanId, SubscriptionId, Timestamp};
 use edge::plans::{LookupKeys, PlanBook};
 use stripe::{Collection, Item, Status, Subscription};
 
@@ -108,7 +108,7 @@ fn pay_by(seen: &Seen, book: &PlanBook) -> Option<Timestamp> {
     // Where Stripe has no open invoice any more, and the status says that one was not paid: its newest one.
     let newest = subscription.latest_invoice.as_ref().and_then(|invoice| invoice.finalized_at);
     let period = subscription.items.iter().find_map(|item| item.period);
-    let start = period.map_or(subscription.created, |period| period.start());
+    let start = period.map_or(subscription.created, Period::start);
     Some(seen.unpaid_since.or(newest).unwrap_or(start).plus_ms(grace_ms))
 }
 

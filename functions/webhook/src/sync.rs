@@ -156,9 +156,10 @@ impl<S: Store> Accounts<S> {
     /// # Errors
     /// When Stripe does not answer.
     pub(crate) async fn oddities(&self, of: &InLine, new: bool) -> Result<Vec<Oddity>, FetchError> {
-        let others = match new {
-            true => there_is(self.stripe.subscriptions_of(of.customer()).await)?.unwrap_or_default(),
-            false => Vec::new(),
+        let others = if new {
+            there_is(self.stripe.subscriptions_of(of.customer()).await)?.unwrap_or_default()
+        } else {
+            Vec::new()
         };
         Ok(decide::oddities(&of.seen, &others, &self.book))
     }
@@ -166,10 +167,8 @@ impl<S: Store> Accounts<S> {
     /// The subscription as it is now; none: Stripe has none.
     async fn look(&self, id: &SubscriptionId) -> Result<Option<Seen>, FetchError> {
         let Some(subscription) = there_is(self.stripe.subscription(id).await)? else { return Ok(None) };
-        let unpaid_since = match decide::is_behind(&subscription) {
-            true => self.stripe.unpaid_since(id).await?,
-            false => None,
-        };
+        let unpaid_since =
+            if decide::is_behind(&subscription) { self.stripe.unpaid_since(id).await? } else { None };
         Ok(Some(Seen { subscription, unpaid_since }))
     }
 

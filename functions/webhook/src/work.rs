@@ -6,7 +6,7 @@ use crate::{
     task::Task,
 };
 use bus::Announcement;
-use domain::{CustomerId, EventId, InvoiceId, SubscriptionId, Timestamp, UserId};
+use domain::{CustomerId, EventId, InvoiceId, Period, SubscriptionId, Timestamp, UserId};
 use ledger::{Ledger, Store, StoreError, Unavailable};
 use report::{Deps, Drained};
 use serde_json::{Value, json};
@@ -192,7 +192,7 @@ impl<S: Store> Worker<'_, S> {
 
     /// Has the usage of the period that a draft bills reported to its end.
     async fn report(&self, invoice: &Invoice, of: &InLine, now: Timestamp) -> Result<Outcome, WorkError> {
-        let Some(until) = invoice.period.map(|period| period.end()) else { return Ok(Outcome::InLine) };
+        let Some(until) = invoice.period.map(Period::end) else { return Ok(Outcome::InLine) };
         if invoice.status != InvoiceStatus::Draft {
             return Ok(Outcome::InLine);
         }

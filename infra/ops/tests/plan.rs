@@ -4,9 +4,11 @@
 
 use edge::plans::PlanBook;
 use ops::setup::SetupArguments;
+use ops::setup::environment::{sam_deploy, variables};
 use ops::setup::plan::{Action, Conflict, Step, plan};
 use ops::setup::present::Present;
 use ops::setup::wanted::{SecretWish, Wanted, WantedCharge, events};
+use std::collections::BTreeMap;
 use stripe::setup::{
     API_VERSION, Channel, Charge, Endpoint, Interval, Meter, ObjectId, Portal, Price, Product,
 };
@@ -31,14 +33,8 @@ const CHANNELS: [Channel; 2] = [Channel::Snapshot, Channel::Thin];
 
 fn wanted_of(book: &str) -> Wanted {
     let arguments = SetupArguments {
-        webhook_url: URL.to_owned(),
-        plans: None,
         portal_return_url: Some("https://app.example.com/".to_owned()),
-        meter_event_name: "inkmeter_tokens".to_owned(),
-        dry_run: false,
-        yes: false,
-        roll_webhook_secret: false,
-        roll_thin_webhook_secret: false,
+        ..SetupArguments::for_testing(URL)
     };
     Wanted::of(&PlanBook::parse(book).unwrap(), &arguments).unwrap()
 }
@@ -146,7 +142,7 @@ impl Account {
                 endpoint.events = change.events.unwrap_or(endpoint.events.clone());
             }
             Action::DeleteEndpoint { channel, id } => {
-                self.endpoints(channel).retain(|endpoint| endpoint.id != id)
+                self.endpoints(channel).retain(|endpoint| endpoint.id != id);
             }
             Action::CreatePortal { settings } => {
                 let id = self.next("bpc");
@@ -403,16 +399,22 @@ fn the_portal_keeps_its_way_back_unless_another_is_said() {
 #[test]
 fn a_price_that_cannot_be_told_exactly_names_its_plan() {
     let book = PlanBook::parse(&BOOK.replace("= 2_000_000_000", "= 2_000_000_001")).unwrap();
-    let arguments = SetupArguments {
-        webhook_url: URL.to_owned(),
-        plans: None,
-        portal_return_url: None,
-        meter_event_name: "inkmeter_tokens".to_owned(),
-        dry_run: false,
-        yes: false,
-        roll_webhook_secret: false,
-        roll_thin_webhook_secret: false,
-    };
-    let error = Wanted::of(&book, &arguments).unwrap_err().to_string();
+    let error = Wanted::of(&book, &SetupArguments::for_testing(URL)).unwrap_err().to_string();
     assert!(error.contains("plan pro") && error.contains("multiple of 10"), "{error}");
+}
+
+#[test]
+fn every_variable_is_a_parameter_of_the_stack_and_in_the_environment_of_a_function() {
+    let template = include_str!("../../template.yaml");
+    let account = Account::set_up(&wanted());
+    let variables = variables(&wanted(), &account.present, &BTreeMap::new());
+    assert_eq!(variables.len(), 6);
+    for variable in &variables {
+        let (name, parameter) = (variable.name, variable.parameter);
+        assert!(template.contains(&format!("\n  {parameter}:\n")), "{parameter}");
+        assert!(template.contains(&format!("{name}: !Ref {parameter}\n")), "{name}");
+    }
+    // What is not known now keeps the value that it was deployed with.
+    let command = sam_deploy(&variables);
+    assert!(command.contains(" StripeMeterId=mtr_1 ") && !command.contains("Secret"), "{command}");
 }

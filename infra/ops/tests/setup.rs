@@ -128,12 +128,24 @@ impl World {
         Ran { exit, out: text(out), err: text(err), asked, changes: changes.load(Ordering::SeqCst) }
     }
 
+    async fn post(&self, path: &str, form: &[(&str, &str)]) -> Value {
+        let request = self.http.post(format!("{}{path}", self.stand_in.base_url())).bearer_auth(KEY);
+        let answer = request.form(form).send().await.unwrap();
+        assert!(answer.status().is_success(), "{path}: {}", answer.text().await.unwrap());
+        serde_json::from_str(&answer.text().await.unwrap()).unwrap()
+    }
+
     async fn list(&self, path: &str) -> Vec<Value> {
         let base = self.stand_in.base_url();
         let request = self.http.get(format!("{base}{path}")).bearer_auth(KEY);
         let answer = request.header("stripe-version", "2026-09-30.endive").send().await.unwrap();
         let body: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
-        body["data"].as_array().unwrap().clone()
+        body.get("data").and_then(Value::as_array).unwrap().clone()
+    }
+
+    async fn price_id(&self, lookup_key: &str) -> String {
+        let price = self.list(&format!("v1/prices?lookup_keys[0]={lookup_key}")).await.remove(0);
+        price.get("id").and_then(Value::as_str).unwrap().to_owned()
     }
 
     /// How many of each kind there are.
@@ -161,9 +173,8 @@ impl World {
         for field in ["id", "product", "created"] {
             assert!(price.as_object_mut().unwrap().remove(field).is_some(), "{field}");
         }
-        if let Some(meter) = price["recurring"].get_mut("meter") {
-            *meter = Value::Null;
-        }
+        let meter = price.pointer_mut("/recurring/meter").unwrap();
+        *meter = Value::Null;
         price
     }
 }
@@ -422,8 +433,7 @@ async fn what_stands_in_the_way_is_named_and_nothing_is_done() {
         ("customer_mapping[event_payload_key]", "stripe_customer_id"),
         ("value_settings[event_payload_key]", "tokens"),
     ];
-    let request = world.http.post(format!("{}v1/billing/meters", world.stand_in.base_url())).bearer_auth(KEY);
-    assert!(request.form(&meter).send().await.unwrap().status().is_success());
+    world.post("v1/billing/meters", &meter).await;
     let ran = world.run(&[]).await;
     assert_eq!((ran.exit, ran.changes), (Exit::Failed, 0));
     assert!(ran.err.contains("--meter-event-name"), "{}", ran.err);
@@ -438,4 +448,31 @@ async fn an_outage_is_no_reason_to_change_anything() {
     let ran = world.run(&[]).await;
     assert_eq!((ran.exit, ran.changes), (Exit::Failed, 0));
     assert!(ran.err.contains("cannot be read"), "{}", ran.err);
+}
+
+/// Sells the plan to somebody and goes on to the draft of the first period's invoice. What a run then says.
+async fn run_beside_a_draft(grace_s: Option<u32>) -> Ran {
+    let world = World::start().await;
+    world.run(&[]).await;
+    world.stand_in.set_finalization_grace(grace_s);
+    let base = world.price_id("inkmeter_pro_base_v1").await;
+    let metered = world.price_id("inkmeter_pro_tokens_v1").await;
+    let customer = world.post("v1/customers", &[]).await;
+    let customer = customer.get("id").unwrap().as_str().unwrap();
+    let form = [("customer", customer), ("items[0][price]", &base), ("items[1][price]", &metered)];
+    let subscription = world.post("v1/subscriptions", &form).await;
+    let end = subscription.pointer("/items/data/0/current_period_end").unwrap().as_i64().unwrap();
+    world.stand_in.advance_to(end + 60).await.unwrap();
+    world.run(&[]).await
+}
+
+#[tokio::test]
+async fn an_invoice_that_does_not_wait_for_us_is_found_by_its_draft() {
+    let custom = run_beside_a_draft(Some(600)).await;
+    assert_eq!((custom.exit, custom.changes), (Exit::Found, 0), "{}", custom.out);
+    assert!(custom.out.contains("WRONG: draft in_"), "{}", custom.out);
+    // Nobody answers `invoice.created` here, so that Stripe waits as long as it ever does.
+    let waits = run_beside_a_draft(None).await;
+    assert_eq!((waits.exit, waits.changes), (Exit::Done, 0), "{}", waits.out);
+    assert!(waits.out.contains("Stripe waits for our answer"), "{}", waits.out);
 }

@@ -201,8 +201,7 @@ impl<'a, S: Store> Reporting<'a, S> {
     async fn under_lease(&self, of: &Row<'_>, report: &mut Report) -> Result<End, StoreError> {
         let way = match late::invoices_from(of.meter.period, (self.now)()) {
             None => Way::Event,
-            // Stripe has billed the old price at the change, and bills nothing more of it.
-            Some(_) if self.was_cut_by_plan(of).await? => Way::Item { since: of.meter.period.end() },
+            Some(_) if self.is_of_an_old_plan(of).await? => Way::Item { since: of.meter.period.end() },
             Some(from) => match self.way(of, from).await {
                 Some(way) => way,
                 None => return Ok(End::Stays),
@@ -237,19 +236,21 @@ impl<'a, S: Store> Reporting<'a, S> {
         }
     }
 
-    /// Whether the meter's period ended because its payer came to another plan within it: then no invoice ends there.
-    async fn was_cut_by_plan(&self, of: &Row<'_>) -> Result<bool, StoreError> {
+    /// Whether the row's meter ended because its user changed the plan. Stripe made out then what its meter had counted at the old
+    /// price, and bills nothing at that price that it is told later.
+    async fn is_of_an_old_plan(&self, of: &Row<'_>) -> Result<bool, StoreError> {
         let Row { key, meter, .. } = of;
         if !meter.mixed {
             return Ok(false);
         }
-        let end = meter.period.end();
-        let next = MeterKey { user: key.user.clone(), period_start: end };
-        if let Some(next) = self.deps.ledger.meter(&next).await? {
-            return Ok(next.customer == meter.customer && next.plan != meter.plan);
+        // The meter of the rest of the period says so whatever became of the account since.
+        let next = MeterKey { user: key.user.clone(), period_start: meter.period.end() };
+        let next = self.deps.ledger.meter(&next).await?;
+        if next.is_some_and(|next| next.customer == meter.customer && next.plan != meter.plan) {
+            return Ok(true);
         }
-        let account = self.deps.ledger.account(&key.user, (self.now)()).await;
-        Ok(account.map_err(|error| error.0)?.plan_since == Some(end))
+        let account = self.deps.ledger.account(&key.user, (self.now)()).await.map_err(|error| error.0)?;
+        Ok(domain::ended_by_a_change_of_plan(&account, meter.period))
     }
 
     /// What the customer's invoices say of the row's way; none: they are not to be had.

@@ -42,8 +42,7 @@ impl Stripe {
     pub async fn error_report(&self, event: &EventId) -> Result<ErrorReport, FetchError> {
         let path = format!("/v2/core/events/{event}");
         let wire = self.call_v2::<Wire>(StripeMethod::Get, &path, None).await?;
-        let reason = wire.data.and_then(|data| data.read()).ok_or(FetchError::Malformed("reason"))?;
-        Ok(reason)
+        wire.data.and_then(WireData::read).ok_or(FetchError::Malformed("reason"))
     }
 }
 

@@ -93,7 +93,8 @@ impl Stripe {
         };
         #[cfg(feature = "testing")]
         if let Some(memory) = &self.memory {
-            return in_memory(memory, &method, path, key.as_ref().map(|key| key.as_str()), body).await;
+            let key = key.as_ref().map(stripe_client_core::IdempotencyKey::as_str);
+            return in_memory(memory, &method, path, key, body).await;
         }
         let url = format!("{}{}", self.v2.base_url, path.trim_start_matches('/'));
         let mut request = self

@@ -166,25 +166,26 @@ fn from_hex(hex: &str) -> Option<[u8; SIGNATURE_BYTES]> {
 /// else is missing, or of another type, is not named.
 fn read(body: &[u8]) -> Result<Event, WebhookError> {
     let wire: Value = serde_json::from_slice(body).map_err(|error| WebhookError::Body(error.to_string()))?;
+    let text = |path: &str| wire.pointer(path).and_then(Value::as_str);
     let missing = |what: &str| WebhookError::Body(format!("no usable {what}"));
-    let form = match wire["object"].as_str() {
+    let form = match text("/object") {
         Some("event") => Form::Snapshot,
         Some("v2.core.event") => Form::Thin,
         _ => return Err(missing("object")),
     };
     let object = match form {
-        Form::Snapshot => &wire["data"]["object"],
-        Form::Thin => &wire["related_object"],
+        Form::Snapshot => "/data/object",
+        Form::Thin => "/related_object",
     };
-    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let of_object = |path: &str| text(&format!("{object}{path}")).map(str::to_owned);
     Ok(Event {
-        id: wire["id"].as_str().and_then(|id| EventId::parse(id).ok()).ok_or_else(|| missing("id"))?,
+        id: text("/id").and_then(|id| EventId::parse(id).ok()).ok_or_else(|| missing("id"))?,
         form,
-        kind: text(&wire["type"]).ok_or_else(|| missing("type"))?,
-        created: wire["created"].as_u64().map(Timestamp::from_s),
-        object: text(&object["id"]),
-        subscription: text(&object["subscription"]),
-        user: object["metadata"]["user_id"].as_str().and_then(|user| UserId::parse(user).ok()),
+        kind: text("/type").ok_or_else(|| missing("type"))?.to_owned(),
+        created: wire.pointer("/created").and_then(Value::as_u64).map(Timestamp::from_s),
+        object: of_object("/id"),
+        subscription: of_object("/subscription"),
+        user: of_object("/metadata/user_id").and_then(|user| UserId::parse(&user).ok()),
     })
 }
 

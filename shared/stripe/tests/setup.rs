@@ -250,7 +250,7 @@ async fn destinations_are_read_page_by_page_and_the_key_goes_nowhere_else() {
 }
 
 #[track_caller]
-fn check(error: SetupError, expected: &str) {
+fn check(error: &SetupError, expected: &str) {
     let name = format!("{error:?}");
     assert!(name.starts_with(expected), "{name}");
 }
@@ -267,13 +267,13 @@ async fn an_error_of_the_v2_api_says_what_is_known() {
         (Reply::Cut, "Unknown"),
     ] {
         let (_peer, stripe) = peer(move |_| reply.clone()).await;
-        check(stripe.endpoints(Channel::Thin).await.unwrap_err(), expected);
+        check(&stripe.endpoints(Channel::Thin).await.unwrap_err(), expected);
     }
     let (gone, stripe) = peer(|_| Reply::Cut).await;
     let url = gone.url().to_owned();
     drop(gone);
     tokio::task::yield_now().await;
-    check(stripe.endpoints(Channel::Thin).await.unwrap_err(), "Unavailable");
+    check(&stripe.endpoints(Channel::Thin).await.unwrap_err(), "Unavailable");
     assert!(!url.is_empty());
 }
 

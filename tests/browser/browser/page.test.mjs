@@ -207,6 +207,90 @@ test('a refusal in the conversation says what it says elsewhere', limit, async (
     await shot(page, 'chat-402');
 });
 
+const account = async (page) => {
+    await page.getByRole('tab', { name: 'Account' }).click();
+    await page.getByTestId('plan').waitFor();
+};
+
+test('a free user upgrades on the page of Stripe, pays, and is back on Pro with an invoice in sight', limit, async (t) => {
+    const user = someone('alice-buys');
+    const page = await signedIn(t, user);
+    await account(page);
+    assert.equal(await page.getByTestId('plan').textContent(), 'free');
+    assert.equal(await page.getByTestId('invoice').count(), 0);
+    await shot(page, 'account-free');
+    await page.getByRole('button', { name: 'Upgrade to Pro' }).click();
+    await page.waitForURL(/\/c\/pay\//);
+    await shot(page, 'checkout');
+    // Whoever turns back is where they were, and comes to the same page again.
+    const checkout = page.url();
+    await page.goBack();
+    await account(page);
+    await page.getByRole('button', { name: 'Upgrade to Pro' }).click();
+    await page.waitForURL(checkout);
+    await page.getByRole('button', { name: /^Pay/ }).click();
+    await page.getByTestId('bought').waitFor();
+    assert.doesNotMatch(page.url(), /bought/, 'a reload is no second thanks');
+    assert.equal(await page.getByTestId('plan').textContent(), 'pro');
+    assert.match((await page.getByTestId('invoice').textContent()) ?? '', /as of now\$20\.00$/);
+    const now = await usage(user);
+    assert.deepEqual([now.plan, now.status, now.invoice.estimateUsd], ['pro', 'active', '20.00']);
+    await shot(page, 'account-pro');
+    await page.getByRole('button', { name: 'Manage plan' }).click();
+    await page.waitForURL(/\/p\/session\//);
+    await shot(page, 'portal');
+});
+
+test('what was written is listed with its price, the newest first', limit, async (t) => {
+    const page = await signedIn(t, someone('bob-lists'));
+    for (const what of ['kettle', 'teapot']) {
+        await write(page, `[[tokens=8 delay_ms=0]] A ${what}.`);
+        await composed(page).waitFor();
+        await page.getByRole('button', { name: 'Write', exact: true }).waitFor();
+    }
+    const newest = await composed(page).getAttribute('data-receipt');
+    await account(page);
+    const rows = page.locator('.requests tbody tr');
+    await rows.nth(1).waitFor();
+    assert.equal(await rows.count(), 2);
+    assert.equal(await rows.nth(0).getAttribute('data-receipt'), newest);
+    assert.match((await rows.nth(0).textContent()) ?? '', /gpt-6-luna\d+included$/);
+    await shot(page, 'account-requests');
+});
+
+test('a refusal is listed with its reason', limit, async (t) => {
+    const page = await signedIn(t, someone('carol-lists'));
+    await write(page, 'A kettle that sings when the water boils.');
+    await page.locator('[role=alert][data-code=quota_exceeded]').waitFor();
+    await account(page);
+    await page.locator('.denials [data-code=quota_exceeded]').waitFor();
+    assert.match((await page.locator('.denials').textContent()) ?? '', /it needed [\d,]+ tokens, [\d,]+ were left/);
+});
+
+test('a cap of one\u2019s own is set, asked about when it is below what is used, and taken away', limit, async (t) => {
+    const user = someone('bob-caps');
+    const page = await signedIn(t, user);
+    await write(page, '[[tokens=8 delay_ms=0]] A kettle.');
+    await composed(page).waitFor();
+    await account(page);
+    const cap = page.getByRole('textbox', { name: 'Tokens of a period' });
+    await cap.fill('1000000');
+    await page.getByRole('button', { name: 'Set', exact: true }).click();
+    await page.getByText('Your cap is 1,000,000 tokens.').waitFor();
+    assert.equal((await usage(user)).spendCap, 1_000_000);
+    await cap.fill('5');
+    await cap.press('Enter');
+    await page.locator('[role=alert][data-code=spend_cap_below_used]').waitFor();
+    assert.equal((await usage(user)).spendCap, 1_000_000, 'not without a second word');
+    await shot(page, 'account-cap');
+    await page.getByRole('button', { name: 'Set it anyway' }).click();
+    await page.getByText('Your cap is 5 tokens.').waitFor();
+    assert.equal((await usage(user)).usage.left, 0);
+    await page.getByRole('button', { name: 'Remove' }).click();
+    await page.getByText('There is no cap of your own any more.').waitFor();
+    assert.equal((await usage(user)).spendCap, null);
+});
+
 test('everything can be done with the keyboard alone', limit, async (t) => {
     const page = await open(t);
     await page.getByRole('button', { name: 'Bob' }).waitFor();
@@ -260,6 +344,10 @@ test('nothing is wider than a phone, in any state', limit, async (t) => {
         await shot(in_, `phone-${width}`, { fullPage: true });
         await in_.getByRole('tab', { name: 'Chat' }).click();
         assert.equal(await overflow(in_), 0, `chatting at ${width}`);
+        await account(in_);
+        await in_.locator('.requests tbody tr').waitFor();
+        assert.equal(await overflow(in_), 0, `the account at ${width}`);
+        if (width === 375) await shot(in_, 'account-phone', { fullPage: true });
         await in_.context().close();
     }
 });

@@ -1,4 +1,5 @@
 import { type KeyboardEvent, useCallback, useEffect, useRef, useState } from 'react';
+import { Account, useReturn } from './Account';
 import * as api from './api';
 import { Chat } from './Chat';
 import { Compose } from './Compose';
@@ -6,7 +7,7 @@ import { Meter } from './Meter';
 import { type Person, Session } from './session';
 import { SignIn } from './SignIn';
 
-const TABS = ['Compose', 'Chat'] as const;
+const TABS = ['Compose', 'Chat', 'Account'] as const;
 type Tab = (typeof TABS)[number];
 /** Where the name of who is signed in outlives a reload. */
 const WHO = 'inkmeter.person';
@@ -42,6 +43,7 @@ function Workspace({ session, signOut }: { session: Session; signOut: () => void
         api.usage(session).then(show, () => show());
     }, [session]);
     useEffect(refresh, [refresh]);
+    const returned = useReturn(session, usage, refresh, () => setTab('Account'));
 
     return (
         <div className="shell">
@@ -57,13 +59,16 @@ function Workspace({ session, signOut }: { session: Session; signOut: () => void
                     <button type="button" className="quiet" onClick={signOut}>Sign out</button>
                 </div>
             </header>
-            <Meter usage={usage} failed={failed} retry={refresh} />
+            <Meter usage={usage} failed={failed} retry={refresh} manage={() => setTab('Account')} />
             <main>
                 <section id="panel-Compose" role="tabpanel" aria-labelledby="tab-Compose" hidden={tab !== 'Compose'}>
                     <Compose session={session} active={tab === 'Compose'} spent={refresh} />
                 </section>
                 <section id="panel-Chat" role="tabpanel" aria-labelledby="tab-Chat" hidden={tab !== 'Chat'}>
                     <Chat session={session} active={tab === 'Chat'} spent={refresh} />
+                </section>
+                <section id="panel-Account" role="tabpanel" aria-labelledby="tab-Account" hidden={tab !== 'Account'}>
+                    {tab === 'Account' && <Account session={session} usage={usage} returned={returned} changed={setUsage} />}
                 </section>
             </main>
         </div>
@@ -73,12 +78,13 @@ function Workspace({ session, signOut }: { session: Session; signOut: () => void
 function Tabs({ tab, setTab }: { tab: Tab; setTab: (tab: Tab) => void }) {
     const move = (event: KeyboardEvent) => {
         if (event.key !== 'ArrowRight' && event.key !== 'ArrowLeft') return;
-        const next = TABS.find((other) => other !== tab)!;
+        const step = event.key === 'ArrowRight' ? 1 : TABS.length - 1;
+        const next = TABS[(TABS.indexOf(tab) + step) % TABS.length]!;
         setTab(next);
         document.getElementById(`tab-${next}`)?.focus();
     };
     return (
-        <div className="tabs" role="tablist" aria-label="What to write" onKeyDown={move}>
+        <div className="tabs" role="tablist" aria-label="What to do" onKeyDown={move}>
             {TABS.map((name) => (
                 <button
                     key={name}

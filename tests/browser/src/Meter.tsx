@@ -5,10 +5,12 @@ interface Props {
     usage: Usage | undefined;
     failed: boolean;
     retry: () => void;
+    /** Shows where the plan is changed. */
+    manage: () => void;
 }
 
 /** What is used of the period, as `GET /v1/usage` tells it. */
-export function Meter({ usage, failed, retry }: Props) {
+export function Meter({ usage, failed, retry, manage }: Props) {
     if (!usage) {
         return (
             <section className="meter" aria-label="Usage" aria-busy={!failed}>
@@ -54,6 +56,12 @@ export function Meter({ usage, failed, retry }: Props) {
                 <div className="used" style={{ width: share(settled) }} />
                 <div className="held" style={{ width: share(Math.min(held, Math.max(0, included - settled))) }} />
             </div>
+            {(usage.status === 'past_due' || usage.status === 'overdue') && (
+                <p className="meter-note unpaid" role="status">
+                    {usage.status === 'overdue' ? 'An invoice is unpaid, so nothing can be written.' : `An invoice is unpaid. Everything goes on until ${day(usage.payBy!)}.`}
+                    <button type="button" className="quiet" onClick={manage}>Pay it</button>
+                </p>
+            )}
             {failed && <p className="meter-note">This may be out of date. <button type="button" className="quiet" onClick={retry}>Refresh</button></p>}
         </section>
     );

@@ -24,6 +24,11 @@ export interface Problem {
     needed?: number;
     resetsAt?: string;
     receipt?: string;
+    /** With `past_due`: where to pay. */
+    portalUrl?: string;
+    /** With `spend_cap_below_used`. */
+    used?: number;
+    held?: number;
 }
 
 export interface Metadata {
@@ -37,10 +42,33 @@ export interface Metadata {
 
 export interface Usage {
     plan: string;
+    status: 'none' | 'active' | 'past_due' | 'overdue';
+    payBy: string | null;
     usage: { settled: number; held: number; left: number; cap: number; included: number };
     resetsAt: string;
     overage: { tokens: number; perMillionUsd?: string; costUsd: string };
+    /** The next invoice as it would be now. */
+    invoice: { estimateUsd: string; baseUsd: string; overageUsd: string; at: string } | null;
     requests: number;
+    spendCap: number | null;
+}
+
+/** One request, as `GET /v1/receipts` lists it. */
+export interface PastRequest {
+    id: string;
+    at: string;
+    outcome: 'settled' | 'swept' | 'void' | 'imported';
+    model?: string;
+    charged: number;
+    absorbed: number;
+    costUsd?: string;
+}
+
+export interface Receipts {
+    receipts: PastRequest[];
+    denials: { code: string; reason: string; at: string; needed: number; left?: number; until?: string }[];
+    lateUsage: { periodStart: string; tokens: number; at: string; invoiceItem?: string }[];
+    next: string | null;
 }
 
 export interface Quote {
@@ -126,9 +154,7 @@ export async function stopAnswer(session: Session, key: string, cut: () => void)
 }
 
 export async function usage(session: Session): Promise<Usage> {
-    const answer = await authorized(session)('/v1/usage');
-    if (!answer.ok) throw new Error(await answer.text());
-    return answer.json();
+    return answered(await authorized(session)('/v1/usage'));
 }
 
 /** What a request would take at most, and whether it would pass now. Nothing if it cannot be known. */
@@ -137,4 +163,32 @@ export async function quote(session: Session, wish: Wish, signal: AbortSignal): 
     const init = { method: 'POST', headers, body: JSON.stringify(wish), signal };
     const answer = await authorized(session)('/v1/quote', init);
     return answer.ok ? answer.json() : undefined;
+}
+
+/** What a refusal of the API says, as an error. */
+async function answered<T>(answer: Response): Promise<T> {
+    if (!answer.ok) throw new Error(await answer.text());
+    return answer.json();
+}
+
+async function send<T>(session: Session, method: string, path: string, body: object): Promise<T> {
+    const headers = { 'content-type': 'application/json' };
+    return answered(await authorized(session)(path, { method, headers, body: JSON.stringify(body) }));
+}
+
+/** Stripe's page where a plan is bought; from it the browser comes back to one of these addresses. */
+export const checkout = (session: Session, plan: string, successUrl: string, cancelUrl: string) =>
+    send<{ url: string; expiresAt: string }>(session, 'POST', '/v1/checkout', { plan, successUrl, cancelUrl });
+
+/** Stripe's page where invoices are paid and a subscription is canceled. */
+export const portal = (session: Session, returnUrl: string) =>
+    send<{ url: string }>(session, 'POST', '/v1/portal', { returnUrl });
+
+/** Sets the user's own cap, or takes it away. Below what is used it takes `confirm`. */
+export const setSpendCap = (session: Session, tokens: number | null, confirm: boolean) =>
+    send<Usage>(session, 'PUT', '/v1/spend-cap', { tokens, confirm });
+
+export async function receipts(session: Session, cursor: string | null): Promise<Receipts> {
+    const query = cursor ? `&cursor=${encodeURIComponent(cursor)}` : '';
+    return answered(await authorized(session)(`/v1/receipts?limit=20${query}`));
 }

@@ -62,8 +62,9 @@ async fn i7_a_clock_that_lags_behind_stripes_closes_the_period_all_the_same() {
     world.uses(50).await;
     let user = domain::UserId::parse("user_1").unwrap();
     let meters = world.ledger.meters(&user, Timestamp::from_s(0)).await.unwrap();
-    let used: Vec<_> = meters.iter().map(|meter| (meter.period.start().s(), meter.settled.get())).collect();
-    assert_eq!(used, [(ENDS_S, 50), (BEGAN_S, 700)]);
+    let figures: Vec<_> =
+        meters.iter().map(|meter| (meter.period.start().s(), meter.settled.get())).collect();
+    assert_eq!(figures, [(ENDS_S, 50), (BEGAN_S, 700)]);
 }
 
 #[tokio::test]

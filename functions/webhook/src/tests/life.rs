@@ -124,3 +124,17 @@ async fn the_usual_delivery_asks_stripe_two_or_three_things() {
         before = asked.len();
     }
 }
+
+/// A person may mend what was missing, and have the event delivered again.
+#[tokio::test]
+async fn what_was_gone_or_nobodys_is_looked_at_again_under_the_same_event() {
+    let world = World::new();
+    let created = event("evt_1", CREATED, "sub_1");
+    assert_eq!(world.takes(&created, SECRET).await, (200, "gone".to_owned()));
+    let mut nobodys = subscription("sub_1", "active", BEGAN_S);
+    nobodys["metadata"] = json!({});
+    world.stripe_has(nobodys);
+    assert_eq!(world.takes(&created, SECRET).await, (200, "no_user".to_owned()));
+    world.stripe_has(subscription("sub_1", "active", BEGAN_S));
+    assert_eq!(world.takes(&created, SECRET).await, (200, "in_line".to_owned()));
+}

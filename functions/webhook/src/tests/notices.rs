@@ -128,3 +128,29 @@ async fn a_thin_event_under_the_other_secret_does_nothing() {
     assert_eq!(world.asked(), asked);
     assert_eq!(world.ledger.report(&key, 0).await.unwrap().unwrap().fate, RowFate::Accepted);
 }
+
+/// Stripe took it, and then rejects it before this side has heard that it was taken.
+#[tokio::test(start_paused = true)]
+async fn a_rejected_row_that_is_still_on_its_way_is_waited_for() {
+    let world = World::new();
+    world.stripe_has(subscription("sub_1", "active", BEGAN_S));
+    world.set(BEGAN_S + 60);
+    world.delivers(CREATED, "sub_1").await;
+    world.uses(700).await;
+    let ends_s = BEGAN_S + 31 * super::world::DAY_S;
+    world.set(ends_s + 5);
+    world.stripe_has(invoice("in_1", "sub_1", "draft", (BEGAN_S, ends_s)));
+    world.stripe(|books| books.silent_at = Some("/v1/billing/meter_events"));
+    assert_eq!(world.delivers("invoice.created", "in_1").await, answer(503, "usage_pending"));
+    let key = MeterKey { user: UserId::parse("user_1").unwrap(), period_start: Timestamp::from_s(BEGAN_S) };
+    let row = world.ledger.meter(&key).await.unwrap().unwrap().pending.unwrap();
+    world.stripe(|books| books.put("/v2/core/events/evt_thin", error_report(&[&row.identifier])));
+    let told = thin_event("evt_thin", REPORTED);
+    assert_eq!(world.takes(&told, THIN_SECRET).await, answer(503, "usage_pending"));
+
+    world.stripe(|books| books.silent_at = None);
+    world.set(ends_s + 600);
+    assert_eq!(world.delivers("invoice.created", "in_1").await, answer(200, "reported"));
+    assert_eq!(world.takes(&told, THIN_SECRET).await, answer(200, "parked"));
+    assert_eq!(world.ledger.report(&key, 0).await.unwrap().unwrap().fate, RowFate::Parked);
+}

@@ -4,6 +4,7 @@ use super::world::{
     CREATED, DAY_S, DELETED, GRACE_S, NOW, TOLD_S, UPDATED, World, answer, ended, free, invoice, pro,
     subscription,
 };
+use domain::Timestamp;
 use serde_json::{Value, json};
 
 const BEGAN_S: u64 = 1_799_000_000;
@@ -54,7 +55,7 @@ async fn each_status_has_its_consequence() {
         let world = on_pro().await;
         changes(&world, |subscription| subscription["status"] = json!(status)).await;
         assert_eq!(world.standing().await, expected, "{status}");
-        assert_eq!(world.account().await.pay_by.map(|at| at.s()), pay_by, "{status}");
+        assert_eq!(world.account().await.pay_by.map(Timestamp::s), pay_by, "{status}");
     }
 }
 
@@ -67,7 +68,7 @@ async fn an_upgrade_and_a_downgrade_change_the_plan_from_when_stripe_told_of_it(
         for _ in 0..2 {
             changes(&world, |subscription| set_prices(subscription, &keys)).await;
             assert_eq!(world.standing().await, (plan.into(), Some("sub_1".into()), BEGAN_S));
-            assert_eq!(world.account().await.plan_since.map(|since| since.s()), Some(TOLD_S));
+            assert_eq!(world.account().await.plan_since.map(Timestamp::s), Some(TOLD_S));
         }
     }
     assert_eq!(complaints(&world), Vec::<String>::new());
@@ -213,17 +214,17 @@ async fn an_unpaid_invoice_gives_its_grace_once_however_many_follow_and_being_pa
     world.stripe_has(invoice("in_1", "sub_1", "open", (BEGAN_S, first_s)));
     for _ in 0..2 {
         changes(&world, |subscription| subscription["status"] = json!("past_due")).await;
-        assert_eq!(world.account().await.pay_by.map(|at| at.s()), Some(first_s + 3_600 + GRACE_S));
+        assert_eq!(world.account().await.pay_by.map(Timestamp::s), Some(first_s + 3_600 + GRACE_S));
     }
     // Another month, and another invoice that is not paid: the user has had his grace.
     world.set(second_s + DAY_S);
     world.stripe_has(invoice("in_2", "sub_1", "open", (first_s, second_s)));
     assert_eq!(world.delivers("invoice.payment_failed", "in_2").await, answer(200, "in_line"));
-    assert_eq!(world.account().await.pay_by.map(|at| at.s()), Some(first_s + 3_600 + GRACE_S));
+    assert_eq!(world.account().await.pay_by.map(Timestamp::s), Some(first_s + 3_600 + GRACE_S));
     assert!(world.account().await.is_overdue(world.now()));
 
     changes(&world, |subscription| subscription["status"] = json!("unpaid")).await;
-    assert_eq!(world.account().await.pay_by.map(|at| at.s()), Some(first_s + 3_600));
+    assert_eq!(world.account().await.pay_by.map(Timestamp::s), Some(first_s + 3_600));
     changes(&world, |subscription| subscription["status"] = json!("active")).await;
     assert_eq!(world.account().await.pay_by, None);
     assert_eq!(world.standing().await, pro("sub_1", BEGAN_S));

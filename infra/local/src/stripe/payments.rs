@@ -70,32 +70,32 @@ pub(super) fn collect(world: &mut World, id: &str, asked: Asked, at_s: i64) -> b
             return false;
         }
     }
-    count_attempt(world, id, asked);
+    let counts = count_attempt(world, id, asked);
     if card == Card::Works {
         invoices::settle(world, id, Standing::Paid { at_s }, at_s);
         return true;
     }
-    fail(world, id, asked, at_s);
+    fail(world, id, counts, at_s);
     false
 }
 
-/// Any payment counts as the first attempt; after it only those of the schedule do.
-fn count_attempt(world: &mut World, id: &str, asked: Asked) {
-    let Some(invoice) = world.invoices.get_mut(id) else { return };
-    if asked == Asked::BySchedule || invoice.attempts == 0 {
-        invoice.attempts += 1;
-    }
+/// Any payment counts as the first attempt; after it only those of the schedule do. Whether this one does.
+fn count_attempt(world: &mut World, id: &str, asked: Asked) -> bool {
+    let Some(invoice) = world.invoices.get_mut(id) else { return false };
+    let counts = asked == Asked::BySchedule || invoice.attempts == 0;
+    invoice.attempts += usize::from(counts);
+    counts
 }
 
-fn fail(world: &mut World, id: &str, asked: Asked, at_s: i64) {
+/// `counts`: whether the schedule goes on from this attempt.
+fn fail(world: &mut World, id: &str, counts: bool, at_s: i64) {
     let Some(invoice) = world.invoices.get(id) else { return };
     let Some(subscription) = world.subscriptions.get(&invoice.subscription) else { return };
     let first_of_all = invoice.reason == Reason::Create;
     let (of, over) = (subscription.id.clone(), subscription.status.is_over());
-    let scheduled = asked == Asked::BySchedule || invoice.attempts == 1;
     let next_s = RETRY_DELAYS_S.get(invoice.attempts.saturating_sub(1)).map(|delay_s| at_s + delay_s);
-    let exhausted = next_s.is_none() && scheduled;
-    if let Some(invoice) = world.invoices.get_mut(id).filter(|_| scheduled) {
+    let exhausted = next_s.is_none() && counts;
+    if let Some(invoice) = world.invoices.get_mut(id).filter(|_| counts) {
         // A first invoice has no retries: it waits 23 hours for its customer.
         invoice.next_attempt_s = next_s.filter(|_| invoice.auto_advance && !first_of_all && !over);
     }

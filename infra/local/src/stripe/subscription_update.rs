@@ -14,7 +14,7 @@ use super::form::{Metadata, Params};
 use super::invoices::{self, Bill};
 use super::payments::Card;
 use super::proration;
-use super::subscriptions::{self, MAX_ITEMS, PaymentBehavior, Prorates};
+use super::subscriptions::{self, MAX_ITEMS, PaymentBehavior, Prorates, TrialEnd, Wanted};
 use super::world::{
     CancelAt, Ending, Item, NoCard, Pause, PauseBehavior, Reason, Status, Subscription, Trial, World,
 };
@@ -33,10 +33,9 @@ struct ItemChange {
 #[derive(Debug)]
 struct Update {
     items: Option<Vec<ItemChange>>,
-    ending: Option<Option<CancelAt>>,
-    pause: Option<Option<Pause>>,
-    /// `Some(None)`: it ends now.
-    trial_end: Option<Option<i64>>,
+    ending: Option<Wanted<CancelAt>>,
+    pause: Option<Wanted<Pause>>,
+    trial_end: Option<TrialEnd>,
     no_card: Option<NoCard>,
     anchor_now: bool,
     prorates: Prorates,
@@ -145,9 +144,9 @@ fn items(
     Ok(Some(all))
 }
 
-fn pause(params: &mut Params, now_s: i64) -> Result<Option<Option<Pause>>, ApiError> {
+fn pause(params: &mut Params, now_s: i64) -> Result<Option<Wanted<Pause>>, ApiError> {
     if params.take_unset("pause_collection") {
-        return Ok(Some(None));
+        return Ok(Some(Wanted::Unset));
     }
     let Some(mut hash) = params.hash("pause_collection")? else { return Ok(None) };
     let choices = [
@@ -161,7 +160,7 @@ fn pause(params: &mut Params, now_s: i64) -> Result<Option<Option<Pause>>, ApiEr
     if resumes_s.is_some_and(|at_s| at_s <= now_s) {
         return Err(ApiError::invalid(&name, "resumes_at must be in the future."));
     }
-    Ok(Some(Some(Pause { behavior, resumes_s })))
+    Ok(Some(Wanted::Set(Pause { behavior, resumes_s })))
 }
 
 /// Whether the billing date is to become now: since 2026-09-30.endive a hash says so.
@@ -221,14 +220,14 @@ fn allows(world: &World, of: &Subscription, update: &Update) -> Result<(), ApiEr
     if update.trial_end.is_some() && update.items.is_some() {
         return Err(ApiError::not_modelled("items together with trial_end"));
     }
-    if let Some(Some(at)) = update.ending {
+    if let Some(Wanted::Set(at)) = update.ending {
         subscriptions::ends_with_a_period(of, at, update.prorates)?;
     }
     let at_once = update.anchor_now
-        || (update.trial_end == Some(None) && trialing)
+        || (update.trial_end == Some(TrialEnd::Now) && trialing)
         || (update.items.is_some() && update.prorates == Prorates::AtOnce);
     let works = world.customers.get(&of.customer).is_some_and(|customer| customer.card == Card::Works);
-    if at_once && !works && update.behavior == PaymentBehavior::ErrorIfIncomplete {
+    if at_once && !works && update.behavior == PaymentBehavior::Error {
         return Err(ApiError::card_declined());
     }
     world.invoices.ensure_room(1)?;
@@ -247,8 +246,8 @@ pub(super) fn update(world: &mut World, id: &str, params: Params, now_s: i64) ->
 }
 
 fn apply(world: &mut World, of: &Subscription, update: Update, now_s: i64) -> Result<(), ApiError> {
-    let resets =
-        update.anchor_now || matches!(update.trial_end, Some(Some(_))) && of.status != Status::Trialing;
+    let resets = update.anchor_now
+        || matches!(update.trial_end, Some(TrialEnd::At(_))) && of.status != Status::Trialing;
     let changes = update.items.unwrap_or_else(|| {
         let kept = of.items.iter().cloned();
         kept.map(|item| ItemChange { old: Some(item.clone()), new: Some(item) }).collect()
@@ -264,12 +263,12 @@ fn apply(world: &mut World, of: &Subscription, update: Update, now_s: i64) -> Re
         found.default_payment_method = Some(method).filter(|text| !text.is_empty());
     }
     if let Some(pause) = update.pause {
-        found.pause = pause;
+        found.pause = pause.set();
     }
     if let (Some(no_card), Some(trial)) = (update.no_card, found.trial.as_mut()) {
         trial.no_card = no_card;
     }
-    if let Some(at) = update.ending {
+    if let Some(at) = update.ending.map(Wanted::set) {
         let same = found.ending.filter(|ending| Some(ending.at) == at);
         found.ending = same.or(at.map(|at| Ending { at, asked_s: now_s }));
         found.canceled_s = found.ending.map(|ending| ending.asked_s);
@@ -323,14 +322,14 @@ fn move_dates(
     world: &mut World,
     of: &Subscription,
     anchor_now: bool,
-    trial_end: Option<Option<i64>>,
+    trial_end: Option<TrialEnd>,
     no_card: Option<NoCard>,
     now_s: i64,
 ) {
     let trialing = of.status == Status::Trialing;
     let Some(found) = world.subscriptions.get_mut(&of.id) else { return };
     match trial_end {
-        Some(Some(end_s)) => {
+        Some(TrialEnd::At(end_s)) => {
             let before = found.trial.filter(|_| trialing);
             let no_card = no_card.or(before.map(|trial| trial.no_card)).unwrap_or(NoCard::CreateInvoice);
             let start_s = before.map_or(now_s, |trial| trial.start_s);
@@ -342,7 +341,7 @@ fn move_dates(
                 billing::begin_period(world, &of.id, Base::Free, now_s);
             }
         }
-        Some(None) if trialing => {
+        Some(TrialEnd::Now) if trialing => {
             if let Some(trial) = found.trial.as_mut() {
                 trial.end_s = now_s;
             }

@@ -66,9 +66,36 @@ pub(super) enum Prorates {
 /// What happens when a payment that a request wants at once fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PaymentBehavior {
-    AllowIncomplete,
-    DefaultIncomplete,
-    ErrorIfIncomplete,
+    /// The subscription is there, and incomplete or past due.
+    Allow,
+    /// No payment is tried: the first invoice waits.
+    Default,
+    /// The request is refused.
+    Error,
+}
+
+/// What a request wants of something that can be set and taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted<T> {
+    Set(T),
+    Unset,
+}
+
+impl<T> Wanted<T> {
+    /// What it is then.
+    pub(super) fn set(self) -> Option<T> {
+        match self {
+            Self::Set(value) => Some(value),
+            Self::Unset => None,
+        }
+    }
+}
+
+/// When a trial is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TrialEnd {
+    Now,
+    At(i64),
 }
 
 pub(super) fn prorates(params: &mut Params) -> Result<Prorates, ApiError> {
@@ -82,13 +109,13 @@ pub(super) fn prorates(params: &mut Params) -> Result<Prorates, ApiError> {
 
 pub(super) fn payment_behavior(params: &mut Params) -> Result<PaymentBehavior, ApiError> {
     let choices = [
-        ("allow_incomplete", Some(PaymentBehavior::AllowIncomplete)),
-        ("default_incomplete", Some(PaymentBehavior::DefaultIncomplete)),
-        ("error_if_incomplete", Some(PaymentBehavior::ErrorIfIncomplete)),
+        ("allow_incomplete", Some(PaymentBehavior::Allow)),
+        ("default_incomplete", Some(PaymentBehavior::Default)),
+        ("error_if_incomplete", Some(PaymentBehavior::Error)),
         ("pending_if_incomplete", None),
     ];
     match params.choice("payment_behavior", &choices)? {
-        None => Ok(PaymentBehavior::AllowIncomplete),
+        None => Ok(PaymentBehavior::Allow),
         Some(None) => Err(ApiError::not_modelled("payment_behavior=pending_if_incomplete")),
         Some(Some(behavior)) => Ok(behavior),
     }
@@ -125,13 +152,12 @@ pub(super) fn quantity_of(
             Err(ApiError::invalid(name, message))
         };
     }
-    match quantity {
-        None => Ok(None),
-        Some(_) => {
-            let message = "Quantity should not be specified where usage_type is `metered`. Remove quantity from `items`.";
-            Err(ApiError::invalid(name, message))
-        }
+    if quantity.is_none() {
+        return Ok(None);
     }
+    let message =
+        "Quantity should not be specified where usage_type is `metered`. Remove quantity from `items`.";
+    Err(ApiError::invalid(name, message))
 }
 
 /// What an item cannot have here.
@@ -206,11 +232,11 @@ pub(super) fn terms(world: &World, items: &[Item]) -> Result<(String, Cycle), Ap
     Ok((currency, cycle))
 }
 
-/// When a trial ends: `Some(None)` for `now`.
-pub(super) fn trial_end(params: &mut Params, now_s: i64) -> Result<Option<Option<i64>>, ApiError> {
+/// When a trial is to end.
+pub(super) fn trial_end(params: &mut Params, now_s: i64) -> Result<Option<TrialEnd>, ApiError> {
     let Some(text) = params.text("trial_end")? else { return Ok(None) };
     if text == "now" {
-        return Ok(Some(None));
+        return Ok(Some(TrialEnd::Now));
     }
     let end_s: i64 = text.parse().map_err(|_| ApiError::not_an_integer("trial_end", &text))?;
     if end_s <= now_s {
@@ -219,7 +245,7 @@ pub(super) fn trial_end(params: &mut Params, now_s: i64) -> Result<Option<Option
     if end_s > now_s + MAX_TRIAL_DAYS * DAY_S {
         return Err(ApiError::invalid("trial_end", "A trial can be at most 730 days long."));
     }
-    Ok(Some(Some(end_s)))
+    Ok(Some(TrialEnd::At(end_s)))
 }
 
 /// What a trial that ends without a card comes to.
@@ -243,23 +269,23 @@ fn trial(params: &mut Params, now_s: i64) -> Result<Option<Trial>, ApiError> {
             let message = "You may only specify one of these parameters: trial_end, trial_period_days.";
             return Err(ApiError::exclusive("trial_end", message));
         }
-        (Some(end), None) => end,
+        (Some(TrialEnd::At(end_s)), None) => Some(end_s),
+        (Some(TrialEnd::Now) | None, None) => None,
         (None, Some(days)) if (1..=MAX_TRIAL_DAYS).contains(&days) => Some(now_s + days * DAY_S),
         (None, Some(_)) => {
             let message = format!("trial_period_days must be between 1 and {MAX_TRIAL_DAYS}.");
             return Err(ApiError::invalid("trial_period_days", message));
         }
-        (None, None) => None,
     };
     Ok(end_s.map(|end_s| Trial { start_s: now_s, end_s, warned: false, no_card }))
 }
 
-/// A wish for a subscription's end: `Some(None)` takes an earlier one back.
+/// A wish for a subscription's end.
 pub(super) fn ending(
     params: &mut Params,
     period_end_s: i64,
     now_s: i64,
-) -> Result<Option<Option<CancelAt>>, ApiError> {
+) -> Result<Option<Wanted<CancelAt>>, ApiError> {
     let at_period_end = params.boolean("cancel_at_period_end")?;
     let at = params.text_or_unset("cancel_at")?;
     match (at_period_end, at.as_deref()) {
@@ -267,15 +293,15 @@ pub(super) fn ending(
             let message = "You may only specify one of these parameters: cancel_at, cancel_at_period_end.";
             Err(ApiError::exclusive("cancel_at", message))
         }
-        (Some(true), None) => Ok(Some(Some(CancelAt::PeriodEnd))),
-        (_, Some("")) | (Some(false), None) => Ok(Some(None)),
-        (_, Some("min_period_end" | "max_period_end")) => Ok(Some(Some(CancelAt::Time(period_end_s)))),
+        (Some(true), None) => Ok(Some(Wanted::Set(CancelAt::PeriodEnd))),
+        (_, Some("")) | (Some(false), None) => Ok(Some(Wanted::Unset)),
+        (_, Some("min_period_end" | "max_period_end")) => Ok(Some(Wanted::Set(CancelAt::Time(period_end_s)))),
         (_, Some(text)) => {
             let at_s: i64 = text.parse().map_err(|_| ApiError::not_an_integer("cancel_at", text))?;
             if at_s <= now_s {
                 return Err(ApiError::invalid("cancel_at", "cancel_at must be in the future."));
             }
-            Ok(Some(Some(CancelAt::Time(at_s))))
+            Ok(Some(Wanted::Set(CancelAt::Time(at_s))))
         }
         (None, None) => Ok(None),
     }
@@ -341,11 +367,11 @@ fn can_pay(
     let wants = !matches!(base, None | Some(Base::Free)) && of.items.iter().any(costs);
     let card = world.customers.get(&of.customer).map_or(Card::None, |customer| customer.card);
     match (behavior, card) {
-        _ if !wants => Ok(()),
-        (PaymentBehavior::DefaultIncomplete, _) | (_, Card::Works) => Ok(()),
-        (_, Card::None) => Err(ApiError::no_payment_method()),
-        (PaymentBehavior::ErrorIfIncomplete, Card::Fails) => Err(ApiError::card_declined()),
-        (PaymentBehavior::AllowIncomplete, Card::Fails) => Ok(()),
+        (PaymentBehavior::Allow | PaymentBehavior::Error, Card::None) if wants => {
+            Err(ApiError::no_payment_method())
+        }
+        (PaymentBehavior::Error, Card::Fails) if wants => Err(ApiError::card_declined()),
+        _ => Ok(()),
     }
 }
 
@@ -376,7 +402,7 @@ pub(super) fn create(world: &mut World, mut params: Params, now_s: i64) -> Resul
     }
     let (anchor_s, end_index, base) = first_period(cycle, trial, anchor_s, prorates, now_s)?;
     let period_end_s = cycle.boundary(anchor_s, end_index).ok_or_else(|| ApiError::server(500))?;
-    let ending = ending(&mut params, period_end_s, now_s)?.flatten();
+    let ending = ending(&mut params, period_end_s, now_s)?.and_then(Wanted::set);
     params.finish()?;
     if world.customers.get(&customer).is_none() {
         return Err(ApiError::no_such_for("customer", "customer", &customer));
@@ -420,7 +446,7 @@ pub(super) fn create(world: &mut World, mut params: Params, now_s: i64) -> Resul
 fn start(world: &mut World, id: &str, base: Option<Base>, behavior: PaymentBehavior, now_s: i64) {
     let plan = base.map_or_else(Vec::new, |base| billing::plan_base(world, id, base));
     let bill = Bill { plan, period: (now_s, now_s), reason: Reason::Create };
-    let paid = if behavior == PaymentBehavior::DefaultIncomplete {
+    let paid = if behavior == PaymentBehavior::Default {
         let invoice = invoices::draft(world, id, bill, now_s);
         invoice.map(|invoice| {
             invoices::finalize(world, &invoice, now_s);

@@ -435,10 +435,8 @@ impl Outbox {
     pub(super) fn events(&self) -> Vec<WebhookEvent> {
         let events = self.events.iter().map(|logged| {
             let mut fetched = logged.fetched();
-            let object = match logged.payload {
-                Payload::Snapshot => fetched["data"]["object"].take(),
-                Payload::Thin => fetched["data"].take(),
-            };
+            let place = if logged.payload == Payload::Thin { "/data" } else { "/data/object" };
+            let object = fetched.pointer_mut(place).map(Value::take).unwrap_or_default();
             let (id, kind) = (logged.id.clone(), logged.kind.to_owned());
             WebhookEvent { id, kind, created_s: logged.created_s, object }
         });

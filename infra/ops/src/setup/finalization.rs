@@ -66,7 +66,7 @@ impl fmt::Display for Finalization {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unseen => {
-                f.write_str("there is no draft of a period's invoice yet to see the setting by")?
+                f.write_str("there is no draft of a period's invoice yet to see the setting by")?;
             }
             Self::Default(draft) => {
                 return write!(f, "draft {draft} is final an hour after it was made: Stripe's default");

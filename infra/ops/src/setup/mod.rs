@@ -58,8 +58,8 @@ pub struct SetupArguments {
     /// Where the portal's link back leads; left as it is where this is not given.
     #[arg(long, value_name = "URL", value_parser = url)]
     pub portal_return_url: Option<String>,
-    /// The name of the meter's events; as the functions' STRIPE_METER_EVENT_NAME.
-    #[arg(long, value_name = "NAME", default_value = "inkmeter_tokens")]
+    /// The name of the meter's events; the same as in the functions' environment.
+    #[arg(long, value_name = "NAME", default_value = "inkmeter_tokens", value_parser = event_name)]
     pub meter_event_name: String,
     /// Shows what would be done, and does nothing.
     #[arg(long)]
@@ -73,6 +73,28 @@ pub struct SetupArguments {
     /// The same for the thin events.
     #[arg(long)]
     pub roll_thin_webhook_secret: bool,
+}
+
+impl SetupArguments {
+    /// The arguments of a command line that says only where the events go.
+    pub fn for_testing(webhook_url: &str) -> Self {
+        Self {
+            webhook_url: webhook_url.to_owned(),
+            plans: None,
+            portal_return_url: None,
+            meter_event_name: "inkmeter_tokens".to_owned(),
+            dry_run: false,
+            yes: false,
+            roll_webhook_secret: false,
+            roll_thin_webhook_secret: false,
+        }
+    }
+}
+
+/// As the stack's parameter takes it.
+fn event_name(text: &str) -> Result<String, String> {
+    let is_one = (1..=100).contains(&text.len()) && !text.contains(char::is_whitespace);
+    if is_one { Ok(text.to_owned()) } else { Err("it must have 1 to 100 characters and no space".to_owned()) }
 }
 
 /// Stripe takes https only; plain http is for a stand-in on this machine.

@@ -151,16 +151,15 @@ impl Planning<'_> {
             return;
         }
         let retired = self.present.meters.iter().find(|meter| meter.event_name == *event_name);
-        match retired {
-            Some(meter) => self.conflict(format!(
+        if let Some(meter) = retired {
+            self.conflict(format!(
                 "meter {} has the event name {event_name} and is deactivated: reactivate it in the dashboard, or choose \
                  another --meter-event-name",
                 meter.id
-            )),
-            None => {
-                let action = Action::CreateMeter { event_name: event_name.clone() };
-                self.step(action, format!("no meter has the event name {event_name}"));
-            }
+            ));
+        } else {
+            let action = Action::CreateMeter { event_name: event_name.clone() };
+            self.step(action, format!("no meter has the event name {event_name}"));
         }
     }
 

@@ -94,13 +94,11 @@ impl Pro {
     }
 }
 
-/// The share of a price for the seconds that are left, by another way than the engine's: half away from zero.
+/// The share of a price for the seconds that are left, by another way than the engine's: half up of a positive amount.
 fn part(cents: i64, left_s: i64, whole_s: i64) -> i64 {
-    let (twice, whole) = (i128::from(cents) * i128::from(left_s) * 2, i128::from(whole_s));
-    let (quotient, rest) = (twice.div_euclid(whole), twice.rem_euclid(whole));
-    let up = i128::from(quotient.rem_euclid(2) == 1);
-    let _ = rest;
-    i64::try_from(quotient.div_euclid(2) + up).unwrap()
+    let exact = i128::from(cents) * i128::from(left_s);
+    let (whole, rest) = (exact / i128::from(whole_s), exact % i128::from(whole_s));
+    i64::try_from(whole).unwrap() + i64::from(rest * 2 >= i128::from(whole_s))
 }
 
 #[tokio::test]
@@ -320,10 +318,13 @@ async fn a_trial_that_ends_without_a_card_does_what_was_asked_for() {
         }
         pro.to(pro.end_s + 40 * DAY_S).await;
         assert_eq!(pro.invoices().len(), 1, "a paused subscription has no periods");
+        pro.f.use_tokens(&pro.customer, "paused", "9000000", pro.end_s + 20 * DAY_S).await;
         pro.f.stripe.set_card(&pro.customer, Card::Works).unwrap();
         let resumed = pro.f.post(&format!("{}/resume", pro.path), &[]).await;
         assert_eq!((resumed.json["status"].as_str(), pro.cents(1)), (Some("active"), vec![2000]));
         assert_eq!(pro.told("customer.subscription.resumed"), 1);
+        pro.to(period(&resumed.json).1 + HOUR_S).await;
+        assert_eq!(pro.cents(2), [2000, 0], "what was used meanwhile is billed to nobody");
     }
 }
 

