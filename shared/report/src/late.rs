@@ -18,6 +18,8 @@ const FINAL_MARGIN_MS: u64 = 5 * MINUTE_MS;
 const DRAWN_UP_MS: u64 = 2 * HOUR_MS;
 /// How much earlier than the period's end an invoice of it may be dated, where clocks differ.
 const DATED_EARLY_MS: u64 = HOUR_MS;
+/// How far the end of what an invoice bills may lie from the period's own, in milliseconds.
+const SAME_END_MS: u64 = MINUTE_MS;
 /// The oldest time of an event that Stripe takes, less a margin: 35 days less an hour.
 const EVENT_AGE_MS_MAX: u64 = (35 * 24 - 1) * HOUR_MS;
 
@@ -45,11 +47,14 @@ pub(crate) fn invoices_from(period: Period, now: Timestamp) -> Option<Timestamp>
 
 /// Decides the way of a row of a period that has ended, from the customer's invoices since about its end.
 ///
-/// A row's invoice is one of a subscription whose billed period holds the row's time.
+/// A row's invoice is one of a subscription that bills a period with this end, in which the row's time lies.
 pub(crate) fn way(period: Period, row: &ReportRow, invoices: &[Invoice], now: Timestamp) -> Way {
-    let bills = |invoice: &&Invoice| {
-        invoice.subscription.is_some() && invoice.period.is_some_and(|billed| billed.contains(row.timestamp))
+    let is_of = |billed: Period| {
+        let (one, other) = (billed.end(), period.end());
+        let apart_ms = one.ms_since(other).max(other.ms_since(one));
+        billed.contains(row.timestamp) && apart_ms <= SAME_END_MS
     };
+    let bills = |invoice: &&Invoice| invoice.subscription.is_some() && invoice.period.is_some_and(is_of);
     let of_row: Vec<&Invoice> = invoices.iter().filter(bills).collect();
     let too_old = row.timestamp.plus_ms(EVENT_AGE_MS_MAX);
     if let Some(draft) = of_row.iter().find(|invoice| invoice.status == InvoiceStatus::Draft) {
@@ -82,7 +87,8 @@ mod tests {
     use domain::{CustomerId, InvoiceId, SubscriptionId, Tokens};
 
     const START: Timestamp = Timestamp::from_s(1_800_000_000);
-    const END: Timestamp = START.plus_ms(31 * 24 * HOUR_MS);
+    const DAY_MS: u64 = 24 * HOUR_MS;
+    const END: Timestamp = START.plus_ms(31 * DAY_MS);
 
     fn row(timestamp: Timestamp) -> ReportRow {
         ReportRow {
@@ -167,6 +173,10 @@ mod tests {
         let first = Invoice { period: None, ..invoice(InvoiceStatus::Paid) };
         check(&[by_hand.clone(), next.clone(), first.clone()], HOUR_MS, &Way::Event);
         check(&[by_hand, invoice(InvoiceStatus::Draft), next, first], 30 * MINUTE_MS, &Way::Event);
+        // A period that was cut is not billed by the invoice that bills beyond its end.
+        let beyond =
+            [Invoice { period: Period::new(START, END.plus_ms(DAY_MS)), ..invoice(InvoiceStatus::Draft) }];
+        check(&beyond, 2 * HOUR_MS, &Way::Item { since: END.plus_ms(2 * HOUR_MS) });
     }
 
     #[test]

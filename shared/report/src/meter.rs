@@ -239,8 +239,18 @@ impl<'a, S: Store> Reporting<'a, S> {
     /// Whether the row's meter ended because its user changed the plan. Stripe made out then what its meter had counted at the old
     /// price, and bills nothing at that price that it is told later.
     async fn is_of_an_old_plan(&self, of: &Row<'_>) -> Result<bool, StoreError> {
-        let account = self.deps.ledger.account(&of.key.user, (self.now)()).await.map_err(|error| error.0)?;
-        Ok(domain::ended_by_a_change_of_plan(&account, of.meter.period))
+        let Row { key, meter, .. } = of;
+        if !meter.mixed {
+            return Ok(false);
+        }
+        // The meter of the rest of the period says so whatever became of the account since.
+        let next = MeterKey { user: key.user.clone(), period_start: meter.period.end() };
+        let next = self.deps.ledger.meter(&next).await?;
+        if next.is_some_and(|next| next.customer == meter.customer && next.plan != meter.plan) {
+            return Ok(true);
+        }
+        let account = self.deps.ledger.account(&key.user, (self.now)()).await.map_err(|error| error.0)?;
+        Ok(domain::ended_by_a_change_of_plan(&account, meter.period))
     }
 
     /// What the customer's invoices say of the row's way; none: they are not to be had.

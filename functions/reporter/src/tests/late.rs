@@ -290,3 +290,35 @@ async fn i7_late_usage_of_two_rows_is_rounded_once() {
     assert_eq!(items(&world).iter().map(|(cents, _)| *cents).collect::<Vec<_>>(), [200, 7]);
     assert!(period.end() < world.now() && user == key.user);
 }
+
+#[tokio::test]
+async fn f11_what_a_change_of_plan_found_unreported_goes_on_the_next_invoice_at_the_old_price() {
+    // With the meter of the rest of the period there already, or not yet.
+    for opened in [false, true] {
+        let world = World::new().await;
+        let user = world.pays("cus_a", START).await;
+        let key = world.uses(&user, 900).await;
+        world.run().await;
+        world.pass(HOUR_MS);
+        world.uses(&user, 300).await;
+        let since = world.now();
+        let changed = |account: &domain::Account| {
+            Some(domain::Account {
+                plan: domain::PlanId::parse("free").unwrap(),
+                plan_since: Some(since),
+                ..account.clone()
+            })
+        };
+        world.deps.ledger.change_account(&user, since, changed).await.unwrap();
+        let period = world.store.kept().meters[&key].period;
+        assert_eq!(period.end(), since, "the change cuts the meter");
+        world.pass(MINUTE_MS);
+        if opened {
+            world.uses(&user, 5).await;
+        }
+        let report = world.run().await;
+        assert_eq!((report.invoiced, report.failed, report.accepted), (1, 0, u32::from(opened)));
+        assert_eq!(items(&world).iter().map(|(cents, _)| *cents).collect::<Vec<_>>(), [200]);
+        assert_eq!(world.counted("cus_a").iter().sum::<u64>(), if opened { 905 } else { 900 });
+    }
+}
