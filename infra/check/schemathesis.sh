@@ -119,8 +119,8 @@ runs_end=$((SECONDS + runs_seconds))
 
 failed=0
 run generous generous "generate 200, generate 401, generate 413, generate 415, generate 422, generate replayed, \
-quote 200, quote 422, replay 200, replay 204, stop 202, usage 200, receipts 200, receipts 422, checkout 200, checkout 413, \
-checkout 415, checkout 422, portal 200, portal 422, spendCap 200, spendCap 422, stripeWebhook 200, stripeWebhook 401, \
+quote 200, quote 422, replay 200, replay 204, stop 202, usage 200, receipts 200, receipts 422, checkout 200, checkout 415, \
+checkout 422, portal 200, portal 422, spendCap 200, spendCap 422, stripeWebhook 200, stripeWebhook 401, \
 stripeWebhook 422, preflight 204" || failed=1
 run generous nobody "generate 401, quote 401, replay 401, stop 401, usage 401, receipts 401, checkout 401, portal 401, \
 spendCap 401, stripeWebhook 200" \

@@ -71,7 +71,7 @@ function Plan({ session, usage, returned }: { session: Session; usage: api.Usage
             <h2 id="plan-title">Plan</h2>
             {returned === 'waiting' && <p className="note" role="status">Thank you. Your plan changes in a moment…</p>}
             {returned === 'slow' && <p className="note" role="status">Your payment is on its way; the plan changes as soon as it is confirmed.</p>}
-            {returned === 'done' && <p className="note good" role="status" data-testid="bought">Thank you. You are on {usage.plan} now.</p>}
+            {returned === 'done' && <p className="note good" role="status" data-testid="bought">Thank you. You are on <span className="plan-name">{usage.plan}</span> now.</p>}
             <p className="plan-line">
                 <span className="plan" data-testid="plan">{usage.plan}</span>
                 <Standing usage={usage} />
