@@ -102,8 +102,8 @@ async fn i2_a_run_whose_time_ran_out_wakes_the_next_and_the_books_agree_afterwar
     until(|| items(&cloud, &client.user, "M#")[0]["dirty"].is_null().then_some(())).await;
     let payload = json!({"mode": "reconcile"});
     let checked = soon(cloud.runtime().invoke("reporter", &payload)).await.unwrap().payload;
-    let figures =
-        ["users", "meters", "drifted", "moving", "unasked", "failed"].map(|name| checked[name].as_u64());
-    assert_eq!(figures, [1, 1, 0, 0, 0, 0].map(Some), "{checked}");
+    let figures = ["users", "drifted", "moving", "unasked", "failed"].map(|name| checked[name].as_u64());
+    assert_eq!(figures, [1, 0, 0, 0, 0].map(Some), "{checked}");
+    assert!(checked["meters"].as_u64() >= Some(1), "{checked}");
     cloud.shutdown().await;
 }
