@@ -100,10 +100,10 @@ async fn i2_a_run_whose_time_ran_out_wakes_the_next_and_the_books_agree_afterwar
     until(|| (counted(&cloud, &customer) == used).then_some(())).await;
     // Whoever is at it ends first: one run at a time has the customer's lease.
     until(|| items(&cloud, &client.user, "M#")[0]["dirty"].is_null().then_some(())).await;
-    let reconcile = json!({"mode": "reconcile"});
-    let checked = soon(cloud.runtime().invoke("reporter", &reconcile)).await.unwrap().payload;
-    let figures =
-        ["users", "meters", "drifted", "moving", "unasked", "failed"].map(|name| checked[name].as_u64());
-    assert_eq!(figures, [1, 1, 0, 0, 0, 0].map(Some), "{checked}");
+    let payload = json!({"mode": "reconcile"});
+    let checked = soon(cloud.runtime().invoke("reporter", &payload)).await.unwrap().payload;
+    let figures = ["users", "drifted", "moving", "unasked", "failed"].map(|name| checked[name].as_u64());
+    assert_eq!(figures, [1, 0, 0, 0, 0].map(Some), "{checked}");
+    assert!(checked["meters"].as_u64() >= Some(1), "{checked}");
     cloud.shutdown().await;
 }

@@ -83,20 +83,14 @@ async fn tell<S: Store>(deps: &Deps<S>, checked: &Checked) {
 }
 
 async fn go_on<S: Store>(deps: &Deps<S>, wake: &Wake, request: &str, shard: u8, after: Option<&UserCursor>) {
-    match wake.leave(request, shard, after) {
-        Some(unfinished) => {
-            tracing::info!(
-                run = unfinished.run,
-                n = unfinished.n,
-                shard,
-                "time ran out; the next run goes on"
-            );
-            deps.bus.announce(&[Announcement::Unfinished(unfinished)]).await;
-        }
-        None => tracing::error!(
+    let Some(unfinished) = wake.leave(request, shard, after) else {
+        tracing::error!(
             runs = RUNS_MAX,
             mode = wake.mode.as_str(),
             "so many runs in a row had no time for everything; the next scheduled one goes on"
-        ),
-    }
+        );
+        return;
+    };
+    tracing::info!(run = unfinished.run, n = unfinished.n, shard, "time ran out; the next run goes on");
+    deps.bus.announce(&[Announcement::Unfinished(unfinished)]).await;
 }

@@ -56,7 +56,7 @@ enum Delivery {
 }
 
 /// A row, the meter that it was read with, and the lease under which it is brought to its end.
-struct Row<'a> {
+struct Case<'a> {
     key: &'a MeterKey,
     meter: &'a Meter,
     row: &'a ReportRow,
@@ -174,7 +174,7 @@ impl<'a, S: Store> Reporting<'a, S> {
             report.leased += 1;
             return Ok(End::Leased);
         };
-        let end = Box::pin(self.under_lease(&Row { key, meter, row, lease: &lease }, report)).await;
+        let end = Box::pin(self.under_lease(&Case { key, meter, row, lease: &lease }, report)).await;
         // What is not given back runs out.
         if let Err(error) = self.deps.ledger.drop_lease(&lease).await {
             tracing::warn!(error = edge::log::chain(&error), customer = %row.customer, "a lease was not given back");
@@ -198,7 +198,7 @@ impl<'a, S: Store> Reporting<'a, S> {
         Ok(None)
     }
 
-    async fn under_lease(&self, of: &Row<'_>, report: &mut Report) -> Result<End, StoreError> {
+    async fn under_lease(&self, of: &Case<'_>, report: &mut Report) -> Result<End, StoreError> {
         let way = match late::invoices_from(of.meter.period, (self.now)()) {
             None => Way::Event,
             Some(_) if self.is_of_an_old_plan(of).await? => Way::Item { since: of.meter.period.end() },
@@ -238,8 +238,8 @@ impl<'a, S: Store> Reporting<'a, S> {
 
     /// Whether the row's meter ended because its user changed the plan. Stripe made out then what its meter had counted at the old
     /// price, and bills nothing at that price that it is told later.
-    async fn is_of_an_old_plan(&self, of: &Row<'_>) -> Result<bool, StoreError> {
-        let Row { key, meter, .. } = of;
+    async fn is_of_an_old_plan(&self, of: &Case<'_>) -> Result<bool, StoreError> {
+        let Case { key, meter, .. } = of;
         if !meter.mixed {
             return Ok(false);
         }
@@ -254,7 +254,7 @@ impl<'a, S: Store> Reporting<'a, S> {
     }
 
     /// What the customer's invoices say of the row's way; none: they are not to be had.
-    async fn way(&self, of: &Row<'_>, from: Timestamp) -> Option<Way> {
+    async fn way(&self, of: &Case<'_>, from: Timestamp) -> Option<Way> {
         if !self.may_call(of.lease) {
             return None;
         }
@@ -269,7 +269,7 @@ impl<'a, S: Store> Reporting<'a, S> {
     }
 
     /// Sends a row, or learns that it was sent.
-    async fn event(&self, of: &Row<'_>, may_be_there: bool, report: &mut Report) -> Result<End, StoreError> {
+    async fn event(&self, of: &Case<'_>, may_be_there: bool, report: &mut Report) -> Result<End, StoreError> {
         if may_be_there && domain::next_step(of.row, (self.now)()) == NextStep::Reconcile {
             match self.verdict(of, report).await {
                 Some(Verdict::Missing) => {}
@@ -294,7 +294,7 @@ impl<'a, S: Store> Reporting<'a, S> {
     /// Parks a row that nobody can bill, unless Stripe has it.
     async fn park(
         &self,
-        of: &Row<'_>,
+        of: &Case<'_>,
         may_be_there: bool,
         reason: String,
         report: &mut Report,
@@ -307,7 +307,7 @@ impl<'a, S: Store> Reporting<'a, S> {
                 Some(Verdict::Unclear) | None => return Ok(End::Stays),
             }
         }
-        let Row { key, row, .. } = of;
+        let Case { key, row, .. } = of;
         tracing::error!(user = %key.user, customer = %row.customer, identifier = row.identifier,
             tokens = row.tokens.get(), reason, "a report cannot be billed; it is parked");
         // Said before it is done: a crash in between says it twice, never not at all.
@@ -321,12 +321,12 @@ impl<'a, S: Store> Reporting<'a, S> {
     /// Bills a row on the next invoice, unless Stripe has it on its own. `since`: none of its events was sent later.
     async fn item(
         &self,
-        of: &Row<'_>,
+        of: &Case<'_>,
         may_be_there: bool,
         since: Timestamp,
         report: &mut Report,
     ) -> Result<End, StoreError> {
-        let Row { key, meter, row, .. } = of;
+        let Case { key, meter, row, .. } = of;
         if may_be_there {
             // Until Stripe has counted what it took, a row that it lacks may be one that it is about to have.
             if (self.now)().ms_since(since) < COUNTED_WITHIN_MS {
@@ -371,8 +371,8 @@ impl<'a, S: Store> Reporting<'a, S> {
     ///
     /// # Errors
     /// Stripe's words when it refuses the item for good.
-    async fn item_at_stripe(&self, of: &Row<'_>, cents: u64) -> Result<Option<InvoiceItemId>, String> {
-        let Row { meter, row, lease, .. } = of;
+    async fn item_at_stripe(&self, of: &Case<'_>, cents: u64) -> Result<Option<InvoiceItemId>, String> {
+        let Case { meter, row, lease, .. } = of;
         if !self.may_call(lease) {
             return Ok(None);
         }
@@ -416,7 +416,7 @@ impl<'a, S: Store> Reporting<'a, S> {
     }
 
     /// Says why a row stays.
-    async fn not_now(&self, of: &Row<'_>, error: InvoiceError) {
+    async fn not_now(&self, of: &Case<'_>, error: InvoiceError) {
         match error {
             InvoiceError::Misconfigured(reason) => self.complain(reason).await,
             error => tracing::error!(%error, user = %of.key.user, customer = %of.row.customer,
@@ -425,15 +425,15 @@ impl<'a, S: Store> Reporting<'a, S> {
     }
 
     /// Ends a row that Stripe has.
-    async fn accept(&self, of: &Row<'_>, report: &mut Report) -> Result<End, StoreError> {
+    async fn accept(&self, of: &Case<'_>, report: &mut Report) -> Result<End, StoreError> {
         self.deps.ledger.finish(of.key, of.row, RowFate::Accepted, (self.now)(), None).await?;
         report.tokens += of.row.tokens.get();
         Ok(End::Gone)
     }
 
     /// What Stripe's count says of a row whose outcome is unknown; none: no count is to be had.
-    async fn verdict(&self, of: &Row<'_>, report: &mut Report) -> Option<Verdict> {
-        let Row { meter, row, lease, .. } = of;
+    async fn verdict(&self, of: &Case<'_>, report: &mut Report) -> Option<Verdict> {
+        let Case { meter, row, lease, .. } = of;
         if !self.may_call(lease) {
             return None;
         }
@@ -457,7 +457,7 @@ impl<'a, S: Store> Reporting<'a, S> {
         Some(verdict)
     }
 
-    async fn unclear(&self, of: &Row<'_>, counted: Counted, report: &mut Report) {
+    async fn unclear(&self, of: &Case<'_>, counted: Counted, report: &mut Report) {
         report.unclear += 1;
         let expected = of.meter.on_stripes_meter();
         let counted = Some((counted.at_least, counted.at_most));
@@ -467,8 +467,8 @@ impl<'a, S: Store> Reporting<'a, S> {
     }
 
     /// Sends a row, again if need be, always under its own identifier.
-    async fn deliver(&self, of: &Row<'_>, report: &mut Report) -> Delivery {
-        let Row { row, lease, .. } = of;
+    async fn deliver(&self, of: &Case<'_>, report: &mut Report) -> Delivery {
+        let Case { row, lease, .. } = of;
         let customer = &row.customer;
         let event = MeterEvent {
             event_name: &self.deps.meter.event_name,
@@ -536,7 +536,7 @@ fn date(at: Timestamp) -> String {
     at.to_string().chars().take_while(|character| *character != 'T').collect()
 }
 
-impl Row<'_> {
+impl Case<'_> {
     fn about(&self) -> AboutRow {
         AboutRow { user: self.key.user.clone(), row: self.row.clone() }
     }

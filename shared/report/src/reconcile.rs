@@ -544,8 +544,8 @@ impl<'a, S: Store> Reconciling<'a, S> {
         let mut todo = vec![minutes.as_slice()];
         let mut calls = 0;
         while let Some(some) = todo.pop() {
-            let (Some(first), Some(last)) = (some.first(), some.last()) else { continue };
-            let Some(asked) = Period::new(first.start, last.start.plus_ms(MINUTE_MS)) else { continue };
+            let (Some(from), Some(to)) = (some.first(), some.last()) else { continue };
+            let Some(asked) = Period::new(from.start, to.start.plus_ms(MINUTE_MS)) else { continue };
             if calls >= SEARCH_CALLS_MAX || found.len() >= ROWS_NAMED_MAX {
                 break;
             }
