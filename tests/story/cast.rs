@@ -1,6 +1,6 @@
 //! Who does what and when: two months of 182 subscribers, drawn from one seed, so that every run is the same.
 
-use crate::calendar::{DAY_S, HOUR_S, midnight};
+use crate::story::calendar::{DAY_S, HOUR_S, midnight};
 use fastrand::Rng;
 
 /// Those who subscribe.
@@ -144,7 +144,7 @@ const OUTAGES_H: [(i64, i64); 2] = [(11 * 24 + 9, 11 * 24 + 16), (37 * 24 + 20, 
 /// The day on which no webhook is taken.
 const LOST_DAY: i64 = 25;
 /// The days on which a reporter dies.
-const DEATHS: [i64; 4] = [6, 20, 33, 52];
+pub(crate) const DEATHS: [i64; 4] = [6, 20, 33, 52];
 
 /// Everything that happens, in order.
 pub(crate) fn plan() -> Plan {

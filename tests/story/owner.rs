@@ -1,6 +1,6 @@
 //! The figures as the owner would see them.
 
-use crate::{
+use crate::story::{
     calendar::{midnight, shown},
     sums::{Due, ends_s, plan_at},
     town::{Bought, Town},
@@ -17,8 +17,7 @@ fn is_subscribed(bought: &Bought, at_s: i64) -> bool {
 }
 
 /// Prints month by month what came in and what went out.
-#[expect(clippy::print_stdout, reason = "the figures are what the story is told for")]
-pub(crate) fn tell<'a>(town: &Town, due: impl Iterator<Item = &'a Due> + Clone) {
+pub(crate) fn tell(town: &Town, due: &[Due]) {
     let months = [midnight(2028, 1, 1), midnight(2028, 2, 1), midnight(2028, 3, 1)];
     for (from_s, to_s) in months.windows(2).map(|pair| (pair[0], pair[1])) {
         let subscribed = |at_s| town.bought.values().filter(|bought| is_subscribed(bought, at_s)).count();
@@ -27,7 +26,7 @@ pub(crate) fn tell<'a>(town: &Town, due: impl Iterator<Item = &'a Due> + Clone) 
         let (before, after) = (subscribed(from_s), subscribed(to_s - 1));
         let at_the_end = town.bought.values().filter(|bought| is_subscribed(bought, to_s - 1));
         let mrr = at_the_end.map(|bought| plan_at(bought, to_s - 1).0.base_cents()).sum();
-        let of_month = due.clone().filter(|due| (from_s..to_s).contains(&due.to_s));
+        let of_month = due.iter().filter(|due| (from_s..to_s).contains(&due.to_s));
         let (base, overage) = of_month.fold((0, 0), |(b, o), due| {
             (b + due.base_cents + due.proration_cents.unwrap_or(0), o + due.overage_cents)
         });

@@ -1,23 +1,23 @@
 //! The sketch that this project began with, written again from its description: counters in Redis, an hourly job that rounds the
 //! difference up to thousands and tells Stripe. It knows one plan: Pro. Each of its defects can be mended, to see what the others cost.
 
-use crate::{
+use crate::story::{
     sums::{Price, period_end_s},
     town::{Bought, Served},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Which of the defects are in it.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Defects {
+/// What is wrong with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Defect {
     /// F21: each report is rounded up to a thousand tokens.
-    pub(crate) rounds_up: bool,
+    RoundsUp,
     /// F22: what was reported is one counter, that no period resets.
-    pub(crate) unscoped: bool,
+    Unscoped,
     /// F23: a crash between the call and the note of it sends again.
-    pub(crate) sends_again: bool,
+    SendsAgain,
     /// F24: nobody is ever put on the list of those to report.
-    pub(crate) reports_nobody: bool,
+    ReportsNobody,
 }
 
 /// What is wrong with its invoices in cents, charged too much and too little.
@@ -31,12 +31,13 @@ type Period = (usize, i64);
 
 /// Runs it over what was served: hourly until `until_s`, dying at `deaths_s`.
 pub(crate) fn run(
-    defects: Defects,
+    defects: &[Defect],
     bought: &BTreeMap<usize, Bought>,
     served: &[Served],
     (from_s, until_s): (i64, i64),
     deaths_s: &[i64],
 ) -> Wrong {
+    let has = |defect| defects.contains(&defect);
     let period_of = |served: &Served| {
         let bought = bought.get(&served.who).filter(|bought| bought.joined_s <= served.at_s)?;
         Some((served.who, period_end_s(bought.joined_s, served.at_s)))
@@ -48,28 +49,28 @@ pub(crate) fn run(
         while let Some(one) = served.next_if(|served| served.at_s < hour_s) {
             let Some(period) = period_of(one) else { continue };
             *usage.entry(period).or_default() += i64::try_from(one.tokens).unwrap();
-            if !defects.reports_nobody {
+            if !has(Defect::ReportsNobody) {
                 active.insert(one.who);
             }
         }
-        let mut dies =
-            deaths_s.iter().any(|death_s| (hour_s - 3_600..hour_s).contains(death_s)) && defects.sends_again;
+        let mut dies = deaths_s.iter().any(|death_s| (hour_s - 3_600..hour_s).contains(death_s))
+            && has(Defect::SendsAgain);
         for who in &active {
             // `usage` and, unless it is unscoped, `reported` are keyed by the period that is now, or that has just ended.
             let current = |at_s| (*who, period_end_s(bought[who].joined_s, at_s));
-            let periods = if defects.unscoped {
+            let periods = if has(Defect::Unscoped) {
                 vec![current(hour_s)]
             } else {
                 vec![current(hour_s - 3_600), current(hour_s)]
             };
             for period in periods {
-                let key = if defects.unscoped { (*who, 0) } else { period };
+                let key = if has(Defect::Unscoped) { (*who, 0) } else { period };
                 let used = usage.get(&period).copied().unwrap_or_default();
                 let delta = used - reported.get(&key).copied().unwrap_or_default();
                 if delta <= 0 {
                     continue;
                 }
-                let sent = if defects.rounds_up { (delta + 999) / 1_000 * 1_000 } else { delta };
+                let sent = if has(Defect::RoundsUp) { (delta + 999) / 1_000 * 1_000 } else { delta };
                 *stripe.entry(period).or_default() += sent;
                 if !std::mem::take(&mut dies) {
                     reported.insert(key, used);

@@ -1,7 +1,7 @@
 //! Where the story happens: the functions' own code over a ledger in memory, the stand-in for Stripe over real HTTP, and one
 //! clock for all of them, which is Stripe's.
 
-use crate::{
+use crate::story::{
     bus_stand_in::bus,
     cast::Deed,
     provider::{prompt, provider},
@@ -29,7 +29,7 @@ use local::{
     stripe::{self as stand_in, Card, Delivery, Fault, SignatureClock, WebhookEndpoint},
 };
 use openai::{BaseUrl, Timeouts};
-use report::{CALLS_PER_S_MAX, Deps, Pace, Report, StripeMeter};
+use report::{CALLS_PER_S_MAX, Deps, Pace, StripeMeter};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -41,7 +41,7 @@ use std::{
     time::Duration,
 };
 use stripe::{Secret, Settings, SigningSecrets, Stripe};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinSet};
 use webhook::{handler::Webhook, sync::Accounts};
 
 const SECRET: &str = "whsec_story";
@@ -97,11 +97,12 @@ pub(crate) struct Town {
     pub(crate) stripe: stand_in::Stripe,
     pub(crate) catalog: Catalog,
     pub(crate) store: MemoryStore,
-    pub(crate) book: PlanBook,
     generate: Generate<MemoryStore>,
     deps: Arc<Deps<MemoryStore>>,
     http: reqwest::Client,
     endpoint_is_down: Arc<AtomicBool>,
+    /// Takes the webhooks as long as there is a town.
+    _endpoint: JoinSet<()>,
     /// What somebody has bought.
     pub(crate) bought: BTreeMap<usize, Bought>,
     /// Everything that was served.
@@ -149,7 +150,8 @@ impl Town {
         let deps = Arc::new(deps(ledger.clone(), &stripe, &catalog));
         let secrets = SigningSecrets { snapshot: vec![Secret::new(SECRET)], thin: Vec::new() };
         let webhook = Webhook::new(accounts, Arc::clone(&deps), secrets);
-        let url = serve_webhook(webhook, stripe.clone(), Arc::clone(&endpoint_is_down)).await;
+        let mut endpoint = JoinSet::new();
+        let url = serve_webhook(webhook, stripe.clone(), Arc::clone(&endpoint_is_down), &mut endpoint).await;
         stripe.set_webhook(Some(WebhookEndpoint { url, secret: SECRET.to_owned() }));
         Self {
             generate: generate(ledger, &stripe),
@@ -158,8 +160,8 @@ impl Town {
             stripe,
             catalog,
             store,
-            book,
             endpoint_is_down,
+            _endpoint: endpoint,
             bought: BTreeMap::new(),
             served: Vec::new(),
             refused: BTreeMap::new(),
@@ -195,7 +197,7 @@ impl Town {
             Deed::Ask { who, prompt, answer, leaves } => self.ask(who, (prompt, answer), leaves).await,
             Deed::StripeDown(down) => self.outage(down).await,
             Deed::EndpointDown(down) => self.endpoint_is_down.store(down, Ordering::Relaxed),
-            Deed::Report => drop(self.report().await),
+            Deed::Report => self.report().await,
             Deed::ReportAndDie => self.report_and_die().await,
         }
     }
@@ -308,7 +310,7 @@ impl Town {
         let body = json!({"prompt": prompt(counts.0, counts.1), "type": "rewrite"}).to_string();
         let json =
             HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
-        let wish = parse::parse(&json, body.as_bytes(), &self.generate_menu()).unwrap();
+        let wish = parse::parse(&json, body.as_bytes(), &menu()).unwrap();
         let asked = Asked { user: user(who), wish, protocol: Protocol::UiMessage, repeatable: None };
         let deadlines = Deadlines::of(Some(now.plus_ms(FUNCTION_MS)), now).unwrap();
         let drain = Drain::new();
@@ -332,13 +334,9 @@ impl Town {
         drain.drained().await;
     }
 
-    fn generate_menu(&self) -> Menu {
-        menu()
-    }
-
-    pub(crate) async fn report(&self) -> Report {
+    async fn report(&self) {
         let deadline = self.now().plus_ms(REPORTER_MS);
-        reporter::run::run(&self.deps, deadline, || self.now()).await
+        reporter::run::run(&self.deps, deadline, || self.now()).await;
     }
 
     /// Stripe counts a report, and the process that sent it dies before it hears of that.
@@ -430,6 +428,7 @@ async fn serve_webhook(
     webhook: Webhook<MemoryStore>,
     stripe: stand_in::Stripe,
     is_down: Arc<AtomicBool>,
+    endpoint: &mut JoinSet<()>,
 ) -> String {
     let handle = move |request: Request| {
         let (webhook, stripe, is_down) = (webhook.clone(), stripe.clone(), Arc::clone(&is_down));
@@ -450,6 +449,6 @@ async fn serve_webhook(
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/v1/webhooks/stripe", listener.local_addr().unwrap());
     let router = Router::new().fallback(handle);
-    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    endpoint.spawn(async move { axum::serve(listener, router).await.unwrap() });
     url
 }

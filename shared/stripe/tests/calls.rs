@@ -494,9 +494,12 @@ async fn f09_f11_an_item_carries_its_report_and_is_made_under_the_key_that_is_gi
     }
 }
 
+/// What an answer says of an item that was not made.
+type Known = fn(&InvoiceError) -> bool;
+
 #[tokio::test]
 async fn f09_what_is_known_of_an_item_that_was_not_made_is_said() {
-    let cases: [(Reply, fn(&InvoiceError) -> bool); 6] = [
+    let cases: [(Reply, Known); 6] = [
         (Reply::Cut, |error| matches!(error, InvoiceError::Unknown(_))),
         (Reply::Answer(500, error("api_error", "", "", "oops")), |e| matches!(e, InvoiceError::Unknown(_))),
         (Reply::Answer(429, error("rate_limit_error", "lock_timeout", "", "wait")), |e| {

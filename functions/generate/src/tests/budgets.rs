@@ -1,6 +1,6 @@
 //! F20: what the owner pays the provider in a day has an end, and those who pay nothing share one that is lower.
 
-use super::{BODY, World, chunks, deadlines, problem, shaky::ShakyStore, upstream::HEAD};
+use super::{BODY, World, chunks, problem, shaky::ShakyStore, upstream::HEAD};
 use crate::{
     budget::{Budgets, Ceilings},
     wire::AnswerBody,

@@ -25,12 +25,12 @@ impl Rule {
     pub fn of_template(template: &str, bus: &str) -> Result<Vec<Self>, String> {
         let template: Value = serde_saphyr::from_str(template).map_err(|error| error.to_string())?;
         let mut rules = Vec::new();
-        for function in template["Resources"].as_object().into_iter().flat_map(|all| all.values()) {
-            let Some(name) = function["Metadata"]["BuildProperties"]["Binary"].as_str() else { continue };
-            for event in function["Properties"]["Events"].as_object().into_iter().flat_map(|all| all.values())
-            {
-                if event["Type"] == "EventBridgeRule" {
-                    let pattern = pattern(&event["Properties"]["Pattern"])?;
+        for function in values(&template, "/Resources") {
+            let name = function.pointer("/Metadata/BuildProperties/Binary").and_then(Value::as_str);
+            let Some(name) = name else { continue };
+            for event in values(function, "/Properties/Events") {
+                if event.get("Type").is_some_and(|kind| kind == "EventBridgeRule") {
+                    let pattern = pattern(event.pointer("/Properties/Pattern").unwrap_or(&Value::Null))?;
                     rules.push(Self { function: name.to_owned(), bus: bus.to_owned(), pattern });
                 }
             }
@@ -46,6 +46,11 @@ impl Rule {
         };
         event.bus == self.bus && self.pattern.iter().all(has)
     }
+}
+
+/// What an object has at a place; nothing where there is none.
+fn values<'a>(of: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> {
+    of.pointer(pointer).and_then(Value::as_object).into_iter().flat_map(|all| all.values())
 }
 
 fn pattern(value: &Value) -> Result<BTreeMap<String, Vec<String>>, String> {

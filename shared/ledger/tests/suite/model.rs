@@ -403,6 +403,7 @@ impl Run {
 
     /// Sends one write to every store that was decided when they held `then`, and holds them to the same answer; an
     /// admission also to the model's.
+    #[expect(clippy::too_many_lines, reason = "one arm for each write of the port")]
     async fn stale(&mut self, write: Write, then: Loaded, lag_ms: u64, tokens: u32) {
         let now = Timestamp::from_ms(self.now.ms() - lag_ms);
         let Loaded { account, meter } = then;
