@@ -272,11 +272,16 @@ fn count(world: &World, request: &Request) -> Reply {
     Reply::Answer(200, list.to_string())
 }
 
-/// A draft that is never final, so that every event is in time: whoever is late is tested where the reporter is.
+/// How much earlier than a period's end the reporter asks for invoices from, in seconds.
+const ASKED_EARLY_S: u64 = 3_600;
+
+/// A draft of the period that is asked about, which is never final, so that every event is in time: whoever is late is tested
+/// where the reporter is.
 fn invoices(request: &Request) -> Reply {
+    let end_s = request.query["created[gte]"].parse::<u64>().unwrap() + ASKED_EARLY_S;
     let draft = json!({"object": "invoice", "id": "in_1", "customer": request.query["customer"], "status": "draft",
         "parent": {"subscription_details": {"subscription": "sub_1"}}, "billing_reason": "subscription_cycle",
-        "period_start": 0, "period_end": Timestamp::MAX.s(), "created": 1, "automatically_finalizes_at": null,
+        "period_start": 0, "period_end": end_s, "created": end_s, "automatically_finalizes_at": null,
         "status_transitions": {"finalized_at": null}, "total": 0, "hosted_invoice_url": null});
     let list = json!({"object": "list", "url": "/", "has_more": false, "data": [draft]});
     Reply::Answer(200, list.to_string())

@@ -15,8 +15,9 @@ use std::sync::{
 };
 use stripe::{FetchError, LatestInvoice, Stripe};
 
-/// How often everything is asked again when the account changed meanwhile.
-const ROUNDS_MAX: u32 = 4;
+/// How often everything is asked again when the account changed meanwhile. Of those that meet at one account each round lets one
+/// through, and a purchase is told by half a dozen events at once.
+const ROUNDS_MAX: u32 = 12;
 
 /// What became of an account.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,6 +15,7 @@ use dynoxide::{
     actions::{
         create_table::CreateTableRequest,
         scan::ScanRequest,
+        update_item::UpdateItemRequest,
         update_time_to_live::{TimeToLiveSpecification, UpdateTimeToLiveRequest},
     },
 };
@@ -201,6 +202,30 @@ impl Dynamo {
     /// The engine refuses.
     pub fn sweep_ttl(&self) -> Result<usize, DynamoError> {
         Ok(self.database.sweep_ttl()?)
+    }
+
+    /// Sets a number of one item, for a test that cannot wait until time has done it.
+    ///
+    /// # Errors
+    /// The engine refuses.
+    pub fn set_number(&self, key: [&str; 2], attribute: &str, number: u64) -> Result<(), DynamoError> {
+        let [pk, sk] = key.map(|text| AttributeValue::S(text.to_owned()));
+        let request = UpdateItemRequest {
+            table_name: self.table_name.clone(),
+            key: HashMap::from([("pk".to_owned(), pk), ("sk".to_owned(), sk)]),
+            update_expression: Some("SET #attribute = :number".to_owned()),
+            expression_attribute_names: Some(HashMap::from([(
+                "#attribute".to_owned(),
+                attribute.to_owned(),
+            )])),
+            expression_attribute_values: Some(HashMap::from([(
+                ":number".to_owned(),
+                AttributeValue::N(number.to_string()),
+            )])),
+            ..UpdateItemRequest::default()
+        };
+        self.database.update_item(request)?;
+        Ok(())
     }
 
     /// Every item as plain JSON: numbers are numbers if a 64-bit integer holds them, else text; sets are arrays.

@@ -1034,8 +1034,15 @@ mod tests {
         // The absence of these says something; the key of an account is not read from it.
         let (_, meter) = a_busy_meter();
         check_damage(&meter, &[attr::CUSTOMER, attr::PENDING, attr::DIRTY], read_meter);
-        let may_lack =
-            [attr::CUSTOMER, attr::SUBSCRIPTION, attr::SPEND_CAP, attr::PAY_BY, attr::SK, attr::DIRTY];
+        let may_lack = [
+            attr::CUSTOMER,
+            attr::SUBSCRIPTION,
+            attr::PLAN_SINCE,
+            attr::SPEND_CAP,
+            attr::PAY_BY,
+            attr::SK,
+            attr::DIRTY,
+        ];
         check_damage(&write_account(&full()), &may_lack, read_account);
         check_damage(&write_receipt(&settled(Usage::Exact(classes()))), &[], read_receipt);
         check_damage(&write_receipt(&receipt(Outcome::Void)), &[], read_receipt);
