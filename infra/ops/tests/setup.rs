@@ -280,6 +280,8 @@ async fn a_changed_amount_leaves_the_old_price_to_those_who_pay_by_it() {
         .unwrap();
     assert_eq!((&old["active"], &old["lookup_key"]), (&Value::Bool(true), &Value::Null));
     assert_eq!(old["unit_amount"], 2_000);
+    // What the webhook knows its subscribers by from then on.
+    assert_eq!(old["metadata"]["inkmeter_lookup_key"], "inkmeter_pro_base_v1");
     assert_eq!(world.run(&["--plans", path(&dearer)]).await.changes, 0);
 }
 

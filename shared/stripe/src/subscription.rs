@@ -2,6 +2,7 @@
 
 use crate::client::Stripe;
 use crate::fetch::FetchError;
+use crate::setup::SOLD_BY_KEY;
 use domain::{CustomerId, InvoiceId, Period, SubscriptionId, Timestamp, UserId};
 use miniserde::json::Value;
 use std::collections::BTreeMap;
@@ -51,7 +52,7 @@ pub enum Collection {
 /// One of a subscription's prices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
-    /// The lookup key of its price.
+    /// The lookup key of its price, or the one that it was sold by before another price took it over.
     pub lookup_key: Option<String>,
     /// How many of a price that is not metered.
     pub quantity: Option<u64>,
@@ -196,6 +197,7 @@ struct WireItem {
 #[derive(miniserde::Deserialize)]
 struct WirePrice {
     lookup_key: Option<String>,
+    metadata: Option<BTreeMap<String, String>>,
 }
 
 #[derive(miniserde::Deserialize)]
@@ -245,7 +247,8 @@ impl WireItem {
         let bounds = self.current_period_start.zip(self.current_period_end);
         let period =
             bounds.and_then(|(start, end)| Period::new(Timestamp::from_s(start), Timestamp::from_s(end)));
-        Item { lookup_key: self.price.lookup_key, quantity: self.quantity, period }
+        let sold_by = self.price.metadata.and_then(|mut metadata| metadata.remove(SOLD_BY_KEY));
+        Item { lookup_key: self.price.lookup_key.or(sold_by), quantity: self.quantity, period }
     }
 }
 

@@ -62,6 +62,7 @@ async fn f21_a_metered_price_charges_raw_tokens_at_an_exact_decimal() {
         ("currency", "usd"),
         ("expand[0]", "tiers"),
         ("lookup_key", "tokens"),
+        ("metadata[inkmeter_lookup_key]", "tokens"),
         ("product", "prod_1"),
         ("recurring[interval]", "month"),
         ("recurring[meter]", "mtr_1"),

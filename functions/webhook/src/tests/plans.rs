@@ -116,6 +116,21 @@ async fn a_price_that_is_not_ours_gives_nothing_and_takes_nothing_and_the_owner_
 }
 
 #[tokio::test]
+async fn who_pays_by_a_price_whose_lookup_key_was_taken_over_is_still_on_its_plan() {
+    let world = on_pro().await;
+    changes(&world, |subscription| {
+        for item in subscription["items"]["data"].as_array_mut().unwrap() {
+            let key = item["price"]["lookup_key"].take();
+            item["price"]["metadata"] = json!({"inkmeter_lookup_key": key});
+        }
+        subscription["status"] = json!("past_due");
+    })
+    .await;
+    assert_eq!(world.account().await.pay_by.map(Timestamp::s), Some(BEGAN_S + GRACE_S));
+    assert_eq!(complaints(&world), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_quantity_multiplies_no_limit_and_the_owner_hears_of_it() {
     let world = on_pro().await;
     changes(&world, |subscription| subscription["items"]["data"][0]["quantity"] = json!(3)).await;

@@ -32,6 +32,8 @@ use stripe_client_core::{RequestBuilder, StripeMethod};
 pub const API_VERSION: &str = "2026-09-30.endive";
 /// The metadata key of a product: the plan that it is.
 pub const PLAN_KEY: &str = "inkmeter_plan";
+/// The metadata key of a price: the lookup key that it was sold by, which it keeps when another price takes that key over.
+pub const SOLD_BY_KEY: &str = "inkmeter_lookup_key";
 /// Objects in one page of a list: Stripe's most.
 const PAGE_MAX: &str = "100";
 /// Pages read of one list.

@@ -1,7 +1,7 @@
 //! Prices, found by lookup key. What a price charges is never changed: a new one takes the lookup key over.
 
 use super::form::Form;
-use super::{Cents, Listed, ObjectId, SetupError, object_id};
+use super::{Cents, Listed, ObjectId, SOLD_BY_KEY, SetupError, object_id};
 use crate::client::Stripe;
 use miniserde::Deserialize;
 use miniserde::json::Value;
@@ -222,7 +222,8 @@ impl Stripe {
         let mut form = Form::default()
             .set("currency", CURRENCY)
             .set("product", new.product.as_str())
-            .set("lookup_key", new.lookup_key);
+            .set("lookup_key", new.lookup_key)
+            .set(format!("metadata[{SOLD_BY_KEY}]"), new.lookup_key);
         if new.takes_over {
             form = form.set("transfer_lookup_key", "true");
         }
