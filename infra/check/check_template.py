@@ -504,7 +504,7 @@ def check_alarms(inputs):
         yield "a failed run of the reporter reaches nobody"
     rule = inputs.resources.get("BusAlerts", {}).get("Properties", {})
     pattern = {
-        "source": ["inkmeter.reporter", "inkmeter.webhook"],
+        "source": ["inkmeter.generate", "inkmeter.reporter", "inkmeter.webhook"],
         "detail-type": [{"anything-but": NOT_FOR_PEOPLE}],
     }
     if (rule.get("EventPattern"), rule.get("EventBusName")) != (pattern, {"Ref": "Bus"}):

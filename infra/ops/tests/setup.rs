@@ -170,7 +170,7 @@ impl World {
         let mut prices = self.list(&path).await;
         assert_eq!(prices.len(), 1, "{lookup_key}");
         let mut price = prices.remove(0);
-        for field in ["id", "product", "created"] {
+        for field in ["id", "product", "created", "metadata"] {
             assert!(price.as_object_mut().unwrap().remove(field).is_some(), "{field}");
         }
         let meter = price.pointer_mut("/recurring/meter").unwrap();

@@ -124,13 +124,10 @@ impl AccountChange {
     }
 }
 
-/// Whether a meter's period ended because another plan began, in the middle of a month of the subscription that pays for both.
-/// What such a meter has not reported by then is on no invoice of its own.
+/// Whether a meter's period ended because another plan of the same subscription began. What such a meter has not reported by then
+/// is on no invoice of its own.
 pub fn ended_by_a_change_of_plan(account: &Account, period: Period) -> bool {
-    let month = Period::monthly(account.anchor, period.start());
-    account.subscription.is_some()
-        && account.anchor <= period.start()
-        && month.is_some_and(|month| period.end() < month.end())
+    account.subscription.is_some() && account.plan_since == Some(period.end())
 }
 
 /// Where a request of `now` belongs.

@@ -18,6 +18,9 @@ const FINAL_MARGIN_MS: u64 = 5 * MINUTE_MS;
 const DRAWN_UP_MS: u64 = 2 * HOUR_MS;
 /// How much earlier than the period's end an invoice of it may be dated, where clocks differ.
 const DATED_EARLY_MS: u64 = HOUR_MS;
+/// How long after it was made a draft that waits for its `invoice.created` may still be sent to: half an hour less than the 72 hours
+/// after which Stripe finalizes it all the same.
+const HELD_MS_MAX: u64 = 71 * HOUR_MS + 30 * MINUTE_MS;
 /// How far the end of what an invoice bills may lie from the period's own, in milliseconds.
 const SAME_END_MS: u64 = MINUTE_MS;
 /// The oldest time of an event that Stripe takes, less a margin: 35 days less an hour.
@@ -60,7 +63,7 @@ pub(crate) fn way(period: Period, row: &ReportRow, invoices: &[Invoice], now: Ti
     if let Some(draft) = of_row.iter().find(|invoice| invoice.status == InvoiceStatus::Draft) {
         return match draft.finalizes_at {
             _ if too_old <= now => Way::Item { since: too_old },
-            Some(at) if is_near(at, now) => Way::Wait,
+            Some(at) if is_near(at, now) || now.ms_since(draft.created) >= HELD_MS_MAX => Way::Wait,
             Some(_) | None => Way::Event,
         };
     }
@@ -142,6 +145,8 @@ mod tests {
         // Held back until its webhook is answered.
         check(&draft, 65 * MINUTE_MS + 1, &Way::Event);
         check(&draft, 71 * HOUR_MS, &Way::Event);
+        // Stripe waits no longer than 72 hours; what comes then is an item once it is final.
+        check(&draft, HELD_MS_MAX, &Way::Wait);
         let kept = [Invoice { finalizes_at: None, ..invoice(InvoiceStatus::Draft) }];
         check(&kept, 60 * MINUTE_MS, &Way::Event);
     }
