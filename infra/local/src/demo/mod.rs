@@ -181,6 +181,8 @@ async fn play_on(cloud: &Cloud, bar: &ProgressBar) -> Result<(Books, u64), DemoE
     bar.set_message("reporting");
     report(cloud, &mut books).await?;
     bar.set_message("invoicing");
+    // Whose usage was not all reported when the invoice was drafted kept it waiting, and is asked again.
+    deliver(cloud).await?;
     stripe.advance_to(now_s() + DRAFT_S).await?;
     books.read(&dynamo.scan()?)?;
     for customer in books.customers() {
