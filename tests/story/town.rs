@@ -54,10 +54,7 @@ const REPORTER_MS: u64 = 15 * 60_000;
 const WEBHOOK_BYTES_MAX: usize = 1 << 20;
 
 /// A plan for those to whom Pro has become too small.
-const AGENCY: &str = "[[plan]]\nid = \"agency\"\nprice_cents_per_month = 9_900\nincluded_tokens = 5_000_000\n\
-    cap_tokens = 50_000_000\noverage_nano_usd_per_million_tokens = 1_500_000_000\nrequests_per_window = 60\n\
-    window_seconds = 60\nconcurrent_requests = 10\nbase_lookup_key = \"inkmeter_agency_base_v1\"\n\
-    metered_lookup_key = \"inkmeter_agency_tokens_v1\"\n";
+const AGENCY: &str = include_str!("../agency.toml");
 
 /// One answer that somebody got.
 #[derive(Clone, Copy, Debug)]

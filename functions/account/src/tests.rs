@@ -22,19 +22,7 @@ const CLERK_JWT_KEY: &str = include_str!("tests/clerk_jwt_key.pem");
 const NOW: Timestamp = Timestamp::from_s(1_800_000_000);
 const APP: &str = "https://app.example.com";
 /// The built-in book's two plans, and a third.
-const AGENCY: &str = r#"
-[[plan]]
-id = "agency"
-price_cents_per_month = 9_900
-included_tokens = 5_000_000
-cap_tokens = 50_000_000
-overage_nano_usd_per_million_tokens = 1_500_000_000
-requests_per_window = 300
-window_seconds = 60
-concurrent_requests = 16
-base_lookup_key = "inkmeter_agency_base_v1"
-metered_lookup_key = "inkmeter_agency_tokens_v1"
-"#;
+const AGENCY: &str = include_str!("../../../tests/agency.toml");
 
 fn book() -> PlanBook {
     PlanBook::parse(&format!("{}{AGENCY}", include_str!("../../../infra/plans.toml"))).unwrap()

@@ -1,13 +1,12 @@
 //! `GET /v1/usage`: what was used and what it will cost. Names are the ledger's.
 
 use crate::handler::{AccountApi, unavailable};
-use domain::{NanoUsd, Plan, Plans, Timestamp, Tokens, UserId, cap_in_force, overage_cents};
+use domain::{Plan, Plans, Timestamp, Tokens, UserId, cap_in_force, overage, overage_cents};
 use edge::{money::decimal_usd, problem::Problem, respond};
 use http::{Response, StatusCode};
 use lambda_http::Body;
 use ledger::{Standing, Store};
 use serde::Serialize;
-use std::num::NonZeroU64;
 
 /// Nano-dollars in a cent.
 const NANO_PER_CENT: u64 = 10_000_000;
@@ -112,7 +111,6 @@ impl UsageWire {
         };
         let billed = account.billed_to().is_some();
         let (cap, _) = cap_in_force(account, plan);
-        let over = meter.settled.saturating_sub(plan.included);
         let (start, end) = (meter.period.start().to_string(), meter.period.end().to_string());
         Self {
             plan: plan.id.to_string(),
@@ -127,7 +125,7 @@ impl UsageWire {
                 cap: cap.get(),
                 included: plan.included.get(),
             },
-            overage: overage(over, plan.overage_per_million),
+            overage: OverageWire::of(plan, meter.settled),
             invoice: if billed {
                 invoice(plans.get(&meter.plan).unwrap_or(plan), plan, meter.settled, &end)
             } else {
@@ -158,12 +156,13 @@ fn usd(cents: u64) -> Option<String> {
     cents.checked_mul(NANO_PER_CENT).map(decimal_usd)
 }
 
-fn overage(over: Tokens, per_million: Option<NonZeroU64>) -> OverageWire {
-    let cost = per_million.map_or(NanoUsd::ZERO, |price| NanoUsd::of(over, price));
-    OverageWire {
-        tokens: over.get(),
-        per_million_usd: per_million.map(|price| decimal_usd(price.get())),
-        cost_usd: decimal_usd(cost.get()),
+impl OverageWire {
+    fn of(plan: &Plan, settled: Tokens) -> Self {
+        Self {
+            tokens: settled.saturating_sub(plan.included).get(),
+            per_million_usd: plan.overage_per_million.map(|price| decimal_usd(price.get())),
+            cost_usd: decimal_usd(overage(plan, settled).get()),
+        }
     }
 }
 

@@ -18,20 +18,7 @@ use stripe::testing::{Memory, Reply, Request};
 use stripe::{Secret, Settings, Stripe};
 
 const BOOK: &str = include_str!("../../plans.toml");
-const AGENCY: &str = r#"
-[[plan]]
-id = "agency"
-name = "Inkmeter Agency"
-price_cents_per_month = 9_900
-included_tokens = 5_000_000
-cap_tokens = 50_000_000
-overage_nano_usd_per_million_tokens = 1_500_000_000
-requests_per_window = 60
-window_seconds = 60
-concurrent_requests = 10
-base_lookup_key = "inkmeter_agency_base_v1"
-metered_lookup_key = "inkmeter_agency_tokens_v1"
-"#;
+const AGENCY: &str = include_str!("../../../tests/agency.toml");
 const KEY: &str = "sk_test_local";
 /// Nothing listens there.
 const URL: &str = "http://127.0.0.1:9/v1/webhooks/stripe";
