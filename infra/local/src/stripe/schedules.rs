@@ -551,7 +551,7 @@ fn end(hash: &mut Params, of: &Subscription, start_s: i64, now_s: i64) -> Result
         }
         (Some("now"), None) => return Err(ApiError::not_modelled(&name)),
         (Some(text), None) => text.parse().map_err(|_| ApiError::not_an_integer(&name, text))?,
-        (None, None) => ends.next().ok_or_else(|| ApiError::server(500))?,
+        (None, None) => return ends.next().ok_or_else(|| too_far(&name)),
         (None, Some(Cycle { interval, count }))
             if interval == of.cycle.interval && count % of.cycle.count == 0 =>
         {
