@@ -171,7 +171,7 @@ async fn a_schedule_moves_an_old_subscription_to_the_meter_when_its_period_ends(
     old.to(early_s + 60).await;
     // What the meter counts before the move is on no invoice.
     old.f.use_tokens(&old.customer, "early", "900000", early_s).await.json.as_object().unwrap();
-    old.to(old.end_s - 1).await;
+    old.to(old.end_s - HOUR_S).await;
     assert_eq!(prices(&old.read().await), [&old.base, &old.tokens]);
     let updates = old.told("customer.subscription.updated").len();
     old.to(old.end_s + 60).await;
@@ -228,6 +228,8 @@ async fn a_schedule_is_made_of_a_subscription_and_of_nothing_else() {
     assert_eq!(old.told("subscription_schedule.created").len(), 1);
     let expanded = old.f.get(&format!("{}?expand[]=schedule", old.path)).await.json;
     assert_eq!(expanded["schedule"]["id"], id.as_str());
+    let hook = [("url", "https://example.com/"), ("enabled_events[]", "subscription_schedule.updated")];
+    old.f.post("/v1/webhook_endpoints", &hook).await.id();
     let second = old.f.post(SCHEDULES, &[("from_subscription", old.id.as_str())]).await;
     let message = second.error()["message"].as_str().unwrap();
     assert!(message.contains("already attached to a schedule") && message.contains(&id), "{message}");
