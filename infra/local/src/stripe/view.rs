@@ -290,7 +290,7 @@ impl Stripe {
 
 fn made(answer: Result<Value, ApiError>) -> Result<String, RefusedBefore> {
     let answer = answer.map_err(|error| RefusedBefore(error.message().to_owned()))?;
-    Ok(answer["id"].as_str().unwrap_or_default().to_owned())
+    Ok(answer.get("id").and_then(Value::as_str).unwrap_or_default().to_owned())
 }
 
 fn view_line(world: &World, line: Line) -> InvoiceLine {

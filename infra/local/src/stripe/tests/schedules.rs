@@ -155,7 +155,7 @@ async fn usage_that_was_recorded_is_billed_with_its_own_period() {
     old.f.stripe.legacy_usage(&old.items[1], 7_000).unwrap();
     let invoices = old.f.stripe.invoices(&old.customer);
     let base = (old.base.clone(), 1, 1000);
-    assert_eq!(lines(&invoices[0]), [base.clone()]);
+    assert_eq!(lines(&invoices[0]), std::slice::from_ref(&base));
     assert_eq!(lines(&invoices[1]), [base.clone(), (old.tokens.clone(), 250_000, 250)]);
     old.to(old.month(2) + 60).await;
     let invoices = old.f.stripe.invoices(&old.customer);
