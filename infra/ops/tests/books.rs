@@ -115,7 +115,8 @@ impl World {
         let now = || self.now;
         let exit = match &arguments.command {
             Command::Reports(command) => {
-                reports::run(&self.deps.ledger, live, global, command, &mut console, self.now).await
+                let at = (self.now, (|| HoldId::parse("ops").unwrap()) as fn() -> HoldId);
+                reports::run(&self.deps.ledger, live, global, command, &mut console, at).await
             }
             Command::Reconcile(command) => {
                 reconcile::run(&self.deps, live, global, command, &mut console, &now).await

@@ -101,6 +101,7 @@ mod tests {
             tokens: Tokens::from_u32(5),
             timestamp,
             first_attempt_at: None,
+            last_attempt_at: None,
             fence: 0,
         }
     }
