@@ -6,6 +6,7 @@ mod drain;
 mod late;
 mod meter;
 mod park;
+mod price;
 mod reconcile;
 mod repair;
 mod rows;

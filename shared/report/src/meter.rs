@@ -8,6 +8,7 @@ use crate::{
     counts::Report,
     deps::Deps,
     late::{self, Way},
+    price::LatePrice,
 };
 use bus::{AboutRow, Announcement};
 use domain::{
@@ -383,7 +384,7 @@ impl<'a, S: Store> Reporting<'a, S> {
         since: Timestamp,
         report: &mut Report,
     ) -> Result<End, StoreError> {
-        let Case { key, meter, row, .. } = of;
+        let Case { key, row, .. } = of;
         if may_be_there {
             // Until Stripe has counted what it took, a row that it lacks may be one that it is about to have.
             if (self.now)().ms_since(since) < COUNTED_WITHIN_MS {
@@ -396,14 +397,14 @@ impl<'a, S: Store> Reporting<'a, S> {
                 Some(Verdict::Unclear) | None => return Ok(End::Stays),
             }
         }
-        let cents = self.deps.ledger.plans().get(&meter.plan).and_then(|plan| {
-            let before = meter.on_stripes_meter().saturating_sub(row.tokens).saturating_add(meter.invoiced);
-            domain::late_cents(plan, before, row.tokens)
-        });
-        let Some(cents) = cents else {
-            tracing::error!(user = %key.user, plan = %meter.plan, identifier = row.identifier,
-                "late usage of a plan without a price");
-            return Ok(End::Stays);
+        let cents = match self.late_price(of).await? {
+            LatePrice::Cents(cents) => cents,
+            LatePrice::NotNow => return Ok(End::Stays),
+            // What may be there was looked for just before.
+            LatePrice::Unknown(reason) => {
+                let reason = format!("the price of late usage cannot be told: {reason}");
+                return self.park(of, false, reason, report).await;
+            }
         };
         let item = if cents == 0 {
             None

@@ -16,6 +16,7 @@ async fn changes_plan(world: &World, user: &UserId, since: Timestamp) {
         Some(Account { plan: PlanId::parse("free").unwrap(), plan_since: Some(since), ..account.clone() })
     };
     world.deps.ledger.change_account(user, world.now(), changed).await.unwrap();
+    world.book.lock().unwrap().usage_until_a_change("cus_a", since);
 }
 
 /// 1,200 tokens whose one event was lost, or counted without an answer; then the plan changed.
@@ -92,15 +93,21 @@ async fn f09_a_minute_with_something_else_in_it_leaves_a_row_unclear_and_a_day_l
 }
 
 #[tokio::test]
-async fn a_customer_who_was_deleted_and_a_plan_that_left_the_book_are_told_after_a_day() {
+async fn a_row_of_a_customer_who_was_deleted_is_told_in_each_run_after_a_day() {
     let (world, _, key) = attempted_then_changed(Mishap::CallLost).await;
-    world.store.kept().meters.get_mut(&key).unwrap().plan = PlanId::parse("gone").unwrap();
+    world.book.lock().unwrap().counts_are_refused = true;
     world.pass(2 * HOUR_MS);
     let report = world.run().await;
     assert_eq!((report.stuck, report.failed, report.invoiced), (0, 1, 0));
     world.pass(DAY_MS);
-    assert_eq!(world.run().await.stuck, 1);
-    assert_eq!(world.announced(), ["Report Stuck"]);
+    assert_eq!((world.run().await.stuck, world.run().await.stuck), (1, 1));
+    assert_eq!(world.announced(), ["Report Stuck", "Report Stuck"]);
+    // Whoever asks for one customer's rows is not told; the run does that.
+    let (user, customer) = (key.user.clone(), domain::CustomerId::parse("cus_a").unwrap());
+    let end = world.store.kept().meters[&key].period.end();
+    let deadline = world.now().plus_ms(HOUR_MS);
+    report::drain(&world.deps, &user, &customer, end, deadline, || world.now()).await;
+    assert_eq!(world.announced().len(), 2);
 }
 
 async fn check(world: &World) -> Checked {
