@@ -27,7 +27,7 @@ async fn attempted_then_changed(mishap: Mishap) -> (World, UserId, MeterKey) {
     let key = world.uses(&user, 1_200).await;
     world.mishap("cus_a", &[mishap, Mishap::CallLost, Mishap::CallLost]);
     assert_eq!(world.run().await.failed, 1);
-    world.pass(5 * MINUTE_MS);
+    world.pass(MINUTE_MS);
     changes_plan(&world, &user, world.now()).await;
     assert!(world.store.kept().meters[&key].mixed);
     (world, user, key)
@@ -44,7 +44,7 @@ async fn f09_f11_a_row_attempted_before_a_change_of_plan_is_judged_by_its_own_mi
     {
         let (world, _, key) = attempted_then_changed(mishap).await;
         // An hour after the lease of the last attempt, and not before.
-        world.pass(56 * MINUTE_MS);
+        world.pass(60 * MINUTE_MS);
         let early = world.run().await;
         assert_eq!((early.reconciled, early.failed, early.unclear), (0, 1, 0), "{mishap:?}");
         world.pass(MINUTE_MS);
@@ -58,7 +58,7 @@ async fn f09_f11_a_row_attempted_before_a_change_of_plan_is_judged_by_its_own_mi
 #[tokio::test]
 async fn f09_a_question_about_a_row_does_not_begin_its_hour_anew() {
     let (world, _, key) = attempted_then_changed(Mishap::CallLost).await;
-    for _ in 0..5 {
+    for _ in 0..6 {
         world.pass(10 * MINUTE_MS);
         assert_eq!(world.run().await.reconciled, 0);
     }
