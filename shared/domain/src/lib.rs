@@ -29,7 +29,7 @@ pub use plan::{HOLDS_MAX, InvalidPlans, Plan, Plans, invoice_cents, late_cents, 
 pub use receipt::{FailedCalls, Outcome, Receipt, Release};
 pub use report::{
     Attempt, IDENTIFIER_FORGOTTEN_MS, Lease, NOTE_CHARS_MAX, NextStep, Report, ReportRow, RowFate, Seal,
-    Verdict, bounded_note, next_step, reconcile, retry, seal,
+    Verdict, bounded_note, next_step, reconcile, reconcile_minute, retry, seal,
 };
 pub use time::{Period, Timestamp};
 pub use usage::{Classes, ModelPrice, ModelPrices, Usage};

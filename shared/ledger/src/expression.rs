@@ -265,8 +265,9 @@ pub(crate) fn attempt(seq: u64, at: Timestamp, fence: u64) -> Expression {
     let mut e = Expression::default();
     e.require(&[attr::PENDING, attr::SEQ], "=", n(seq));
     e.require_absent_or(&[attr::PENDING, attr::FENCE], "<=", n(fence));
-    let (first, at) = (e.path(&[attr::PENDING, attr::FIRST_ATTEMPT]), e.value(n(at.ms())));
-    e.set.push(format!("{first} = if_not_exists({first}, {at})"));
+    let (first, value) = (e.path(&[attr::PENDING, attr::FIRST_ATTEMPT]), e.value(n(at.ms())));
+    e.set.push(format!("{first} = if_not_exists({first}, {value})"));
+    e.set(&[attr::PENDING, attr::LAST_ATTEMPT], n(at.ms()));
     e.set(&[attr::PENDING, attr::FENCE], n(fence));
     e
 }
@@ -503,6 +504,7 @@ mod tests {
             tokens: tokens(30),
             timestamp: Timestamp::from_s(7_200),
             first_attempt_at: None,
+            last_attempt_at: None,
             fence: 0,
         }
     }
@@ -639,7 +641,7 @@ mod tests {
             &attempt(4, Timestamp::from_ms(7_200_001), 6),
             &[
                 "SET pending.first_attempt_ms = if_not_exists(pending.first_attempt_ms, 7200001),",
-                "pending.fence = 6",
+                "pending.last_attempt_ms = 7200001, pending.fence = 6",
             ],
             &["pending.seq = 4", "(attribute_not_exists(pending.fence) OR pending.fence <= 6)"],
         );

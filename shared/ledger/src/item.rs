@@ -77,6 +77,7 @@ pub(crate) mod attr {
     pub(crate) const IDENTIFIER: &str = "identifier";
     pub(crate) const TIMESTAMP: &str = "timestamp_s";
     pub(crate) const FIRST_ATTEMPT: &str = "first_attempt_ms";
+    pub(crate) const LAST_ATTEMPT: &str = "last_attempt_ms";
     pub(crate) const FENCE: &str = "fence";
     pub(crate) const FATE: &str = "fate";
     pub(crate) const NOTE: &str = "note";
@@ -486,6 +487,7 @@ fn read_row(row: &Item) -> Result<ReportRow, StoreError> {
         tokens: tokens(row, attr::TOKENS)?,
         timestamp: from_s(row, attr::TIMESTAMP)?,
         first_attempt_at: optional(row, attr::FIRST_ATTEMPT, from_ms)?,
+        last_attempt_at: optional(row, attr::LAST_ATTEMPT, from_ms)?,
         fence: optional(row, attr::FENCE, number)?.unwrap_or(0),
     })
 }
@@ -796,6 +798,7 @@ mod tests {
             tokens: t(30),
             timestamp: Timestamp::from_s(1_795_518_060),
             first_attempt_at: None,
+            last_attempt_at: None,
             fence: 0,
         }
     }
@@ -837,7 +840,12 @@ mod tests {
             holds: BTreeMap::from([(id(), hold.clone())]),
             closed: true,
             mixed: true,
-            pending: Some(ReportRow { first_attempt_at: Some(AT), fence: 8, ..row() }),
+            pending: Some(ReportRow {
+                first_attempt_at: Some(AT),
+                last_attempt_at: Some(AT.plus_ms(3)),
+                fence: 8,
+                ..row()
+            }),
             seq: 5,
             dirty: true,
             totals: Totals { requests: 11, absorbed: t(12), cost: money(13), classes: classes() },
@@ -845,6 +853,7 @@ mod tests {
         };
         let mut pending = row_entries(&row());
         pending.insert(attr::FIRST_ATTEMPT.to_owned(), n(AT.ms()));
+        pending.insert(attr::LAST_ATTEMPT.to_owned(), n(AT.ms() + 3));
         pending.insert(attr::FENCE.to_owned(), n(8));
         let mut written = write_new_meter(&new);
         written.extend(item(classes_entries(&classes()).map(|(name, tokens)| (name, n(tokens.get())))));

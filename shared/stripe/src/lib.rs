@@ -15,6 +15,7 @@ mod portal;
 pub mod setup;
 mod subscription;
 mod summary;
+mod terms;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod v2;
@@ -32,4 +33,5 @@ pub use meter_event::{MeterEvent, SendError, Sent};
 pub use pace::Pace;
 pub use subscription::{Collection, Item, LatestInvoice, Status, Subscription};
 pub use summary::{CountError, Counted};
+pub use terms::Terms;
 pub use webhook::{Event, Form, SIGNATURES_MAX, SigningSecrets, TOLERANCE_S, WebhookError, verify_webhook};

@@ -200,6 +200,7 @@ async fn the_first_page_says_what_was_refused_why_and_what_came_late() {
         tokens: Tokens::from_u32(7),
         timestamp: NOW,
         first_attempt_at: None,
+        last_attempt_at: None,
         fence: 0,
     };
     store.put_report(&key, &row, RowFate::Invoiced, NOW, Some("ii_1")).await.unwrap();

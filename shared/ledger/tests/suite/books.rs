@@ -83,9 +83,9 @@ fn f09_a_row_is_attempted_under_the_highest_fence_and_under_no_lower_one() {
         }
         let pending = store.meter(&key).await.unwrap().unwrap().pending.unwrap();
         assert_eq!(
-            (pending.first_attempt_at, pending.fence),
-            (Some(T0), 5),
-            "the first attempt is the first"
+            (pending.first_attempt_at, pending.last_attempt_at, pending.fence),
+            (Some(T0), Some(T0.plus_ms(2)), 5),
+            "the first attempt is the first, the last is that of the highest fence"
         );
         ledger.finish(&key, &row, RowFate::Accepted, T0, None).await.unwrap();
         assert_eq!(ledger.attempt(&key, &row, T0, 9).await.unwrap(), Attempt::Gone);
@@ -389,6 +389,7 @@ fn report_items_are_listed_to_their_end_newest_first_and_by_period() {
                     tokens: t(1),
                     timestamp: period_start,
                     first_attempt_at: None,
+                    last_attempt_at: None,
                     fence: 0,
                 };
                 let put = store.put_report(&key, &row, RowFate::Parked, T0, Some("no")).await.unwrap();

@@ -433,6 +433,7 @@ fn the_prompt_of_a_request_is_nowhere_in_the_table() {
         "identifier",
         "timestamp_s",
         "first_attempt_ms",
+        "last_attempt_ms",
         "fate",
         "at_ms",
         "outcome",

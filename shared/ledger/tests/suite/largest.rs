@@ -126,6 +126,7 @@ fn row() -> ReportRow {
         tokens: Tokens::MAX,
         timestamp: start(),
         first_attempt_at: None,
+        last_attempt_at: None,
         fence: 0,
     }
 }

@@ -646,6 +646,7 @@ impl Run {
             tokens: t(tokens),
             timestamp: key.period_start,
             first_attempt_at: None,
+            last_attempt_at: None,
             fence: 0,
         };
         let fate = if invoiced { RowFate::Invoiced } else { RowFate::Accepted };
