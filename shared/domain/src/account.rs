@@ -80,6 +80,8 @@ pub struct AccountChange {
     pub meter_mixed: bool,
     /// [`Meter::plan`] from now on.
     pub meter_plan: PlanId,
+    /// What the meter may have used and held at the most, in tokens, for the change to be made; none: whatever it has.
+    pub committed_most: Option<Tokens>,
 }
 
 impl AccountChange {
@@ -120,7 +122,13 @@ impl AccountChange {
         let meter_period = until_the_plan.unwrap_or(whole);
         let another_pays = meter.customer.is_some() && meter.customer != meter_customer;
         let meter_mixed = meter.mixed || another_pays || meter_period.end() < meter.period.end();
-        Self { before, after, meter_customer, meter_period, meter_mixed, meter_plan }
+        Self { before, after, meter_customer, meter_period, meter_mixed, meter_plan, committed_most: None }
+    }
+
+    /// The same, made only if no more than so much is used and held.
+    #[must_use]
+    pub fn within(self, committed_most: Option<Tokens>) -> Self {
+        Self { committed_most, ..self }
     }
 }
 
