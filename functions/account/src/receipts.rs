@@ -299,6 +299,8 @@ impl From<&Denial> for DenialWire {
             DenialCode::Concurrency => Code::Concurrency,
             DenialCode::Rate => Code::RateLimited,
             DenialCode::PastDue => Code::PastDue,
+            DenialCode::TrialBudget => Code::TrialBudgetUsedUp,
+            DenialCode::OwnerCeiling => Code::OwnerCeilingReached,
         };
         Self {
             code: code.as_str(),
