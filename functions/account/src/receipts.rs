@@ -9,8 +9,8 @@ use crate::{
     handler::{AccountApi, not_stored},
 };
 use domain::{
-    Classes, Denial, DenialCode, Meter, Outcome, Plan, Receipt, Report, RowFate, Timestamp, Tokens, Usage,
-    UserId, overage,
+    Classes, Denial, DenialCode, Meter, NanoUsd, Outcome, Plan, Receipt, Report, RowFate, Timestamp, Tokens,
+    Usage, UserId, overage_between,
 };
 use edge::{
     money::decimal_usd,
@@ -27,9 +27,9 @@ const LIMIT_MAX: u16 = ledger::PAGE_MAX;
 /// How many there are where nobody says.
 const LIMIT_DEFAULT: u16 = 50;
 /// How far back late usage is looked for, in milliseconds: two periods and what they take to be billed.
-const LATE_MS: u64 = 100 * 24 * 60 * 60 * 1_000;
+pub(crate) const LATE_MS: u64 = 100 * 24 * 60 * 60 * 1_000;
 /// The most pages of report items that are read of one period with late usage.
-const LATE_PAGES_MAX: u32 = 10;
+pub(crate) const LATE_PAGES_MAX: u32 = 10;
 /// Stands between the two parts of a cursor.
 const DOT: char = '.';
 
@@ -250,8 +250,7 @@ impl Priced<'_> {
 
 /// What the tokens from `below` to `up_to` of a period cost, exactly, in US dollars.
 fn cost(plan: Option<&Plan>, below: Tokens, up_to: Tokens) -> String {
-    let nano = plan.map_or(0, |plan| overage(plan, up_to).get().saturating_sub(overage(plan, below).get()));
-    decimal_usd(nano)
+    decimal_usd(plan.map_or(NanoUsd::ZERO, |plan| overage_between(plan, below, up_to)).get())
 }
 
 impl ReceiptWire {

@@ -1,6 +1,6 @@
 //! `POST /v1/quote`: the answer's JSON. Names are the ledger's.
 
-use domain::{Demand, HoldSize, NanoUsd, Refusal, Tokens};
+use domain::{Demand, HoldSize, NanoUsd, Refusal, Tokens, overage_between};
 use edge::{money::decimal_usd, problem::Problem};
 use ledger::{Quote, Standing};
 use serde::Serialize;
@@ -65,12 +65,8 @@ impl QuoteWire {
     }
 }
 
-/// The most that so many tokens can add to the invoice: nothing while they are included, and each above that at the plan's
-/// price, after everything that is settled or held.
+/// The most that so many tokens can add to the invoice after everything that is settled or held, as their receipt will say it.
 fn cost_most(standing: &Standing, tokens: Tokens) -> NanoUsd {
     let Standing { plan, meter, .. } = standing;
-    let Some(price) = plan.overage_per_million else { return NanoUsd::ZERO };
-    let over = |used: Tokens| used.saturating_sub(plan.included);
-    let more = over(meter.committed.saturating_add(tokens)).saturating_sub(over(meter.committed));
-    NanoUsd::of(more, price)
+    overage_between(plan, meter.committed, meter.committed.saturating_add(tokens))
 }

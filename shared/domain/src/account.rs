@@ -22,6 +22,9 @@ pub struct Account {
     /// bills what is used before a change of plan at the old price, with the old price's tiers, so that a change within a
     /// period begins a meter of its own.
     pub plan_since: Option<Timestamp>,
+    /// When the subscription ends, where that is settled: no period begins then, and none is billed. None: it goes on. Nothing is
+    /// decided by it; it is for whoever wants to know what the next invoice has.
+    pub ends_at: Option<Timestamp>,
     /// The start of the period of the meter that counts now.
     pub current: Timestamp,
     /// The user's own cap for a period, in tokens; the plan's cap holds besides.
@@ -42,6 +45,7 @@ impl Account {
             subscription: None,
             anchor,
             plan_since: None,
+            ends_at: None,
             current: anchor,
             spend_cap: None,
             pay_by: None,

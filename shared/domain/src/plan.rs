@@ -35,6 +35,11 @@ pub fn overage(plan: &Plan, tokens: Tokens) -> NanoUsd {
     plan.overage_per_million.map_or(NanoUsd::ZERO, |price| NanoUsd::of(above, price))
 }
 
+/// What the tokens of one period from `below` to `up_to` add to [`overage`], so that the parts of a period add up to the whole.
+pub fn overage_between(plan: &Plan, below: Tokens, up_to: Tokens) -> NanoUsd {
+    overage(plan, up_to).saturating_sub(overage(plan, below))
+}
+
 /// What `tokens` of one period cost above the flat price in whole US cents, half a cent rounded up, as an invoice has it;
 /// none where no invoice could.
 pub fn overage_cents(plan: &Plan, tokens: Tokens) -> Option<u64> {
