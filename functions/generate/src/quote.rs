@@ -70,3 +70,31 @@ fn cost_most(standing: &Standing, tokens: Tokens) -> NanoUsd {
     let Standing { plan, meter, .. } = standing;
     overage_between(plan, meter.committed, meter.committed.saturating_add(tokens))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::{Account, Opening, Timestamp, UserId};
+    use edge::plans::PlanBook;
+    use std::num::NonZeroU64;
+
+    #[test]
+    fn f21_a_quote_costs_what_the_receipts_will_say() {
+        let book = PlanBook::built_in().unwrap();
+        let mut plan = book.plans().iter().find(|plan| plan.id.as_str() == "pro").unwrap().clone();
+        // 0.7 nano-dollars a token, so that it matters where is rounded.
+        plan.overage_per_million = NonZeroU64::new(700_001);
+        let now = Timestamp::from_s(1_800_000_000);
+        let account = Account::first_seen(UserId::parse("user_1").unwrap(), plan.id.clone(), now);
+        let Opening { account, mut meter, .. } = Opening::first(account, now).unwrap();
+        let t = Tokens::from_u32;
+        for (above, tokens, nano) in [(0, 1, 1), (1, 1, 1), (3, 1, 0), (3, 2, 1)] {
+            meter.committed = plan.included.saturating_add(t(above));
+            let standing = Standing { account: account.clone(), plan: plan.clone(), meter: meter.clone() };
+            assert_eq!(cost_most(&standing, t(tokens)).get(), nano, "{tokens} after {above}");
+        }
+        meter.committed = t(0);
+        let standing = Standing { account, plan: plan.clone(), meter };
+        assert_eq!(cost_most(&standing, plan.included), NanoUsd::ZERO);
+    }
+}

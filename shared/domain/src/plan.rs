@@ -158,6 +158,21 @@ mod tests {
     }
 
     #[test]
+    fn f21_the_parts_of_a_period_add_up_to_its_price_wherever_it_is_cut() {
+        let mut pro = plan("pro");
+        pro.overage_per_million = NonZeroU64::new(700_001);
+        let t = Tokens::from_u32;
+        for cut in [0, 40, 100, 101, 150, 777, 1_000] {
+            let parts = [overage_between(&pro, t(0), t(cut)), overage_between(&pro, t(cut), t(1_000))];
+            let sum: u64 = parts.iter().map(|part| part.get()).sum();
+            assert_eq!(sum, overage(&pro, t(1_000)).get(), "cut at {cut}");
+        }
+        // 0.7 nano-dollars a token: the second one costs what is left of two, and not one rounded up anew.
+        assert_eq!([1, 2, 3].map(|n| overage(&pro, t(100 + n)).get()), [1, 2, 3]);
+        assert_eq!(overage_between(&pro, t(103), t(104)).get(), 0);
+    }
+
+    #[test]
     fn a_list_of_plans_that_contradicts_itself_is_refused_by_name() {
         let id = PlanId::parse("b").unwrap();
         assert_eq!(Plans::new(vec![]), Err(InvalidPlans::Empty));
