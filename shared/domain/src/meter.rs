@@ -220,9 +220,11 @@ impl Meter {
         true
     }
 
-    /// Takes over an account's change, or changes nothing and says so: the meter was confirmed under another `rev`.
+    /// Takes over an account's change, or changes nothing and says so: the meter was confirmed under another `rev`, or more is
+    /// used and held than the change is good for.
     pub fn apply_account(&mut self, change: &AccountChange) -> bool {
-        if self.rev != change.before.rev {
+        let is_within = change.committed_most.is_none_or(|most| self.committed <= most);
+        if self.rev != change.before.rev || !is_within {
             return false;
         }
         self.rev = change.after.rev;

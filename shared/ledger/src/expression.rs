@@ -210,6 +210,9 @@ fn difference(plus: Tokens, minus: Tokens) -> AttributeValue {
 pub(crate) fn account_on_meter(change: &AccountChange, user: &UserId) -> Expression {
     let mut e = Expression::default();
     e.require(&[attr::REV], "=", n(change.before.rev));
+    if let Some(most) = change.committed_most {
+        e.require(&[attr::COMMITTED], "<=", n(most.get()));
+    }
     e.set(&[attr::REV], n(change.after.rev));
     e.set(&[attr::DIRTY], shard_key(user));
     e.set(&[attr::PERIOD_END], n(change.meter_period.end().s()));
@@ -600,6 +603,15 @@ mod tests {
                 "REMOVE customer",
             ],
             &["rev = 1"],
+        );
+        let within = change.clone().within(Some(tokens(70)));
+        check(
+            &account_on_meter(&within, &user()),
+            &[
+                "SET rev = 2, dirty = 'D#02', period_end_s = 2682000, mixed = false, plan = 'free'",
+                "REMOVE customer",
+            ],
+            &["rev = 1", "committed <= 70"],
         );
         let paid = AccountChange { meter_customer: Some(customer()), meter_mixed: true, ..change };
         check(

@@ -44,6 +44,7 @@ pub(crate) mod attr {
     pub(crate) const SUBSCRIPTION: &str = "subscription";
     pub(crate) const ANCHOR: &str = "anchor_s";
     pub(crate) const PLAN_SINCE: &str = "plan_since_s";
+    pub(crate) const ENDS_AT: &str = "ends_at_s";
     pub(crate) const CURRENT: &str = "current_s";
     pub(crate) const SPEND_CAP: &str = "spend_cap";
     pub(crate) const PAY_BY: &str = "pay_by_ms";
@@ -328,6 +329,7 @@ pub(crate) fn write_account(account: &Account) -> Item {
     put(attr::CUSTOMER, account.customer.as_ref().map(|id| s(id.as_str())));
     put(attr::SUBSCRIPTION, account.subscription.as_ref().map(|id| s(id.as_str())));
     put(attr::PLAN_SINCE, account.plan_since.map(|since| n(since.s())));
+    put(attr::ENDS_AT, account.ends_at.map(|at| n(at.s())));
     put(attr::SPEND_CAP, account.spend_cap.map(|cap| n(cap.get())));
     put(attr::PAY_BY, account.pay_by.map(|pay_by| n(pay_by.ms())));
     written
@@ -344,6 +346,7 @@ pub(crate) fn read_account(item: &Item) -> Result<Account, StoreError> {
         })?,
         anchor: from_s(item, attr::ANCHOR)?,
         plan_since: optional(item, attr::PLAN_SINCE, from_s)?,
+        ends_at: optional(item, attr::ENDS_AT, from_s)?,
         current: from_s(item, attr::CURRENT)?,
         spend_cap: optional(item, attr::SPEND_CAP, tokens)?,
         pay_by: optional(item, attr::PAY_BY, from_ms)?,
@@ -780,6 +783,7 @@ mod tests {
             subscription: Some(SubscriptionId::parse("sub_1").unwrap()),
             anchor: Timestamp::from_s(1_795_000_000),
             plan_since: Some(Timestamp::from_s(1_795_400_000)),
+            ends_at: Some(Timestamp::from_s(1_795_600_000)),
             spend_cap: Some(t(0)),
             pay_by: Some(AT),
             ..bare()
@@ -1047,6 +1051,7 @@ mod tests {
             attr::CUSTOMER,
             attr::SUBSCRIPTION,
             attr::PLAN_SINCE,
+            attr::ENDS_AT,
             attr::SPEND_CAP,
             attr::PAY_BY,
             attr::SK,

@@ -155,7 +155,7 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Creates a meter, points the account to it and closes its predecessor; or creates account and first meter.
     fn open(&self, opening: &Opening) -> impl Future<Output = Result<Changed, StoreError>> + Send;
 
-    /// Changes an account and the meter it points to.
+    /// Changes an account and the meter it points to, if both are as they were read and the meter is within the change's bound.
     fn change_account(
         &self,
         change: &AccountChange,

@@ -401,6 +401,7 @@ fn the_prompt_of_a_request_is_nowhere_in_the_table() {
         "spend_cap",
         "pay_by_ms",
         "plan_since_s",
+        "ends_at_s",
         "leased_nano_usd",
         "told_percent",
         "period_end_s",

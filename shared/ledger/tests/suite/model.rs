@@ -449,7 +449,8 @@ impl Run {
             }
             Write::Change => {
                 let capped = Account { spend_cap: Some(t(tokens)), ..account.clone() };
-                let change = AccountChange::new(account, capped, &meter);
+                let most = (!tokens.is_multiple_of(3)).then(|| t(tokens));
+                let change = AccountChange::new(account, capped, &meter).within(most);
                 same!(change_account(&change));
             }
             Write::Release => {
