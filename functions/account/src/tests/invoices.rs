@@ -99,6 +99,7 @@ async fn f11_what_came_too_late_for_its_invoice_is_on_the_next_one_and_on_no_oth
             tokens: t(tokens),
             timestamp: start,
             first_attempt_at: None,
+            last_attempt_at: None,
             fence: 0,
         };
         store.put_report(&last, &row, fate, Timestamp::from_ms(at_ms), Some("ii_1")).await.unwrap();

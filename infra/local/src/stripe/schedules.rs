@@ -620,7 +620,8 @@ fn items(
     for mut item in hash.hashes("items")? {
         let (name, quantity_name) = (item.name("price"), item.name("quantity"));
         let price = item.required("price")?;
-        let era = if kept.iter().any(|kept| kept.price == price) { Era::BeforeMeters } else { Era::Now };
+        let stays = kept.iter().any(|kept| kept.price == price) && !world.refuses_legacy_phases;
+        let era = if stays { Era::BeforeMeters } else { Era::Now };
         let found = subscriptions::price_of(world, &name, &price, era)?;
         let quantity = subscriptions::quantity_of(found, &quantity_name, item.natural("quantity")?, 1)?;
         let mut metadata = Metadata::new();

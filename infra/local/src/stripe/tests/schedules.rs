@@ -343,6 +343,17 @@ async fn a_phase_takes_its_metadata_along_and_only_active_prices() {
 }
 
 #[tokio::test]
+async fn a_price_without_a_meter_can_be_refused_even_where_it_stays() {
+    let old = Old::new().await;
+    let schedule = old.schedule().await;
+    old.f.stripe.refuse_legacy_phases(true);
+    let refused = old.update(&schedule, &old.phases()).await;
+    assert_eq!((refused.status, &refused.error()["param"]), (400, &"phases[0][items][1][price]".into()));
+    old.f.stripe.refuse_legacy_phases(false);
+    old.update(&schedule, &old.phases()).await.id();
+}
+
+#[tokio::test]
 async fn what_a_schedule_manages_is_not_changed_past_it() {
     let old = Old::new().await;
     let schedule = old.scheduled().await;
