@@ -4,11 +4,16 @@
 use crate::{counts::Report, deps::Deps, meter::Reporting};
 use domain::{CustomerId, Meter, Timestamp, UserId};
 use ledger::{MeterKey, Store, StoreError};
-use std::fmt;
+use std::{fmt, time::Duration};
 
 /// How far back ended periods are looked at, in milliseconds: 100 days. What is older was on its invoice long ago, or is late
 /// whenever it comes; the hourly run brings it.
 const LOOK_BACK_MS: u64 = 100 * 24 * 60 * 60 * 1_000;
+
+/// In how many calls to Stripe the time that is left is parted: one meter is begun only where there is time for three.
+const CALLS: u64 = 4;
+/// How long a call to Stripe is given at the least, in milliseconds: one that is cut shorter would only make its outcome unknown.
+const CALL_MS_LEAST: u64 = 250;
 
 /// Whether a user's ended periods are all at Stripe.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +48,16 @@ pub enum Reason {
     Ledger,
 }
 
+impl Reason {
+    /// Whether reporting, begun now, can end it. What else there is ends by itself, or is somebody else's.
+    pub const fn ends_by_reporting(self) -> bool {
+        match self {
+            Self::Unsealed | Self::Row | Self::Time | Self::Ledger => true,
+            Self::Open | Self::Hold | Self::OthersRow | Self::Leased => false,
+        }
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -59,7 +74,8 @@ impl fmt::Display for Reason {
 }
 
 /// Brings every period of `user` that `customer` pays for and that ended by `until` to Stripe, and says whether it is there. No
-/// other customer's rows are sent. Nothing is begun when `deadline` is near.
+/// other customer's rows are sent. Nothing is begun when `deadline` is near, and no call to Stripe may take longer than its part of
+/// the time until then.
 ///
 /// Whoever asks has opened the period that follows, so that nothing more is admitted in these.
 pub async fn drain<S: Store>(
@@ -70,7 +86,10 @@ pub async fn drain<S: Store>(
     deadline: Timestamp,
     now: impl Fn() -> Timestamp + Sync,
 ) -> Drained {
-    let reporting = Reporting::new(deps, deadline, &now).only(customer.clone());
+    let call_ms = (deadline.ms_since(now()) / CALLS).max(CALL_MS_LEAST);
+    let reporting = Reporting::new(deps, deadline, &now)
+        .only(customer.clone())
+        .calls_within(Duration::from_millis(call_ms));
     let mut reasons = match ended(deps, user, customer, until, &reporting).await {
         Ok(reasons) => reasons,
         Err(error) => {
