@@ -74,7 +74,7 @@ pub(crate) async fn drain<S: Store>(
             vec![Reason::Ledger]
         }
     };
-    let failed = reasons.iter().any(|reason| reason.ends_by_reporting());
+    let failed = Reason::end_by_reporting(&reasons);
     let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
     tracing::info!(%user, %customer, %until, failed, ?reasons, "ended periods that a draft waits for");
     if failed {

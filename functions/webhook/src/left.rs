@@ -46,7 +46,7 @@ impl Draft {
 /// Whether reporting can change anything. A request that is under way ends by itself, and Stripe tells of the draft again.
 fn may_help(error: Option<&WorkError>) -> bool {
     match error {
-        Some(WorkError::Waiting(reasons)) => reasons.0.iter().any(|reason| reason.ends_by_reporting()),
+        Some(WorkError::Waiting(reasons)) => Reason::end_by_reporting(&reasons.0),
         Some(_) | None => true,
     }
 }

@@ -49,12 +49,14 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Whether reporting, begun now, can end it. What else there is ends by itself, or is somebody else's.
-    pub const fn ends_by_reporting(self) -> bool {
-        match self {
+    /// Whether reporting, begun now, can end any of these. What else there is ends by itself, or is somebody else's, as everything
+    /// of a customer is whom somebody else is reporting.
+    pub fn end_by_reporting(reasons: &[Self]) -> bool {
+        let ends = |reason: &Self| match reason {
             Self::Unsealed | Self::Row | Self::Time | Self::Ledger => true,
             Self::Open | Self::Hold | Self::OthersRow | Self::Leased => false,
-        }
+        };
+        reasons.iter().any(ends) && !reasons.contains(&Self::Leased)
     }
 }
 

@@ -5,6 +5,7 @@ use super::{Cents, Listed, ObjectId, SOLD_BY_KEY, SetupError, object_id};
 use crate::client::Stripe;
 use miniserde::Deserialize;
 use miniserde::json::Value;
+use std::collections::BTreeMap;
 
 /// Lookup keys of one query: Stripe's most.
 pub const LOOKUP_KEYS_MAX: usize = 10;
@@ -56,6 +57,8 @@ pub struct Price {
     pub product: ObjectId,
     /// What it is found by.
     pub lookup_key: Option<String>,
+    /// The lookup key that its metadata keep for those who pay by it, whatever becomes of its own.
+    pub sold_by: Option<String>,
     /// How often it is charged.
     pub interval: Interval,
     /// What it charges; none: in a way that we never do.
@@ -82,6 +85,7 @@ struct Wire {
     currency: String,
     product: Value,
     lookup_key: Option<String>,
+    metadata: Option<BTreeMap<String, String>>,
     billing_scheme: String,
     tiers_mode: Option<String>,
     unit_amount_decimal: Option<String>,
@@ -167,6 +171,7 @@ impl Wire {
             charge: self.charge(),
             currency: self.currency,
             lookup_key: self.lookup_key,
+            sold_by: self.metadata.and_then(|mut metadata| metadata.remove(SOLD_BY_KEY)),
         })
     }
 }
@@ -212,6 +217,16 @@ impl Stripe {
             all.extend(self.list::<Wire>("/prices", &query).await?);
         }
         all.into_iter().map(Wire::read).collect()
+    }
+
+    /// Notes in a price's metadata the lookup key that it was sold by, as prices that are created here have it from the start.
+    ///
+    /// # Errors
+    /// See [`SetupError`].
+    pub async fn mark_price(&self, id: &ObjectId, lookup_key: &str) -> Result<Price, SetupError> {
+        let form =
+            Form::default().set(format!("metadata[{SOLD_BY_KEY}]"), lookup_key).list("expand", ["tiers"]);
+        self.post::<Wire>(format!("/prices/{id}"), &form).await?.read()
     }
 
     /// Creates a price.
