@@ -122,6 +122,48 @@ async fn f09_what_a_delivery_had_no_time_for_is_at_stripe_before_it_is_delivered
     cloud.shutdown().await;
 }
 
+/// A schedule's boundary is an ordinary update of its subscription. Until then its prices are nobody's business.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_that_a_schedule_brings_to_our_prices_is_on_its_plan_from_the_boundary_on() {
+    let cloud = cloud(|_| {}).await;
+    let stripe = cloud.stripe().unwrap();
+    let client = Client::new(&cloud, "wilbur");
+    let plan = &cloud.catalog().unwrap().plans["pro"];
+    let id = |object: &Value| object["id"].as_str().unwrap().to_owned();
+    let customer = id(&ask(&cloud, "customers", &[("metadata[user_id]", client.user.as_str())]).await);
+    let product = id(&ask(&cloud, "products", &[("name", "Old")]).await);
+    let old = [
+        ("product", product.as_str()),
+        ("currency", "usd"),
+        ("unit_amount", "1000"),
+        ("recurring[interval]", "month"),
+    ];
+    let old = id(&ask(&cloud, "prices", &old).await);
+    let form = [("customer", customer.as_str()), ("items[0][price]", &old), ("metadata[inkmeter]", "adopt")];
+    let subscription = id(&ask(&cloud, "subscriptions", &form).await);
+    let schedule = ask(&cloud, "subscription_schedules", &[("from_subscription", &subscription)]).await;
+    let phase = |field: &str| schedule["phases"][0][field].as_i64().unwrap().to_string();
+    let (start, end) = (phase("start_date"), phase("end_date"));
+    let phases = [
+        ("phases[0][start_date]", start.as_str()),
+        ("phases[0][end_date]", &end),
+        ("phases[0][items][0][price]", &old),
+        ("phases[1][items][0][price]", &plan.base_price_id),
+        ("phases[1][items][1][price]", &plan.metered_price_id),
+        ("phases[1][proration_behavior]", "none"),
+    ];
+    ask(&cloud, &format!("subscription_schedules/{}", id(&schedule)), &phases).await;
+    assert_eq!(soon(stripe.deliver_pending()).await, 0, "{:?}", stripe.undelivered());
+    assert_eq!(client.usage().await["plan"], "free");
+
+    stripe.advance_to(end.parse::<i64>().unwrap() + 60).await.unwrap();
+    assert_eq!(soon(stripe.deliver_all(10)).await, 0, "{:?}", stripe.undelivered());
+    let usage = client.usage().await;
+    assert_eq!(usage["plan"], "pro", "{usage}");
+    assert!(cloud.events().events().is_empty(), "{:?}", cloud.events().events());
+    cloud.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_stripe_rejects_after_it_took_it_is_parked_and_told_under_the_thin_secret_only() {
     let cloud = cloud(|_| {}).await;

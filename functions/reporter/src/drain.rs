@@ -76,8 +76,9 @@ pub(crate) async fn drain<S: Store>(
     };
     let failed = Reason::end_by_reporting(&reasons);
     let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
-    tracing::info!(%user, %customer, %until, failed, ?reasons, "ended periods that a draft waits for");
+    tracing::info!(%user, %customer, %until, ?reasons, "ended periods that a draft waits for");
     if failed {
+        tracing::error!(%user, %customer, %until, ?reasons, "what a draft waits for could not be reported");
         let reasons = reasons.clone();
         deps.bus.announce(&[Announcement::DrainFailed { wanted, reasons }]).await;
     }

@@ -12,8 +12,9 @@ const LOOK_BACK_MS: u64 = 100 * 24 * 60 * 60 * 1_000;
 
 /// In how many calls to Stripe the time that is left is parted: one meter is begun only where there is time for three.
 const CALLS: u64 = 4;
-/// How long a call to Stripe is given at the least, in milliseconds: one that is cut shorter would only make its outcome unknown.
-const CALL_MS_LEAST: u64 = 250;
+/// How long a call to Stripe is given at the least, in milliseconds: each opens a connection, and one that is cut short only makes its
+/// outcome unknown. Where there is no time for three such, nothing is begun.
+const CALL_MS_LEAST: u64 = 400;
 
 /// Whether a user's ended periods are all at Stripe.
 #[derive(Clone, Debug, PartialEq, Eq)]

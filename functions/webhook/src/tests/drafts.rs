@@ -186,7 +186,8 @@ async fn f09_every_delivery_has_its_answer_within_two_seconds_and_the_reporter_h
     let owner = domain::HoldId::parse("somebody").unwrap();
     for (slow_ms, expected, woken) in [
         (100, answer(200, "reported"), false),
-        (200, answer(200, "reported"), false),
+        (150, answer(200, "reported"), false),
+        (200, answer(503, "usage_pending"), true),
         (300, answer(503, "usage_pending"), true),
         (400, answer(503, "usage_pending"), true),
         (500, answer(503, "usage_pending"), true),
