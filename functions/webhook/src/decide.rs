@@ -164,7 +164,8 @@ pub(crate) fn oddities(seen: &Seen, others: &[Subscription], book: &PlanBook) ->
     found
 }
 
-fn is_in_force(subscription: &Subscription, book: &PlanBook) -> bool {
+/// Whether it entitles to a plan.
+pub(crate) fn is_in_force(subscription: &Subscription, book: &PlanBook) -> bool {
     let seen = Seen { subscription: subscription.clone(), unpaid_since: None };
     matches!(entitlement(&seen, book), Entitlement::To(..))
 }

@@ -186,7 +186,8 @@ impl<S: Store> Accounts<S> {
         let others = there_is(self.stripe.subscriptions_of(customer).await)?.unwrap_or_default();
         for other in decide::next_of(&others, ended, user, &self.book).into_iter().take(NEXT_MAX) {
             let Some(seen) = self.look(&other.id).await? else { continue };
-            if seen.subscription.user.as_ref() == Some(user) && !decide::is_over(&seen, &self.book) {
+            let in_force = decide::is_in_force(&seen.subscription, &self.book);
+            if in_force && seen.subscription.user.as_ref() == Some(user) {
                 tracing::info!(%user, subscription = %other.id, %ended, "a subscription of the same customer follows");
                 return Ok(Some(seen));
             }

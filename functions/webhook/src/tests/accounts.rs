@@ -153,6 +153,22 @@ async fn f16_what_follows_a_subscription_is_asked_again_when_another_delivery_co
     assert!(world.stripe(|books| books.hook.is_none()));
     assert_eq!(world.standing().await, free(1_799_900_000));
 
+    // Or that is nothing any more that entitles, which a list did not show yet.
+    let world = World::new();
+    world.stripe_has(subscription("sub_old", "active", 1_798_000_000));
+    world.stripe_has(subscription("sub_new", "active", 1_799_000_000));
+    world.delivers(CREATED, "sub_new").await;
+    world.stripe_has(ended("sub_new", 1_799_000_000, 1_799_900_000));
+    let change = |books: &mut Books| {
+        let mut other = subscription("sub_old", "active", 1_798_000_000);
+        other["items"]["data"] = json!([{"price": {"lookup_key": "a_book"}}]);
+        books.put("/v1/subscriptions/sub_old", other);
+    };
+    world.stripe(|books| books.hook = Some(Hook { question: 3, then: Box::new(change) }));
+    assert_eq!(world.delivers(DELETED, "sub_new").await, answer(200, "in_line"));
+    assert!(world.stripe(|books| books.hook.is_none()));
+    assert_eq!(world.standing().await, free(1_799_900_000));
+
     let both = tokio::join!(world.delivers(DELETED, "sub_new"), world.delivers(DELETED, "sub_old"));
     assert_eq!(both, (answer(200, "in_line"), answer(200, "in_line")));
     assert_eq!(world.standing().await, free(1_799_900_000));
