@@ -289,7 +289,8 @@ fn invoices(request: &Request) -> Reply {
 
 fn subscription(world: &World, id: &str) -> Reply {
     let Some(subscription) = world.with(|inner| inner.stripe.subscriptions.get(id).cloned()) else {
-        return no(404, "No such subscription");
+        let error = json!({"type": "invalid_request_error", "code": "resource_missing", "message": "No such subscription"});
+        return Reply::Answer(404, json!({ "error": error }).to_string());
     };
     let Subscription { user, customer, anchor, ended } = subscription;
     let period = Period::monthly(anchor, world.now().max(anchor)).unwrap();
