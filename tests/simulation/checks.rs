@@ -6,6 +6,7 @@ use crate::simulation::{
     journal::{Row, Snapshot},
     keys::{self, Told},
     oracle::{self, Verdict},
+    owed,
     provider::Call,
     stripe::Event,
     world::World,
@@ -99,6 +100,13 @@ pub(crate) fn admission_is_sound(world: &World, key: &MeterKey, before: &Meter, 
             (before.closed, "I7: an admission to a closed meter"),
             (before.rev != account.rev, "I1: an admission to a meter that does not know its account"),
             (before.rate.newest > admission.window, "I5: an admission to a window that is finished"),
+            (
+                before.customer.is_some()
+                    && before.customer.as_ref() == account.billed_to()
+                    && before.plan != account.plan
+                    && account.began().plus_ms(2 * world.scenario.skew_ms) < world.now(),
+                "F11: an admission to a meter of the plan before",
+            ),
         ]
         .into_iter()
         .find(|(wrong, _)| *wrong)
@@ -280,6 +288,7 @@ pub(crate) fn at_rest(world: &World, requests: &[(Asked, Got)]) {
     }
     events_at_rest(world);
     reports_at_rest(world);
+    owed::all(world);
     accounts_at_rest(world);
     budgets_at_rest(world);
 }
@@ -350,12 +359,12 @@ fn accounts_at_rest(world: &World) {
         let active = world.with(|inner| {
             let mut all = inner.stripe.subscriptions.iter();
             let active = all.find(|(_, s)| s.user == account.user.as_str() && s.ended.is_none());
-            active.map(|(id, subscription)| (id.clone(), subscription.customer.clone()))
+            active.map(|(id, subscription)| (id.clone(), subscription.customer.clone(), subscription.plan()))
         });
         let subscription = account.subscription.as_ref().map(ToString::to_string);
         let has = (account.plan.as_str(), subscription, account.billed_to().map(ToString::to_string));
         let should = match active {
-            Some((id, customer)) => ("pro", Some(id), Some(customer)),
+            Some((id, customer, plan)) => (plan, Some(id), Some(customer)),
             None => ("free", None, None),
         };
         if has != should {
@@ -597,6 +606,14 @@ fn usage_at_rest(world: &World, receipt: &Receipt, usage: &Usage, size: HoldSize
     }
 }
 
+fn follows_within_a_minute(world: &World, meter: &Meter) -> bool {
+    let start = meter.period.start();
+    let ends_there = |other: &Meter| {
+        other.user == meter.user && other.period.end() == start && other.customer == meter.customer
+    };
+    !start.s().is_multiple_of(60) && world.store.kept().meters.values().any(ends_there)
+}
+
 fn meter_at_rest(world: &World, key: &MeterKey, meter: &Meter) {
     let sum: u64 = world.with(|inner| {
         let rows = &inner.journal.rows;
@@ -609,8 +626,9 @@ fn meter_at_rest(world: &World, key: &MeterKey, meter: &Meter) {
     }
     let with = meter.on_stripes_meter();
     if let Some(row) = &meter.pending {
-        // A new anchor has cut the period after the row was sealed: only a person can say whether Stripe has it.
-        let cut = meter.mixed;
+        // A new anchor has cut the period after the row was sealed: only a person can say whether Stripe has it. Nor can Stripe's
+        // count by minutes say it where the meter began within one, after another of the same customer.
+        let cut = meter.mixed || follows_within_a_minute(world, meter);
         let without = with.saturating_sub(row.tokens);
         if cut && (sum == with.get() || sum == without.get()) {
             world.saw("a row is unclear for good");
