@@ -60,8 +60,19 @@ pub(crate) struct Segment {
     pub(crate) to: Timestamp,
     /// From when on nothing that is counted is billed any more.
     pub(crate) final_at: Timestamp,
-    /// The plan that ended it, if one did.
-    pub(crate) left_for: Option<&'static str>,
+    /// Since when the subscription has had the plan.
+    pub(crate) since: Timestamp,
+    /// How it ended, if it did before its period.
+    pub(crate) cut: Option<Cut>,
+}
+
+/// Why a part of a period ended before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// Another plan began.
+    ByPlan(&'static str),
+    /// The subscription ended.
+    ByEnd,
 }
 
 /// An invoice of a period that has ended.
@@ -105,7 +116,12 @@ pub(crate) fn segment(world: &World, customer: &str, at: Timestamp) -> Option<Se
         from: change.since.max(period.start()),
         to,
         final_at,
-        left_for: left.map(|next| next.plan),
+        since: change.since,
+        cut: match (left, subscription.ended) {
+            (Some(next), _) => Some(Cut::ByPlan(next.plan)),
+            (None, Some(ended)) if ended == period.end() => Some(Cut::ByEnd),
+            (None, _) => None,
+        },
     })
 }
 
@@ -204,6 +220,7 @@ pub(crate) async fn make_item(world: &Arc<World>, request: Request) -> Reply {
         tokio::spawn(async move {
             sleep(Duration::from_millis(after_ms)).await;
             late.trace(|| format!("late: Stripe makes an item under {key}"));
+            late.saw("stripe: an item was made after it was given up");
             drop(under_key(&late, &key, &request));
         });
         return Reply::Hang;

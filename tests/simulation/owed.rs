@@ -2,7 +2,8 @@
 //! or as an item, and what the parts of a period cost adds up to what the whole does.
 
 use crate::simulation::{
-    billing::{self, Item, Segment},
+    billing::{self, Cut, Item, Segment},
+    journal::Heard,
     stripe::Event,
     world::World,
 };
@@ -54,6 +55,13 @@ pub(crate) fn all(world: &World) {
                 world.saw("late usage: it costs nothing");
             }
             (RowFate::Parked | RowFate::Forgiven | RowFate::Retried, None, None) => {}
+            (RowFate::Accepted, Some(event), Some(_))
+                if is_forgotten(world, &books.meters[key]) && billing::billed_by(world, event).is_none() =>
+            {
+                world.saw(
+                    "an item was made, the change of plan forgotten, and an event sent that no invoice has",
+                );
+            }
             _ => {
                 world.violated(format!("F11: not billed once: {report:?}, {event:?}, {item:?}"));
             }
@@ -76,6 +84,8 @@ fn item_is_known(world: &World, books: &Books, item: &Item) {
     let waits = books.meters.values().find(is_pending);
     match (report, waits) {
         (Some(RowFate::Invoiced), None) => {}
+        // Told above.
+        (Some(RowFate::Accepted), None) => {}
         (None | Some(RowFate::Invoiced), Some(meter)) if meter.mixed => {
             world.saw("an item was made, and its row is unclear for good")
         }
@@ -95,40 +105,57 @@ fn on_time(world: &World, meter: &Meter, event: &Event) {
         world.saw("used after the end of a subscription, before it was heard of");
         return;
     };
-    let Some(plan) = segment.left_for else {
-        world.violated(format!(
-            "F11: {event:?} was counted at {counted_at}, which no invoice has: {segment:?}"
-        ));
-        return;
-    };
-    let known_at = world.with(|inner| {
-        let heard = inner.journal.heard.get(&meter.user).map_or(&[][..], Vec::as_slice);
-        let is_it = |subscription: &SubscriptionId| subscription.as_str() == segment.subscription;
-        let of_it = heard.iter().filter(|(_, to, of)| to.as_str() == plan && of.as_ref().is_some_and(is_it));
-        of_it.map(|(at, ..)| *at).find(|at| segment.final_at <= *at)
-    });
-    match known_at {
-        None => world.saw("a change of plan was over before it was heard of"),
-        Some(known_at) if counted_at <= known_at.plus_ms(UNDER_WAY_MS) => {
-            world.saw("counted between a change of plan and word of it");
+    match known_at(world, meter, &segment) {
+        Some(None) => world.saw("a change of a subscription was over before it was heard of"),
+        Some(Some(known_at)) if counted_at <= known_at.plus_ms(UNDER_WAY_MS) => {
+            world.saw("counted between a change of a subscription and word of it");
         }
-        Some(_) if is_forgotten(world, meter) => {
+        Some(Some(_)) if is_forgotten(world, meter) => {
             world.saw("a change of plan was forgotten, for nothing was asked for under the plan that came");
         }
-        Some(_) => {
+        Some(Some(_)) | None => {
             world.violated(format!(
-                "F11: {event:?} was counted at {counted_at}, which no invoice has: {segment:?}"
+                "F11: {event:?} was counted at {counted_at}, which no invoice has: {segment:?}, {meter:?}"
             ));
         }
     }
 }
 
-/// Whether nothing says any more that a change of plan ended a meter: no meter followed it, and the account has changed again since.
+/// When the account came to know of what cut a part of a period, if it ever did; none: nothing cut it.
+fn known_at(world: &World, meter: &Meter, segment: &Segment) -> Option<Option<Timestamp>> {
+    let cut = segment.cut?;
+    let known_at = world.with(|inner| {
+        let heard = inner.journal.heard.get(&meter.user).map_or(&[][..], Vec::as_slice);
+        let is_of =
+            |of: &Option<SubscriptionId>| of.as_ref().is_some_and(|id| id.as_str() == segment.subscription);
+        let tells = |(at, plan, of): &&Heard| match cut {
+            Cut::ByPlan(next) => segment.final_at <= *at && plan.as_str() == next && is_of(of),
+            Cut::ByEnd => segment.to <= *at && !is_of(of),
+        };
+        heard.iter().find(tells).map(|(at, ..)| *at)
+    });
+    Some(known_at)
+}
+
+/// Whether the account came to know of a part of a period while it was.
+fn is_heard(world: &World, meter: &Meter, segment: &Segment) -> bool {
+    world.with(|inner| {
+        let heard = inner.journal.heard.get(&meter.user).map_or(&[][..], Vec::as_slice);
+        heard.iter().any(|(at, plan, of)| {
+            let is_of = of.as_ref().is_some_and(|id| id.as_str() == segment.subscription);
+            is_of && plan.as_str() == segment.plan && segment.since <= *at && *at < segment.final_at
+        })
+    })
+}
+
+/// Whether nothing says any more that a change of plan ended a meter: none of another plan followed it, and the account has changed
+/// again since. The reporter goes by these two.
 fn is_forgotten(world: &World, meter: &Meter) -> bool {
     let kept = world.store.kept();
     let next = MeterKey { user: meter.user.clone(), period_start: meter.period.end() };
+    let next = kept.meters.get(&next);
     let account = kept.accounts.get(&meter.user);
-    !kept.meters.contains_key(&next)
+    !next.is_some_and(|next| next.customer == meter.customer && next.plan != meter.plan)
         && account.is_some_and(|account| account.plan_since != Some(meter.period.end()))
 }
 
@@ -178,7 +205,9 @@ fn is_one_part<'a>(world: &World, books: &Books, meter: &'a Meter) -> Option<(Se
                 && !report.identifier.starts_with(IMPORT)
                 && report.customer == *customer
     };
-    let within = segment.from <= meter.period.start() && meter.period.end() <= segment.to;
+    let within = is_heard(world, meter, &segment)
+        && segment.from <= meter.period.start()
+        && meter.period.end() <= segment.to;
     let plain = meter.pending.is_none()
         && meter.settled == meter.sealed
         && books.reports.iter().all(|it| is_plain(&it));

@@ -328,7 +328,7 @@ fn book(dice: &mut Dice) -> (PlanBook, [Price; 2]) {
         (limits(), limits(), limits());
     let mut price = |plan, cap: u64| Price {
         plan,
-        included: cap / dice.pick(&[3, 20]),
+        included: cap / dice.pick(&[3, 20, 20]),
         nano_usd_per_million: dice.pick(&NANO_USD_PER_MILLION),
     };
     let prices = [price("pro", pro_cap), price("team", team_cap)];
