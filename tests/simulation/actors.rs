@@ -225,8 +225,8 @@ async fn change(world: Arc<World>, number: u64, user: UserId) {
     let now = world.now();
     let own =
         |subscription: &&mut Subscription| subscription.user == user.as_str() && subscription.ended.is_none();
-    let what = world.with(|inner| inner.dice.below(6));
-    if what >= 4 {
+    let what = world.with(|inner| inner.dice.below(7));
+    if what >= 5 {
         return set_spend_cap(world, number, user).await;
     }
     let subscription = world.with(|inner| {
@@ -235,6 +235,9 @@ async fn change(world: Arc<World>, number: u64, user: UserId) {
         if let Some((id, subscription)) = active {
             if what < 2 {
                 subscription.ended = Some(now.floor_s());
+            } else if what == 4 {
+                subscription.debt = if subscription.debt.is_some() { None } else { Some(now.floor_s()) };
+                *inner.seen.entry("an invoice was not paid, or was after all").or_default() += 1;
             } else if subscription.plans.last().unwrap().since < now.floor_s() {
                 let plan = if subscription.plan() == "pro" { "team" } else { "pro" };
                 subscription.plans.push(PlanChange { since: now.floor_s(), at: now, plan });

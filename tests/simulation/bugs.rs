@@ -102,11 +102,13 @@ pub(crate) enum Bug {
     FinalUnseen,
     /// A change of plan cuts no meter: the one that counts goes on.
     OldMeterGoesOn,
+    /// An account that is told of a debt goes on as before.
+    DebtIgnored,
 }
 
 impl Bug {
     /// All of them.
-    pub(crate) const ALL: [Self; 49] = [
+    pub(crate) const ALL: [Self; 50] = [
         Self::ReceiptWithoutCondition,
         Self::ReleaseWithoutCondition,
         Self::SweepIgnoresReceipt,
@@ -156,5 +158,6 @@ impl Bug {
         Self::ItemPricedAlone,
         Self::FinalUnseen,
         Self::OldMeterGoesOn,
+        Self::DebtIgnored,
     ];
 }

@@ -101,6 +101,10 @@ pub(crate) fn admission_is_sound(world: &World, key: &MeterKey, before: &Meter, 
             (before.rev != account.rev, "I1: an admission to a meter that does not know its account"),
             (before.rate.newest > admission.window, "I5: an admission to a window that is finished"),
             (
+                account.pay_by.is_some_and(|by| by.plus_ms(2 * world.scenario.skew_ms) < world.now()),
+                "F13: an admission of somebody who has not paid",
+            ),
+            (
                 before.customer.is_some()
                     && before.customer.as_ref() == account.billed_to()
                     && before.plan != account.plan
@@ -250,6 +254,7 @@ pub(crate) fn refusal_is_exact(world: &World, asked: &Asked, body: &Value) {
             Verdict::Held { cap: number("limit"), left: number("left"), until_most: text("retryAt") }
         }
         "concurrency" => Verdict::Concurrency { limit: number("limit"), until_most: text("retryAt") },
+        "past_due" => Verdict::PastDue,
         "rate_limited" => Verdict::Rate { limit: number("limit"), retry_at: text("retryAt") },
         _ => return,
     };
@@ -359,13 +364,14 @@ fn accounts_at_rest(world: &World) {
         let active = world.with(|inner| {
             let mut all = inner.stripe.subscriptions.iter();
             let active = all.find(|(_, s)| s.user == account.user.as_str() && s.ended.is_none());
-            active.map(|(id, subscription)| (id.clone(), subscription.customer.clone(), subscription.plan()))
+            active.map(|(id, subscription)| (id.clone(), subscription.clone()))
         });
         let subscription = account.subscription.as_ref().map(ToString::to_string);
-        let has = (account.plan.as_str(), subscription, account.billed_to().map(ToString::to_string));
+        let payer = account.billed_to().map(ToString::to_string);
+        let has = (account.plan.as_str(), subscription, payer, account.pay_by);
         let should = match active {
-            Some((id, customer, plan)) => (plan, Some(id), Some(customer)),
-            None => ("free", None, None),
+            Some((id, of)) => (of.plan(), Some(id), Some(of.customer), of.debt),
+            None => ("free", None, None, None),
         };
         if has != should {
             world.violated(format!("F16: an account is not what Stripe has, {should:?}: {account:?}"));

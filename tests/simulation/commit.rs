@@ -245,6 +245,9 @@ pub(crate) fn change_account(world: &World, change: &AccountChange) -> Changed {
         }
         change.after.plan_since = None;
     }
+    if world.bug == Some(Bug::DebtIgnored) {
+        change.after.pay_by = None;
+    }
     let changed = at_once(world.store.change_account(&change));
     if changed == Changed::Yes {
         let of = |account: &domain::Account| (account.plan.clone(), account.subscription.clone());

@@ -110,6 +110,10 @@ fn on_time(world: &World, meter: &Meter, event: &Event) {
         Some(Some(known_at)) if counted_at <= known_at.plus_ms(UNDER_WAY_MS) => {
             world.saw("counted between a change of a subscription and word of it");
         }
+        // It came to the account when the next period's meter counted already, so that it cut none.
+        Some(Some(known_at)) if segment.to < meter.period.end() && meter.period.end() <= known_at => {
+            world.saw("a change of plan was heard of after the end of its period");
+        }
         Some(Some(_)) if is_forgotten(world, meter) => {
             world.saw("a change of plan was forgotten, for nothing was asked for under the plan that came");
         }

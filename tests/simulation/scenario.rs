@@ -13,6 +13,8 @@ const ERA: Timestamp = Timestamp::from_s(1_830_297_600);
 
 /// When in the life of a period's end most of a history's requests come, in milliseconds from the beginning.
 const BUSY_MS: u64 = 14 * MINUTE_MS;
+/// A reporter that is started so seldom may be watched for longer, in milliseconds.
+const LATE_SELDOM_MS: u64 = 25 * MINUTE_MS;
 /// How often a history is about what.
 const KINDS: [Kind; 10] = [
     Kind::Rush,
@@ -225,10 +227,12 @@ pub(crate) struct Scenario {
 impl Scenario {
     pub(crate) fn draw(dice: &mut Dice) -> Self {
         let kind = dice.pick(&KINDS);
+        let late_every_ms = dice.pick(&[3, 8, 25]) * MINUTE_MS;
         let active_ms = match kind {
             Kind::Rush => dice.between(2, 15) * MINUTE_MS,
             Kind::Rollover => dice.between(4, 12) * MINUTE_MS,
             Kind::Outage => dice.between(32, 90) * HOUR_MS,
+            Kind::Late if late_every_ms < LATE_SELDOM_MS => 5 * HOUR_MS,
             Kind::Late => dice.pick(&[5, 8, 30]) * HOUR_MS,
         };
         let stripe_down = match kind {
@@ -249,7 +253,7 @@ impl Scenario {
         let report_every_ms = match kind {
             Kind::Rush | Kind::Rollover => dice.pick(&[5_000, 20_000, 90_000, 3 * MINUTE_MS]),
             Kind::Outage => dice.between(1, 3) * HOUR_MS,
-            Kind::Late => dice.between(10, 40) * MINUTE_MS,
+            Kind::Late => late_every_ms,
         };
         let rates = Mishap::ALL
             .iter()

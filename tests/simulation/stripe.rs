@@ -58,6 +58,8 @@ pub(crate) struct Subscription {
     pub(crate) customer: String,
     pub(crate) anchor: Timestamp,
     pub(crate) ended: Option<Timestamp>,
+    /// Since when it has had an invoice that Stripe has given up to collect, if it has one.
+    pub(crate) debt: Option<Timestamp>,
     /// Its plans, the first one since its beginning.
     pub(crate) plans: Vec<PlanChange>,
 }
@@ -66,7 +68,7 @@ impl Subscription {
     /// One that begins now.
     pub(crate) fn new(user: &UserId, customer: String, anchor: Timestamp, plan: &'static str) -> Self {
         let plans = vec![PlanChange { since: anchor, at: anchor, plan }];
-        Self { user: user.to_string(), customer, anchor, ended: None, plans }
+        Self { user: user.to_string(), customer, anchor, ended: None, debt: None, plans }
     }
 
     /// The plan that it has now.
@@ -110,6 +112,7 @@ async fn answer(world: Arc<World>, process: Arc<Process>, request: Request) -> R
     let effect = match (request.path.as_str(), request.method.as_str()) {
         ("/v1/billing/meter_events", _) => "send to Stripe",
         ("/v1/billing/meters/mtr_1/event_summaries", _) => "ask Stripe's count",
+        ("/v1/invoices", _) if request.query.contains_key("subscription") => "ask Stripe's unpaid invoices",
         ("/v1/invoices", _) => "ask Stripe's invoices",
         ("/v1/invoiceitems", "POST") => "make an invoice item",
         ("/v1/invoiceitems", _) => "ask Stripe's items",
@@ -128,6 +131,7 @@ async fn answer(world: Arc<World>, process: Arc<Process>, request: Request) -> R
     } else {
         match effect {
             "ask Stripe's count" => count(&world, &request),
+            "ask Stripe's unpaid invoices" => unpaid(&world, &request.query["subscription"]),
             "ask Stripe's invoices" => billing::invoices(&world, &request),
             "make an invoice item" => billing::make_item(&world, request).await,
             "ask Stripe's items" => billing::items(&world, &request),
@@ -308,13 +312,27 @@ fn count(world: &World, request: &Request) -> Reply {
     Reply::Answer(200, list.to_string())
 }
 
+/// The invoices of a subscription that are final and not paid.
+fn unpaid(world: &World, id: &str) -> Reply {
+    let debt =
+        world.with(|inner| inner.stripe.subscriptions.get(id).and_then(|subscription| subscription.debt));
+    let data: Vec<Value> =
+        debt.map(|since| json!({"status_transitions": {"finalized_at": since.s()}})).into_iter().collect();
+    Reply::Answer(200, json!({"object": "list", "url": "/", "has_more": false, "data": data}).to_string())
+}
+
 fn subscription(world: &World, id: &str) -> Reply {
     let Some(subscription) = world.with(|inner| inner.stripe.subscriptions.get(id).cloned()) else {
         return no(404, "No such subscription");
     };
-    let (plan, Subscription { user, customer, anchor, ended, .. }) = (subscription.plan(), subscription);
+    let (plan, Subscription { user, customer, anchor, ended, debt, .. }) =
+        (subscription.plan(), subscription);
     let period = Period::monthly(anchor, world.now().max(anchor)).unwrap();
-    let status = if ended.is_some() { "canceled" } else { "active" };
+    let status = match (ended, debt) {
+        (Some(_), _) => "canceled",
+        (None, Some(_)) => "unpaid",
+        (None, None) => "active",
+    };
     let item = |price: &str| {
         json!({"current_period_start": period.start().s(), "current_period_end": period.end().s(),
             "price": {"lookup_key": format!("{plan}_{price}")}})

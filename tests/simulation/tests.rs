@@ -16,12 +16,13 @@ const SEEDS: u64 = 1_500;
 const STEPS_TOLD: usize = 40;
 
 /// Effects of the functions on the world. Processes have to die before and after each.
-const EFFECTS: [&str; 34] = [
+const EFFECTS: [&str; 35] = [
     "admit",
     "ask Stripe's count",
     "ask Stripe's invoices",
     "ask Stripe's items",
     "ask Stripe's subscription",
+    "ask Stripe's unpaid invoices",
     "call provider",
     "change account",
     "change claim",
@@ -54,7 +55,7 @@ const EFFECTS: [&str; 34] = [
 ];
 
 /// States that a thousand seeds have to come to, or the simulation proves less than it says.
-const STATES: [&str; 66] = [
+const STATES: [&str; 67] = [
     "a claim to be dropped was somebody else's, or gone",
     "a hold ended after its period was closed",
     "a hold had been released before",
@@ -92,6 +93,7 @@ const STATES: [&str; 66] = [
     "refused: concurrency",
     "refused: idempotency_key_reused",
     "refused: in_progress",
+    "refused: past_due",
     "refused: provider_unavailable",
     "refused: quota_exceeded",
     "refused: quota_held",
