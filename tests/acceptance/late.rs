@@ -106,6 +106,7 @@ async fn i3_f09_f11_f23_usage_that_misses_its_invoice_is_on_the_next_one_once_an
     };
     let (run, ()) = tokio::join!(soon(cloud.run_reporter()), soon(killed));
     assert!(run.is_err(), "the run was not killed: {run:?}");
+    drop(snare);
     let made = items_at_stripe(&cloud, &customer).await;
     assert_eq!(made.iter().map(|item| item.1).collect::<Vec<_>>(), [missed], "{made:?}");
     Books::read(&cloud).agree();
