@@ -55,7 +55,7 @@ pub(crate) fn all(world: &World) {
                 world.saw("late usage: it costs nothing");
             }
             (RowFate::Parked | RowFate::Forgiven | RowFate::Retried, None, None) => {}
-            (RowFate::Accepted, Some(event), Some(_))
+            (RowFate::Accepted | RowFate::Invoiced, Some(event), Some(_))
                 if is_forgotten(world, &books.meters[key]) && billing::billed_by(world, event).is_none() =>
             {
                 world.saw(
@@ -84,7 +84,7 @@ fn item_is_known(world: &World, books: &Books, item: &Item) {
     let waits = books.meters.values().find(is_pending);
     match (report, waits) {
         (Some(RowFate::Invoiced), None) => {}
-        // Told above.
+        // That there is an event too is told above.
         (Some(RowFate::Accepted), None) => {}
         (None | Some(RowFate::Invoiced), Some(meter)) if meter.mixed => {
             world.saw("an item was made, and its row is unclear for good")
@@ -141,20 +141,23 @@ fn known_at(world: &World, meter: &Meter, segment: &Segment) -> Option<Option<Ti
     Some(known_at)
 }
 
-/// Whether the account came to know of a part of a period while it was.
-fn is_heard(world: &World, meter: &Meter, segment: &Segment) -> bool {
+/// Whether the account came to know of a part of a period while it was, and before some time.
+fn is_heard(world: &World, meter: &Meter, segment: &Segment, before: Timestamp) -> bool {
     world.with(|inner| {
         let heard = inner.journal.heard.get(&meter.user).map_or(&[][..], Vec::as_slice);
         heard.iter().any(|(at, plan, of)| {
             let is_of = of.as_ref().is_some_and(|id| id.as_str() == segment.subscription);
-            is_of && plan.as_str() == segment.plan && segment.since <= *at && *at < segment.final_at
+            is_of
+                && plan.as_str() == segment.plan
+                && segment.since <= *at
+                && *at < segment.final_at.min(before)
         })
     })
 }
 
 /// Whether nothing says any more that a change of plan ended a meter: none of another plan followed it, and the account has changed
 /// again since. The reporter goes by these two.
-fn is_forgotten(world: &World, meter: &Meter) -> bool {
+pub(crate) fn is_forgotten(world: &World, meter: &Meter) -> bool {
     let kept = world.store.kept();
     let next = MeterKey { user: meter.user.clone(), period_start: meter.period.end() };
     let next = kept.meters.get(&next);
@@ -216,7 +219,10 @@ fn is_one_part<'a>(world: &World, books: &Books, meter: &'a Meter) -> Option<(Se
         && meter.settled == meter.sealed
         && books.reports.iter().all(|it| is_plain(&it));
     if within && plain && meter.plan.as_str() != segment.plan {
-        world.violated(format!("F11: a meter of the plan {} in {segment:?}: {meter:?}", meter.plan));
+        if is_heard(world, meter, &segment, meter.period.start()) {
+            world.violated(format!("F11: a meter of the plan {} in {segment:?}: {meter:?}", meter.plan));
+        }
+        return None;
     }
     (within && plain).then_some((segment, customer))
 }
