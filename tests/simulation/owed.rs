@@ -212,7 +212,7 @@ fn is_one_part<'a>(world: &World, books: &Books, meter: &'a Meter) -> Option<(Se
                 && !report.identifier.starts_with(IMPORT)
                 && report.customer == *customer
     };
-    let within = is_heard(world, meter, &segment)
+    let within = is_heard(world, meter, &segment, segment.final_at)
         && segment.from <= meter.period.start()
         && meter.period.end() <= segment.to;
     let plain = meter.pending.is_none()
