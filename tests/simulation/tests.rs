@@ -55,7 +55,7 @@ const EFFECTS: [&str; 35] = [
 ];
 
 /// States that a thousand seeds have to come to, or the simulation proves less than it says.
-const STATES: [&str; 67] = [
+const STATES: [&str; 66] = [
     "a claim to be dropped was somebody else's, or gone",
     "a hold ended after its period was closed",
     "a hold had been released before",
@@ -117,7 +117,6 @@ const STATES: [&str; 67] = [
     "stopped in the middle",
     "store: down",
     "stripe: an invoice was final",
-    "stripe: an item was asked for again under its key",
     "stripe: an item was made",
     "stripe: an item was made after it was given up",
     "stripe: down",

@@ -29,9 +29,13 @@ use tokio::{
 const LIFE_EFFECTS_MAX: u64 = 60;
 /// The same, of one that has two or three.
 const SHORT_LIFE_EFFECTS_MAX: u64 = 8;
-/// Effects at which a process dies earlier than it would, and how often in a thousand: what late usage takes.
-const RARE_EFFECTS: [&str; 3] = ["ask Stripe's invoices", "ask Stripe's items", "make an invoice item"];
-const RARE_DEATHS: u64 = 250;
+/// Effects at which a process dies earlier than it would, and how often in a thousand: what late usage takes, and a debt.
+const RARE_EFFECTS: [(&str, u64); 4] = [
+    ("ask Stripe's invoices", 100),
+    ("ask Stripe's items", 250),
+    ("ask Stripe's unpaid invoices", 300),
+    ("make an invoice item", 800),
+];
 /// The slowest an answer of a slow store may be, in milliseconds.
 const SLOW_MS_MAX: u64 = 3_000;
 
@@ -251,8 +255,8 @@ impl World {
     /// come to.
     fn is_the_end(&self, at: u64, effects: u64, effect: &str) -> bool {
         self.with(|inner| {
-            let at_a_rare_one = RARE_EFFECTS.contains(&effect) && inner.dice.in_thousand(RARE_DEATHS);
-            !inner.calm && (at <= effects || at_a_rare_one)
+            let rare = RARE_EFFECTS.iter().find(|(rare, _)| *rare == effect);
+            !inner.calm && (at <= effects || rare.is_some_and(|(_, times)| inner.dice.in_thousand(*times)))
         })
     }
 
