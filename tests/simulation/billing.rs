@@ -7,7 +7,7 @@
 use crate::simulation::{
     bugs::Bug,
     scenario::{HOUR_MS, Mishap},
-    stripe::{Event, Subscription, count_in, no},
+    stripe::{Event, PlanChange, Subscription, count_in, no},
     world::World,
 };
 use domain::{Period, Timestamp};
@@ -28,6 +28,8 @@ const HELD_MS: u64 = 72 * HOUR_MS;
 const KEY_REMEMBERED_MS: u64 = 24 * HOUR_MS;
 /// How much later than it was given up an item may be made, in milliseconds: less than a lease lasts.
 const ITEM_LATE_MS_MAX: u64 = 100_000;
+/// Items that end so close to each other are not told apart, in milliseconds.
+const HASTY_MS: u64 = 61_000;
 /// Longer than any history, in periods.
 const PERIODS_MAX: u32 = 6;
 
@@ -194,6 +196,33 @@ fn shown(item: &Item) -> Value {
         "currency": "usd", "metadata": {"inkmeter_report": item.report}, "invoice": null})
 }
 
+/// The items that changes of plan made of what was counted at the old price. What they come to is `billed_by`'s.
+fn items_of_changes(world: &World, customer: &str) -> Vec<Value> {
+    world.with(|inner| {
+        let of_customer = inner.stripe.subscriptions.iter().filter(|(_, s)| s.customer == customer);
+        let changes =
+            of_customer.flat_map(|(id, s)| s.plans.windows(2).map(move |pair| (id, pair[0], pair[1])));
+        let item = |(id, old, new): (&String, PlanChange, PlanChange)| {
+            json!({"object": "invoiceitem", "id": format!("ii_{id}_{}", new.since.s()), "customer": customer,
+                "amount": 0, "currency": "usd", "metadata": {}, "invoice": null,
+                "period": {"start": old.since.s(), "end": new.since.s()},
+                "pricing": {"price_details": {"price": format!("price_{}_metered", old.plan)}}})
+        };
+        changes.map(item).collect()
+    })
+}
+
+/// Whether more than one change of plan was so close to the end of a part that its items are of one time.
+pub(crate) fn is_hasty(world: &World, segment: &Segment) -> bool {
+    world.with(|inner| {
+        let changes = inner.stripe.subscriptions[&segment.subscription].plans.iter();
+        let is_near = |change: &&PlanChange| {
+            change.since.ms_since(segment.to).max(segment.to.ms_since(change.since)) <= HASTY_MS
+        };
+        changes.filter(is_near).count() > 1
+    })
+}
+
 /// Every item of a customer.
 pub(crate) fn items(world: &World, request: &Request) -> Reply {
     let customer = &request.query["customer"];
@@ -204,7 +233,8 @@ pub(crate) fn items(world: &World, request: &Request) -> Reply {
     if world.bug == Some(Bug::ItemUnlooked) {
         return list(&[]);
     }
-    list(&items.iter().map(shown).collect::<Vec<_>>())
+    let of_changes = items_of_changes(world, customer);
+    list(&items.iter().map(shown).chain(of_changes).collect::<Vec<_>>())
 }
 
 /// Makes an item, once under its key, and says so, or not.

@@ -224,5 +224,5 @@ fn is_one_part<'a>(world: &World, books: &Books, meter: &'a Meter) -> Option<(Se
         }
         return None;
     }
-    (within && plain).then_some((segment, customer))
+    (within && plain && !billing::is_hasty(world, &segment)).then_some((segment, customer))
 }

@@ -301,6 +301,14 @@ impl Scenario {
         u64::try_from((nano_usd_e6 + NANO_USD_E6_PER_CENT / 2) / NANO_USD_E6_PER_CENT).unwrap()
     }
 
+    /// What a plan includes, and what a token above that costs, in cents.
+    pub(crate) fn tiers(&self, plan: &str) -> (u64, String) {
+        let price = self.prices.iter().find(|price| price.plan == plan).unwrap();
+        let nano_usd = u128::from(price.nano_usd_per_million);
+        let (whole, rest) = (nano_usd / NANO_USD_E6_PER_CENT, nano_usd % NANO_USD_E6_PER_CENT);
+        (price.included, format!("{whole}.{rest:013}"))
+    }
+
     /// How often in a thousand.
     pub(crate) fn rate(&self, mishap: Mishap) -> u64 {
         let index = Mishap::ALL.iter().position(|other| *other == mishap).unwrap();

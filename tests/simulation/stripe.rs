@@ -32,6 +32,7 @@ const FUTURE_S_MAX: u64 = 5 * 60;
 const IDENTIFIER_CHARS_MAX: usize = 100;
 pub(crate) const EVENT_NAME: &str = "tokens";
 pub(crate) const METER: &str = "mtr_1";
+const PRICES: &str = "/v1/prices/";
 
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
@@ -114,6 +115,7 @@ async fn answer(world: Arc<World>, process: Arc<Process>, request: Request) -> R
         ("/v1/billing/meters/mtr_1/event_summaries", _) => "ask Stripe's count",
         ("/v1/invoices", _) if request.query.contains_key("subscription") => "ask Stripe's unpaid invoices",
         ("/v1/invoices", _) => "ask Stripe's invoices",
+        (path, _) if path.starts_with(PRICES) => "ask Stripe's price",
         ("/v1/invoiceitems", "POST") => "make an invoice item",
         ("/v1/invoiceitems", _) => "ask Stripe's items",
         _ => "ask Stripe's subscription",
@@ -135,6 +137,7 @@ async fn answer(world: Arc<World>, process: Arc<Process>, request: Request) -> R
             "ask Stripe's invoices" => billing::invoices(&world, &request),
             "make an invoice item" => billing::make_item(&world, request).await,
             "ask Stripe's items" => billing::items(&world, &request),
+            "ask Stripe's price" => price(&world, &request.path),
             _ => subscription(&world, request.path.rsplit('/').next().unwrap()),
         }
     };
@@ -312,6 +315,20 @@ fn count(world: &World, request: &Request) -> Reply {
     Reply::Answer(200, list.to_string())
 }
 
+/// A plan's metered price.
+fn price(world: &World, path: &str) -> Reply {
+    let id = path.trim_start_matches(PRICES);
+    let plan = id.trim_start_matches("price_").trim_end_matches("_metered");
+    let (included, cents) = world.scenario.tiers(plan);
+    let body = json!({"id": id, "object": "price", "active": true, "currency": "usd", "product": "prod_1",
+        "lookup_key": format!("{plan}_metered"), "metadata": {}, "billing_scheme": "tiered", "tiers_mode": "graduated",
+        "unit_amount_decimal": null, "transform_quantity": null,
+        "recurring": {"interval": "month", "interval_count": 1, "usage_type": "metered", "meter": METER},
+        "tiers": [{"up_to": included, "unit_amount_decimal": "0", "flat_amount_decimal": null},
+            {"up_to": null, "unit_amount_decimal": cents, "flat_amount_decimal": null}]});
+    Reply::Answer(200, body.to_string())
+}
+
 /// The invoices of a subscription that are final and not paid.
 fn unpaid(world: &World, id: &str) -> Reply {
     let debt =
@@ -336,7 +353,8 @@ fn subscription(world: &World, id: &str) -> Reply {
     };
     let item = |price: &str| {
         json!({"current_period_start": period.start().s(), "current_period_end": period.end().s(),
-            "price": {"lookup_key": format!("{plan}_{price}")}})
+            "price": {"id": format!("price_{plan}_{price}"), "lookup_key": format!("{plan}_{price}"),
+                "recurring": {"meter": (price == "metered").then_some(METER)}}})
     };
     let body: Value = json!({"id": id, "object": "subscription", "status": status, "created": anchor.s(),
         "billing_cycle_anchor": anchor.s(), "ended_at": ended.map(Timestamp::s), "metadata": {"user_id": user},

@@ -61,6 +61,8 @@ const WEBHOOK_BYTES_MAX: usize = 1 << 20;
 /// The page that everybody comes from and is sent back to.
 const APP: &str = "https://app.example.com";
 
+/// One in so many tries to buy a second time.
+const PERSEVERING: usize = 5;
 /// A plan for those to whom Pro has become too small.
 const AGENCY: &str = include_str!("../agency.toml");
 
@@ -294,13 +296,11 @@ impl Town {
             untold,
         };
         self.bought.insert(who, bought);
-        // Stripe knows, whether the product is told yet or not.
-        let (status, answer) = self.checkout(who).await;
-        assert_eq!(
-            (status, &answer["code"]),
-            (StatusCode::CONFLICT, &"already_subscribed".into()),
-            "user {who}"
-        );
+        if who.is_multiple_of(PERSEVERING) {
+            // Stripe knows, whether the product is told yet or not.
+            let (status, answer) = self.checkout(who).await;
+            assert_eq!((status, &answer["code"]), (StatusCode::CONFLICT, &"already_subscribed".into()));
+        }
     }
 
     /// Whether somebody has bought, and Stripe has told so.
