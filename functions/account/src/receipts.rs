@@ -9,8 +9,8 @@ use crate::{
     handler::{AccountApi, not_stored},
 };
 use domain::{
-    Classes, Denial, DenialCode, Meter, Outcome, Plan, Receipt, Report, RowFate, Timestamp, Tokens, Usage,
-    UserId, overage,
+    Billing, Classes, Denial, DenialCode, Meter, Outcome, Plan, Receipt, Report, RowFate, Timestamp, Tokens,
+    Usage, UserId, overage,
 };
 use edge::{
     money::decimal_usd,
@@ -242,8 +242,9 @@ impl Priced<'_> {
         let below = up_to.saturating_sub(receipt.charged);
         self.place =
             Some(Place { behind: ReceiptCursor::after(receipt), period_start: receipt.period_start, below });
-        // Of a meter that nobody pays for nothing is on an invoice.
-        let plan = meter.map(|meter| self.plans.get(&meter.plan).filter(|_| meter.customer.is_some()));
+        // Of a meter that nobody pays for, or only a flat price, nothing is on an invoice.
+        let is_priced = |meter: &Meter| meter.customer.is_some() && meter.billing != Billing::Flat;
+        let plan = meter.map(|meter| self.plans.get(&meter.plan).filter(|_| is_priced(meter)));
         ReceiptWire::new(receipt, plan.map(|plan| cost(plan, below, up_to)))
     }
 }

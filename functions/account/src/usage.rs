@@ -125,9 +125,9 @@ impl UsageWire {
                 cap: cap.get(),
                 included: plan.included.get(),
             },
-            overage: OverageWire::of(plan, meter.settled),
+            overage: OverageWire::of(plan, meter.priced()),
             invoice: if billed {
-                invoice(plans.get(&meter.plan).unwrap_or(plan), plan, meter.settled, &end)
+                invoice(plans.get(&meter.plan).unwrap_or(plan), plan, meter.priced(), &end)
             } else {
                 None
             },

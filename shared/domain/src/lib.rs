@@ -24,7 +24,7 @@ pub use denial::{DENIAL_KEPT_MS, Denial, DenialCode};
 pub use ids::{
     CustomerId, EventId, HoldId, InvalidId, InvoiceId, InvoiceItemId, ModelId, PlanId, SubscriptionId, UserId,
 };
-pub use meter::{Hold, Meter, Opening, Predecessor, RateCounts, Totals};
+pub use meter::{Billing, Hold, Meter, Opening, Predecessor, RateCounts, Totals};
 pub use plan::{HOLDS_MAX, InvalidPlans, Plan, Plans, invoice_cents, late_cents, overage, overage_cents};
 pub use receipt::{FailedCalls, Outcome, Receipt, Release};
 pub use report::{
