@@ -16,8 +16,9 @@ from pathlib import Path
 
 # Endpoints that the stand-in has, or refuses with 501, in the order of the table.
 RESOURCES = [
-    "Customers", "Products", "Prices", "Subscriptions", "SubscriptionItems", "Invoices", "InvoiceLineItems", "InvoiceItems",
-    "Events", "Charges", "Disputes", "PaymentMethods", "PaymentIntents", "WebhookEndpoints", "Checkout/Sessions",
+    "Customers", "Products", "Prices", "Subscriptions", "SubscriptionItems", "SubscriptionSchedules", "Invoices",
+    "InvoiceLineItems", "InvoiceItems", "Events", "Charges", "Disputes", "PaymentMethods", "PaymentIntents",
+    "WebhookEndpoints", "Checkout/Sessions",
     "BillingPortal/Configurations", "BillingPortal/Sessions", "Billing/Meters", "Billing/MeterEvents",
     "Billing/MeterEventAdjustments", "V2/Core/Events", "V2/Core/EventDestinations",
 ]
@@ -30,6 +31,8 @@ POST /v1/subscriptions|GET /v1/subscriptions|GET /v1/subscriptions/:id|POST /v1/
 DELETE /v1/subscriptions/:id|POST /v1/subscriptions/:id/resume|POST /v1/subscriptions/:id/migrate
 GET /v1/subscription_items|GET /v1/subscription_items/:id|POST /v1/subscription_items/:id
 POST /v1/subscription_items|DELETE /v1/subscription_items/:id
+POST /v1/subscription_schedules|GET /v1/subscription_schedules|GET /v1/subscription_schedules/:id
+POST /v1/subscription_schedules/:id|POST /v1/subscription_schedules/:id/release|POST /v1/subscription_schedules/:id/cancel
 GET /v1/invoices|GET /v1/invoices/:id|POST /v1/invoices|POST /v1/invoices/:id|POST /v1/invoices/:id/finalize
 POST /v1/invoices/:id/pay|POST /v1/invoices/:id/void|POST /v1/invoices/:id/mark_uncollectible|POST /v1/invoices/:id/send
 DELETE /v1/invoices/:id|GET /v1/invoices/:id/lines|POST /v1/invoices/create_preview|GET /v1/invoices/search

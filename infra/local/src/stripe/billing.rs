@@ -15,7 +15,7 @@ use super::webhooks::Subject;
 use super::world::{
     Bills, Debit, Item, LinePlan, NoCard, Price, Reason, Standing, Status, Subscription, Usage, World,
 };
-use super::{checkout, invoice_items, meter_errors, money, proration, wire};
+use super::{checkout, invoice_items, meter_errors, money, proration, schedules, wire};
 
 /// How long before a trial's end it is announced, in seconds.
 const TRIAL_WARNING_S: i64 = 3 * DAY_S;
@@ -149,7 +149,10 @@ fn end_period(world: &mut World, id: &str, at_s: i64) {
         Some(NoCard::CreateInvoice) | None => {}
     }
     let before = snapshot(world, id);
+    // What the ended period used is billed by the items that it had.
     let mut plan = plan_usage(world, id, at_s);
+    let schedule_before = schedules::snapshot(world, id);
+    let moved = schedules::move_on(world, id, at_s);
     let Some(of) = world.subscriptions.get_mut(id) else { return };
     let finished = (of.period_start_s, of.period_end_s);
     of.end_index += 1;
@@ -162,6 +165,7 @@ fn end_period(world: &mut World, id: &str, at_s: i64) {
     plan.splice(0..0, plan_base(world, id, Base::Whole));
     invoices::draft(world, id, Bill { plan, period: finished, reason: Reason::Cycle }, at_s);
     announce_change(world, id, before, at_s);
+    schedules::announce_move(world, moved, schedule_before, at_s);
 }
 
 /// Begins a new period now, billed at once: what was used so far, and the new period's base.
@@ -201,7 +205,11 @@ fn end(world: &mut World, id: &str, reason: &'static str, at_s: i64) {
     of.ended_s = Some(at_s);
     of.canceled_s = of.canceled_s.or(of.ending.map(|ending| ending.asked_s)).or(Some(at_s));
     of.end_reason = Some(reason);
+    let schedule = of.schedule.take();
     world.next_due_s = None;
+    if let Some(schedule) = schedule {
+        schedules::end_with_subscription(world, &schedule, reason, at_s);
+    }
 }
 
 /// What a subscription that ends at once leaves behind.
@@ -243,7 +251,12 @@ pub(super) enum Base {
 }
 
 pub(super) fn is_metered(price: &Price) -> bool {
-    matches!(price.recurring.as_ref().map(|recurring| &recurring.usage), Some(Usage::Metered { .. }))
+    price.recurring.as_ref().is_some_and(|recurring| recurring.usage != Usage::Licensed)
+}
+
+/// Whether a price is metered and has no meter, as from before 2025-03-31.basil.
+pub(super) fn is_legacy(price: &Price) -> bool {
+    price.recurring.as_ref().is_some_and(|recurring| recurring.usage == Usage::Records)
 }
 
 /// The lines for the licensed items of the period that runs, which is noted as billed.

@@ -13,6 +13,15 @@ use super::payments::Card;
 use super::world::{Customer, Meter, Price, Product, Recurring, Scheme, Usage, World};
 use super::{customers, wire};
 
+/// Which time's rules a request meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Era {
+    /// Those of API version 2026-09-30.endive.
+    Now,
+    /// Those from before there were meters: what is made is what an old account still has.
+    BeforeMeters,
+}
+
 /// Most tiers of a price.
 const MAX_TIERS: usize = 100;
 /// Most lookup keys of one query.
@@ -399,7 +408,7 @@ fn scheme(params: &mut Params) -> Result<Scheme, ApiError> {
     }
 }
 
-fn recurring(world: &World, params: &mut Params) -> Result<Option<Recurring>, ApiError> {
+fn recurring(world: &World, params: &mut Params, era: Era) -> Result<Option<Recurring>, ApiError> {
     let Some(mut hash) = params.hash("recurring")? else { return Ok(None) };
     hash.refuse_unmodelled(&["trial_period_days"])?;
     let intervals = [
@@ -428,8 +437,10 @@ fn recurring(world: &World, params: &mut Params) -> Result<Option<Recurring>, Ap
             let message = "`recurring[meter]` can only be set with `recurring[usage_type]` of `metered`.";
             return Err(ApiError::invalid("recurring[meter]", message));
         }
+        (true, None) if era == Era::BeforeMeters => Usage::Records,
         (true, None) => {
-            let message = "Metered prices must be backed by a billing meter: `recurring[meter]` is missing.";
+            let message =
+                "Starting with Stripe version `2025-03-31.basil`, metered prices must be backed by meters.";
             return Err(ApiError::invalid("recurring[meter]", message));
         }
         (true, Some(meter)) if world.meters.get(&meter).is_none() => {
@@ -488,7 +499,12 @@ fn currency(params: &mut Params) -> Result<String, ApiError> {
 }
 
 /// `POST /v1/prices`
-pub(super) fn create_price(world: &mut World, mut params: Params, now_s: i64) -> Result<Value, ApiError> {
+pub(super) fn create_price(
+    world: &mut World,
+    mut params: Params,
+    era: Era,
+    now_s: i64,
+) -> Result<Value, ApiError> {
     params.refuse_unmodelled(PRICE_NOT_MODELLED)?;
     let currency = currency(&mut params)?;
     let product = params.required("product")?;
@@ -498,13 +514,13 @@ pub(super) fn create_price(world: &mut World, mut params: Params, now_s: i64) ->
     let transfer = params.boolean("transfer_lookup_key")?.unwrap_or(false);
     let metadata = new_metadata(params.metadata()?);
     let scheme = scheme(&mut params)?;
-    let recurring = recurring(world, &mut params)?;
+    let recurring = recurring(world, &mut params, era)?;
     let expand = params.expand(&["tiers"])?;
     params.finish()?;
     if world.products.get(&product).is_none() {
         return Err(ApiError::no_such_for("product", "product", &product));
     }
-    if matches!(recurring.as_ref().map(|recurring| &recurring.usage), Some(Usage::Metered { .. })) {
+    if recurring.as_ref().is_some_and(|recurring| recurring.usage != Usage::Licensed) {
         ensure_countable(&scheme)?;
     }
     world.prices.ensure_room(1)?;

@@ -14,8 +14,8 @@ use super::money;
 use super::payments::Card;
 use super::urls::{self, Scheme};
 use super::webhooks::Subject;
-use super::world::{Identified, Price, Scheme as Amounts, Usage, World};
-use super::{catalog, subscriptions, wire};
+use super::world::{Identified, Price, Scheme as Amounts, World};
+use super::{billing, catalog, subscriptions, wire};
 
 /// Most lines with a recurring price.
 const MAX_LINES: usize = 20;
@@ -231,8 +231,10 @@ fn quantity(price: &Price, hash: &mut Params) -> Result<Option<u64>, ApiError> {
         return Err(ApiError::invalid(&hash.name("price"), message));
     }
     let quantity = hash.natural("quantity")?;
-    let metered = price.recurring.as_ref().is_some_and(|found| matches!(found.usage, Usage::Metered { .. }));
-    match (metered, quantity) {
+    if billing::is_legacy(price) {
+        return Err(ApiError::legacy_price(&hash.name("price")));
+    }
+    match (billing::is_metered(price), quantity) {
         (true, None) => Ok(None),
         (true, Some(_)) => {
             let message = "Quantity should not be specified where usage_type is `metered`. Remove `quantity` from `line_items`.";
@@ -370,7 +372,7 @@ pub(super) fn complete(world: &mut World, id: &str, now_s: i64) -> Result<(), Ch
     form.extend(metadata.map(|(key, value)| (format!("metadata[{key}]"), value.clone())));
     form.extend(session.subscription_description.map(|text| ("description".to_owned(), text)));
     let form = form.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let made = subscriptions::create(world, Params::of(form), now_s).map_err(refused)?;
+    let made = subscriptions::create(world, Params::of(form), catalog::Era::Now, now_s).map_err(refused)?;
     let text = |name: &str| made.get(name).and_then(Value::as_str).map(str::to_owned);
     if let Some(session) = world.checkout_sessions.get_mut(id) {
         session.status = Status::Complete;

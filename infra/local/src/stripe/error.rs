@@ -169,6 +169,22 @@ impl ApiError {
         Self { saved: Saved::Yes, ..Self::refused(None, None, message) }
     }
 
+    /// A cancellation that is the schedule's to decide.
+    pub(super) fn managed_by_a_schedule(schedule: &str) -> Self {
+        let message = format!(
+            "The subscription is managed by the subscription schedule `{schedule}`, and updating any cancelation \
+             behavior directly is not allowed. Please update the schedule instead."
+        );
+        Self::refused(None, None, message)
+    }
+
+    /// A price from before there were meters, which is attached to nothing any more.
+    pub(super) fn legacy_price(param: &str) -> Self {
+        let message =
+            "Starting with Stripe version `2025-03-31.basil`, metered prices must be backed by meters.";
+        Self::refused(None, Some(param.to_owned()), message.to_owned())
+    }
+
     /// A card that was declined: the attempt was made, and is remembered.
     pub(super) fn card_declined() -> Self {
         let message = "Your card was declined.".to_owned();

@@ -13,6 +13,7 @@ use axum::http::{Method, Response, StatusCode};
 use base64::Engine as _;
 use serde_json::Value;
 
+use super::catalog::Era;
 use super::error::{ApiError, Saved};
 use super::faults::Fault;
 use super::form::Params;
@@ -20,7 +21,9 @@ use super::idempotency::{Answer, Begin};
 use super::webhooks::API_VERSION;
 use super::{Key, Shared, catalog, contract, lock, meter_events, pages, subscriptions};
 use super::{billing, checkout, destinations, endpoints, portal, world::World};
-use super::{customers, disputes, invoice_items, invoices, payments, subscription_update, webhooks};
+use super::{
+    customers, disputes, invoice_items, invoices, payments, schedules, subscription_update, webhooks,
+};
 
 /// Largest request body, in bytes.
 const MAX_BODY: usize = 1 << 20;
@@ -302,12 +305,17 @@ async fn execute(shared: &Arc<Shared>, call: &Call, params: Params) -> Result<Va
 /// The objects that a request changes: the one of its path, the customer that it names or whose it is.
 fn objects(world: &World, call: &Call, params: &Params) -> Vec<String> {
     let mut objects: Vec<String> = params.leaf_at("customer").map(str::to_owned).into_iter().collect();
+    if let Some(of) = params.leaf_at("from_subscription") {
+        objects.push(of.to_owned());
+        objects.extend(world.subscriptions.get(of).map(|found| found.customer.clone()));
+    }
     // An id is the one part of a path that has the mark of every id made here, or that the caller chose for a product.
     if let Some(id) = call.path.split('/').skip(3).find(|part| !part.is_empty()) {
         objects.push(id.to_owned());
         let subscription = world.subscriptions.get(id).map(|found| found.customer.clone());
         let invoice = world.invoices.get(id).map(|found| found.customer.clone());
         objects.extend(subscription.or(invoice));
+        objects.extend(world.schedules.get(id).into_iter().flat_map(schedules::Schedule::objects));
     }
     objects.sort_unstable();
     objects.dedup();
@@ -337,7 +345,7 @@ fn route(world: &mut World, call: &Call, params: Params, now_s: i64) -> Result<V
         ("GET", ["v1", "products"]) => catalog::list_products(world, params),
         ("GET", ["v1", "products", id]) => catalog::retrieve_product(world, id, params),
         ("POST", ["v1", "products", id]) => catalog::update_product(world, id, params, now_s),
-        ("POST", ["v1", "prices"]) => catalog::create_price(world, params, now_s),
+        ("POST", ["v1", "prices"]) => catalog::create_price(world, params, Era::Now, now_s),
         ("GET", ["v1", "prices"]) => catalog::list_prices(world, params),
         ("GET", ["v1", "prices", id]) => catalog::retrieve_price(world, id, params),
         ("POST", ["v1", "prices", id]) => catalog::update_price(world, id, params),
@@ -353,15 +361,38 @@ fn route(world: &mut World, call: &Call, params: Params, now_s: i64) -> Result<V
         ("POST", ["v1", "billing", "meters", id, "reactivate"]) => {
             meter_events::set_meter_active(world, id, params, true, now_s)
         }
-        ("POST", ["v1", "subscriptions"]) => subscriptions::create(world, params, now_s),
+        ("POST", ["v1", "subscriptions"]) => subscriptions::create(world, params, Era::Now, now_s),
         ("GET", ["v1", "subscriptions"]) => subscriptions::list(world, params),
         ("GET", ["v1", "subscriptions", id]) => subscriptions::retrieve(world, id, params),
         ("POST", ["v1", "subscriptions", id]) => subscription_update::update(world, id, params, now_s),
         ("POST", ["v1", "subscriptions", id, "resume"]) => {
             subscription_update::resume(world, id, params, now_s)
         }
+        ("POST", ["v1", "subscriptions", id, "migrate"]) => {
+            subscription_update::migrate(world, id, params, now_s)
+        }
         ("DELETE", ["v1", "subscriptions", id]) => subscriptions::cancel(world, id, params, now_s),
+        (_, ["v1", "subscription_schedules", ..]) => route_schedules(world, call, &segments, params, now_s),
         _ => route_money(world, call, &segments, params, now_s),
+    }
+}
+
+/// What changes subscriptions over time.
+fn route_schedules(
+    world: &mut World,
+    call: &Call,
+    segments: &[&str],
+    params: Params,
+    now_s: i64,
+) -> Result<Value, ApiError> {
+    match (call.method.as_str(), segments) {
+        ("POST", [_, _]) => schedules::create(world, params, now_s),
+        ("GET", [_, _]) => schedules::list(world, params),
+        ("GET", [_, _, id]) => schedules::retrieve(world, id, params),
+        ("POST", [_, _, id]) => schedules::update(world, id, params, now_s),
+        ("POST", [_, _, id, "release"]) => schedules::release(world, id, params, now_s),
+        ("POST", [_, _, id, "cancel"]) => schedules::cancel(world, id, params, now_s),
+        (method, _) => Err(ApiError::unknown_url(method, &call.path)),
     }
 }
 

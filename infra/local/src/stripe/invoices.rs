@@ -245,12 +245,25 @@ pub(super) fn charges(world: &World, price: &str, quantity: u64) -> Option<Vec<m
     }
 }
 
-/// What a customer used of a price's meter.
-pub(super) fn usage(world: &World, customer: &str, price: &str, start_s: i64, end_s: i64) -> u64 {
-    let recurring = world.prices.get(price).and_then(|price| price.recurring.as_ref());
+/// Whose usage is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct User<'a> {
+    pub(super) customer: &'a str,
+    /// The subscription's item.
+    pub(super) item: &'a str,
+    pub(super) price: &'a str,
+}
+
+/// What a price's meter counted for a customer, or what was recorded for the item of a price without one.
+pub(super) fn usage(world: &World, of: User<'_>, start_s: i64, end_s: i64) -> u64 {
+    let recurring = world.prices.get(of.price).and_then(|price| price.recurring.as_ref());
     match recurring.map(|recurring| &recurring.usage) {
-        Some(Usage::Metered { meter }) => world.usage(meter, customer, start_s, end_s),
-        _ => 0,
+        Some(Usage::Metered { meter }) => world.usage(meter, of.customer, start_s, end_s),
+        Some(Usage::Records) => {
+            let records = world.records.get(of.item).into_iter().flatten();
+            records.filter(|(at_s, _)| (start_s..end_s).contains(at_s)).map(|(_, quantity)| quantity).sum()
+        }
+        Some(Usage::Licensed) | None => 0,
     }
 }
 
@@ -262,7 +275,8 @@ pub(super) fn describe(charge: &money::TierCharge, name: &str) -> String {
 
 fn lines_of(world: &World, invoice: &Invoice, plan: &LinePlan) -> Vec<Line> {
     let name = product_name(world, &plan.price);
-    let used = || usage(world, &invoice.customer, &plan.price, plan.start_s, plan.end_s);
+    let user = User { customer: &invoice.customer, item: &plan.item, price: &plan.price };
+    let used = || usage(world, user, plan.start_s, plan.end_s);
     let line = |id: String, description: String, quantity, unit: String, cents, proration| Line {
         id,
         item: Some(plan.item.clone()),

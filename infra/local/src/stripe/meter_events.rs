@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::calendar::{DAY_S, HOUR_S};
 use super::error::ApiError;
 use super::form::Params;
-use super::wire;
 use super::world::{Event, Meter, Rejected, World, paginate};
+use super::{billing, wire};
 
 /// Longest identifier, in characters.
 const MAX_IDENTIFIER_CHARS: usize = 100;
@@ -183,6 +183,21 @@ impl World {
         let events = self.counted.get(&key).into_iter().flat_map(|counted| &counted.events);
         events.filter(|event| (start_s..end_s).contains(&event.timestamp_s)).map(|event| event.value).sum()
     }
+}
+
+/// Notes usage for an item whose price has no meter. Whether there is such an item, and room.
+pub(super) fn record(world: &mut World, item: &str, quantity: u64, now_s: i64) -> bool {
+    let alive = world.subscriptions.iter().filter(|found| !found.status.is_over());
+    let found = alive.flat_map(|found| &found.items).find(|found| found.id == item);
+    let legacy = found.and_then(|found| world.prices.get(&found.price)).is_some_and(billing::is_legacy);
+    let used: u64 = world.records.get(item).into_iter().flatten().map(|(_, quantity)| quantity).sum();
+    let fits = used.checked_add(quantity).is_some_and(|sum| sum <= MAX_USAGE);
+    if !legacy || !fits || world.records_len >= MAX_EVENTS {
+        return false;
+    }
+    world.records_len += 1;
+    world.records.entry(item.to_owned()).or_default().push((now_s, quantity));
+    true
 }
 
 /// `GET /v1/billing/meters/:id/event_summaries`

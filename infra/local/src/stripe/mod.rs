@@ -35,6 +35,7 @@ mod payments;
 mod portal;
 mod proration;
 mod record;
+mod schedules;
 mod subscription_update;
 mod subscriptions;
 #[cfg(test)]
@@ -72,7 +73,9 @@ pub use checkout::CheckoutError;
 pub use contract::{EndpointCalls, StrictnessReport};
 pub use faults::Fault;
 pub use payments::{Card, DunningEnd};
-pub use view::{InvoiceLine, InvoiceStatus, InvoiceView, MeterEventView, NoSuchObject, RejectedEvent};
+pub use view::{
+    InvoiceLine, InvoiceStatus, InvoiceView, MeterEventView, NoSuchObject, RefusedBefore, RejectedEvent,
+};
 pub use webhooks::{Mischief, Undelivered, WebhookEndpoint, WebhookEvent};
 
 /// How often the clock is looked at for what has become due.

@@ -12,10 +12,10 @@ use chrono::DateTime;
 
 use super::checkout::{self, CheckoutError};
 use super::form::Params;
-use super::invoices;
 use super::payments::Card;
 use super::portal::{self, Configuration, PortalSession, Wish};
-use super::world::{Invoice, Price, Scheme, Subscription, Usage, World};
+use super::world::{Invoice, Price, Scheme, Subscription, World};
+use super::{billing, invoices};
 
 /// Most invoices that the portal lists.
 const MAX_INVOICES: usize = 24;
@@ -148,7 +148,7 @@ fn product_of<'a>(world: &'a World, price: &Price) -> &'a str {
 
 /// What a price costs, in words.
 fn terms(price: &Price) -> String {
-    let metered = price.recurring.as_ref().is_some_and(|found| matches!(found.usage, Usage::Metered { .. }));
+    let metered = billing::is_metered(price);
     let every = price.recurring.as_ref().map_or("", |found| found.cycle.interval.as_str());
     match &price.scheme {
         Scheme::PerUnit(unit) if metered => format!("{} cents for each unit used", unit.decimal()),
@@ -273,7 +273,8 @@ fn subscription_part(world: &World, subscription: &Subscription, configuration: 
             Some(("cancel", "Cancel subscription")),
         ),
     };
-    let button = button.filter(|_| configuration.features.cancel.enabled);
+    // As in the real portal, what a schedule manages is not the customer's to change.
+    let button = button.filter(|_| configuration.features.cancel.enabled && subscription.schedule.is_none());
     let button = button.map_or_else(String::new, |(action, text)| {
         format!(
             "<form method=\"post\" class=\"row\"><input type=\"hidden\" name=\"subscription\" value=\"{}\"><button \

@@ -535,7 +535,10 @@ pub(super) fn act(
     wish: Wish,
     now_s: i64,
 ) -> Result<(), ApiError> {
-    let own = world.subscriptions.get(subscription).is_some_and(|found| found.customer == session.customer);
+    let own = world
+        .subscriptions
+        .get(subscription)
+        .is_some_and(|found| found.customer == session.customer && found.schedule.is_none());
     if !own || !features.cancel.enabled {
         return Err(ApiError::no_such("subscription", subscription));
     }

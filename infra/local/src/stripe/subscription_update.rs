@@ -8,16 +8,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::billing::{self, Base};
-use super::catalog::merge_metadata;
+use super::catalog::{Era, merge_metadata};
 use super::error::ApiError;
 use super::form::{Metadata, Params};
 use super::invoices::{self, Bill};
 use super::payments::Card;
-use super::proration;
 use super::subscriptions::{self, MAX_ITEMS, PaymentBehavior, Prorates, TrialEnd, Wanted};
 use super::world::{
-    CancelAt, Ending, Item, NoCard, Pause, PauseBehavior, Reason, Status, Subscription, Trial, World,
+    BillingMode, CancelAt, Ending, Item, NoCard, Pause, PauseBehavior, Reason, Status, Subscription, Trial,
+    World,
 };
+use super::{proration, schedules};
 
 /// Most invoice items that one change makes: a credit, a debit and the tiers of each item.
 const MAX_MADE: usize = 1_000;
@@ -78,7 +79,7 @@ fn changed_item(
     let mut new = old.clone();
     merge_metadata(&mut new.metadata, metadata);
     if let Some(price) = price.filter(|price| *price != old.price) {
-        subscriptions::price_of(world, &price_name, &price)?;
+        subscriptions::price_of(world, &price_name, &price, Era::Now)?;
         new.price = price;
         new.usage_from_s = now_s;
     }
@@ -113,7 +114,7 @@ fn items(
                 let (name, quantity_name) = (hash.name("price"), hash.name("quantity"));
                 let price = hash.required("price")?;
                 let quantity = hash.natural("quantity")?;
-                let found = subscriptions::price_of(world, &name, &price)?;
+                let found = subscriptions::price_of(world, &name, &price, Era::Now)?;
                 let quantity = subscriptions::quantity_of(found, &quantity_name, quantity, 1)?;
                 let mut metadata = BTreeMap::new();
                 merge_metadata(&mut metadata, hash.metadata()?);
@@ -134,7 +135,8 @@ fn items(
     if left.is_empty() {
         return Err(ApiError::invalid("items", "A subscription must have at least one active plan."));
     }
-    let (currency, cycle) = subscriptions::terms(world, &left)?;
+    let prices: Vec<&str> = left.iter().map(|item| item.price.as_str()).collect();
+    let (currency, cycle) = subscriptions::terms(world, &prices)?;
     if cycle != of.cycle {
         return Err(ApiError::not_modelled("items with another interval"));
     }
@@ -213,6 +215,18 @@ fn allows(world: &World, of: &Subscription, update: &Update) -> Result<(), ApiEr
             _ => {}
         }
     }
+    let moves = update.anchor_now || update.trial_end.is_some();
+    if of.mode == BillingMode::Classic && (moves || update.items.is_some()) {
+        return Err(ApiError::not_modelled("a change in classic billing mode"));
+    }
+    if let Some(schedule) = &of.schedule {
+        if update.ending.is_some() {
+            return Err(ApiError::managed_by_a_schedule(schedule));
+        }
+        if moves {
+            return Err(ApiError::not_modelled("another billing date of a subscription with a schedule"));
+        }
+    }
     let trialing = of.status == Status::Trialing;
     if update.anchor_now && (trialing || update.trial_end.is_some()) {
         return Err(ApiError::not_modelled("billing_cycle_anchor[type]=now with a trial"));
@@ -253,6 +267,7 @@ fn apply(world: &mut World, of: &Subscription, update: Update, now_s: i64) -> Re
         kept.map(|item| ItemChange { old: Some(item.clone()), new: Some(item) }).collect()
     });
     let items = prorate(world, of, changes, update.prorates, resets, now_s)?;
+    schedules::follow_items(world, of.schedule.as_deref(), &items, now_s);
     let found = world.subscriptions.get_mut(&of.id).ok_or_else(|| ApiError::server(500))?;
     found.items = items;
     merge_metadata(&mut found.metadata, update.metadata);
@@ -354,6 +369,36 @@ fn move_dates(
         }
         _ => {}
     }
+}
+
+/// `POST /v1/subscriptions/:id/migrate`
+pub(super) fn migrate(
+    world: &mut World,
+    id: &str,
+    mut params: Params,
+    now_s: i64,
+) -> Result<Value, ApiError> {
+    let of = world.subscriptions.get(id).filter(|found| !found.status.is_over());
+    let of = of.ok_or_else(|| ApiError::no_such("subscription", id))?;
+    let mut mode = params.required_hash("billing_mode")?;
+    mode.required_choice("type", &[("flexible", ())])?;
+    mode.finish()?;
+    let expand = subscriptions::expand(&mut params)?;
+    params.finish()?;
+    let legacy = |item: &Item| world.prices.get(&item.price).is_some_and(billing::is_legacy);
+    if of.items.iter().any(legacy) {
+        let message = "Flexible billing mode is not compatible with legacy usage-based billing.";
+        return Err(ApiError::invalid("billing_mode", message));
+    }
+    if of.mode != BillingMode::Classic {
+        let message = "The subscription is in flexible billing mode already.";
+        return Err(ApiError::invalid("billing_mode", message));
+    }
+    if of.schedule.is_some() {
+        return Err(ApiError::not_modelled("a migration of a subscription with a schedule"));
+    }
+    billing::change(world, id, now_s, |found| found.mode = BillingMode::Flexible { since_s: Some(now_s) });
+    subscriptions::answer(world, id, &expand)
 }
 
 /// `POST /v1/subscriptions/:id/resume`

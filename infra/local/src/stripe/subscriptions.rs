@@ -8,12 +8,14 @@ use serde_json::Value;
 
 use super::billing::{self, Base, Leaves};
 use super::calendar::{Cycle, DAY_S};
-use super::catalog::merge_metadata;
+use super::catalog::{Era, merge_metadata};
 use super::error::ApiError;
 use super::form::Params;
 use super::invoices::{self, Bill};
 use super::payments::Card;
-use super::world::{CancelAt, Ending, Item, NoCard, Price, Reason, Status, Subscription, Trial, World};
+use super::world::{
+    BillingMode, CancelAt, Ending, Item, NoCard, Price, Reason, Status, Subscription, Trial, World,
+};
 use super::{proration, wire};
 
 /// Most items of a subscription.
@@ -25,7 +27,7 @@ const MAX_TRIAL_DAYS: i64 = 730;
 /// Periods ahead that a cancellation can be set for.
 const MAX_PERIODS_AHEAD: u32 = 1_200;
 
-const EXPANDABLE: &[&str] = &["customer", "latest_invoice"];
+const EXPANDABLE: &[&str] = &["customer", "latest_invoice", "schedule"];
 /// What a charge can hold as an object.
 pub(super) const CUSTOMER_ONLY: &[&str] = &["customer"];
 
@@ -81,6 +83,17 @@ pub(super) enum Wanted<T> {
     Unset,
 }
 
+impl Prorates {
+    /// Stripe's word for it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Later => "create_prorations",
+            Self::AtOnce => "always_invoice",
+            Self::Not => "none",
+        }
+    }
+}
+
 impl<T> Wanted<T> {
     /// What it is then.
     pub(super) fn set(self) -> Option<T> {
@@ -121,8 +134,8 @@ pub(super) fn payment_behavior(params: &mut Params) -> Result<PaymentBehavior, A
     }
 }
 
-/// A recurring, active price.
-pub(super) fn price_of<'a>(world: &'a World, name: &str, id: &str) -> Result<&'a Price, ApiError> {
+/// A recurring, active price that can be attached.
+pub(super) fn price_of<'a>(world: &'a World, name: &str, id: &str, era: Era) -> Result<&'a Price, ApiError> {
     let price = world.prices.get(id).ok_or_else(|| ApiError::no_such_for(name, "price", id))?;
     if !price.active {
         let message = format!("The price specified is inactive. This field only accepts active prices: {id}");
@@ -132,6 +145,9 @@ pub(super) fn price_of<'a>(world: &'a World, name: &str, id: &str) -> Result<&'a
         let message = "The price specified is set to `type=one_time` but this field only accepts prices with \
                        `type=recurring`.";
         return Err(ApiError::invalid(name, message));
+    }
+    if billing::is_legacy(price) && era == Era::Now {
+        return Err(ApiError::legacy_price(name));
     }
     Ok(price)
 }
@@ -164,7 +180,7 @@ pub(super) fn quantity_of(
 pub(super) const ITEM_NOT_MODELLED: &[&str] =
     &["billing_thresholds", "current_trial", "discounts", "plan", "price_data", "tax_rates"];
 
-fn items(world: &mut World, params: &mut Params, now_s: i64) -> Result<Vec<Item>, ApiError> {
+fn items(world: &mut World, params: &mut Params, era: Era, now_s: i64) -> Result<Vec<Item>, ApiError> {
     let hashes = params.hashes("items")?;
     if hashes.is_empty() {
         return Err(ApiError::missing("items"));
@@ -176,7 +192,7 @@ fn items(world: &mut World, params: &mut Params, now_s: i64) -> Result<Vec<Item>
         let id = hash.required("price")?;
         let quantity_name = hash.name("quantity");
         let quantity = hash.natural("quantity")?;
-        let quantity = quantity_of(price_of(world, &name, &id)?, &quantity_name, quantity, 1)?;
+        let quantity = quantity_of(price_of(world, &name, &id, era)?, &quantity_name, quantity, 1)?;
         let mut metadata = BTreeMap::new();
         merge_metadata(&mut metadata, hash.metadata()?);
         hash.finish()?;
@@ -205,16 +221,16 @@ pub(super) fn new_item(
 }
 
 /// The currency and cycle that all items share.
-pub(super) fn terms(world: &World, items: &[Item]) -> Result<(String, Cycle), ApiError> {
-    if items.len() > MAX_ITEMS {
+pub(super) fn terms(world: &World, prices: &[&str]) -> Result<(String, Cycle), ApiError> {
+    if prices.len() > MAX_ITEMS {
         return Err(ApiError::invalid("items", format!("A subscription can have up to {MAX_ITEMS} items.")));
     }
     let mut seen = BTreeSet::new();
-    if let Some(twice) = items.iter().find(|item| !seen.insert(&item.price)) {
-        let message = format!("Cannot add multiple subscription items with the same price: {}", twice.price);
+    if let Some(twice) = prices.iter().find(|price| !seen.insert(**price)) {
+        let message = format!("Cannot add multiple subscription items with the same price: {twice}");
         return Err(ApiError::invalid("items", message));
     }
-    let prices = items.iter().filter_map(|item| world.prices.get(&item.price));
+    let prices = prices.iter().filter_map(|price| world.prices.get(price));
     let mut terms =
         prices.filter_map(|price| Some((price.currency.clone(), price.recurring.as_ref()?.cycle)));
     let (currency, cycle) = terms.next().ok_or_else(|| ApiError::missing("items"))?;
@@ -376,7 +392,7 @@ fn can_pay(
 }
 
 /// `POST /v1/subscriptions`
-pub(super) fn create(world: &mut World, mut params: Params, now_s: i64) -> Result<Value, ApiError> {
+pub(super) fn create(world: &mut World, mut params: Params, era: Era, now_s: i64) -> Result<Value, ApiError> {
     params.refuse_unmodelled(NOT_MODELLED)?;
     params.refuse_unmodelled(&["backdate_start_date", "pause_collection"])?;
     let customer = params.required("customer")?;
@@ -386,7 +402,9 @@ pub(super) fn create(world: &mut World, mut params: Params, now_s: i64) -> Resul
     let default_payment_method = params.text("default_payment_method")?;
     params.boolean("off_session")?;
     if let Some(mut mode) = params.hash("billing_mode")? {
-        mode.required_choice("type", &[("flexible", ())])?;
+        if !mode.required_choice("type", &[("flexible", true), ("classic", false)])? {
+            return Err(ApiError::not_modelled("billing_mode[type]=classic"));
+        }
         mode.finish()?;
     }
     let mut metadata = BTreeMap::new();
@@ -394,8 +412,9 @@ pub(super) fn create(world: &mut World, mut params: Params, now_s: i64) -> Resul
     let (prorates, behavior) = (prorates(&mut params)?, payment_behavior(&mut params)?);
     let (trial, anchor_s) = (trial(&mut params, now_s)?, params.integer("billing_cycle_anchor")?);
     let expand = params.expand(EXPANDABLE)?;
-    let items = items(world, &mut params, now_s)?;
-    let (currency, cycle) = terms(world, &items)?;
+    let items = items(world, &mut params, era, now_s)?;
+    let prices: Vec<&str> = items.iter().map(|item| item.price.as_str()).collect();
+    let (currency, cycle) = terms(world, &prices)?;
     if wanted_currency.is_some_and(|wanted| wanted != currency) {
         let message = "The prices of a subscription must all have its currency.";
         return Err(ApiError::invalid("currency", message));
@@ -418,6 +437,11 @@ pub(super) fn create(world: &mut World, mut params: Params, now_s: i64) -> Resul
         period_start_s: now_s,
         period_end_s,
         status: if trial.is_some() { Status::Trialing } else { Status::Active },
+        mode: match era {
+            Era::Now => BillingMode::Flexible { since_s: None },
+            Era::BeforeMeters => BillingMode::Classic,
+        },
+        schedule: None,
         ending: ending.map(|at| Ending { at, asked_s: now_s }),
         canceled_s: ending.map(|_| now_s),
         ended_s: None,
@@ -520,7 +544,7 @@ pub(super) fn list(world: &World, mut params: Params) -> Result<Value, ApiError>
     let status = params.choice("status", &statuses.map(|word| (word, word)))?;
     let page = params.page()?;
     let expand: BTreeSet<String> = params
-        .expand(&["data.customer", "data.latest_invoice"])?
+        .expand(&["data.customer", "data.latest_invoice", "data.schedule"])?
         .iter()
         .filter_map(|field| field.strip_prefix("data.").map(str::to_owned))
         .collect();
@@ -545,16 +569,28 @@ pub(super) fn cancel(world: &mut World, id: &str, mut params: Params, now_s: i64
     params.finish()?;
     let of = world.subscriptions.get(id).filter(|found| !found.status.is_over()).cloned();
     let of = of.ok_or_else(|| ApiError::no_such("subscription", id))?;
+    stop(world, &of, invoice_now, prorate, now_s)?;
+    answer(world, id, &expand)
+}
+
+/// Ends a subscription at once, with an invoice for what it used, and with a credit for what it did not, as wanted.
+pub(super) fn stop(
+    world: &mut World,
+    of: &Subscription,
+    invoice_now: bool,
+    prorate: bool,
+    now_s: i64,
+) -> Result<(), ApiError> {
     world.invoices.ensure_room(1)?;
     world.invoice_items.ensure_room(MAX_ITEMS)?;
     for item in of.items.iter().filter(|_| prorate && of.status != Status::Trialing) {
-        proration::credit(world, &of, item, now_s)?;
+        proration::credit(world, of, item, now_s)?;
     }
     let leaves = match (invoice_now, prorate) {
         (true, _) => Leaves::Invoice,
         (false, true) => Leaves::Pending,
         (false, false) => Leaves::Nothing,
     };
-    billing::cancel(world, id, "cancellation_requested", leaves, now_s);
-    answer(world, id, &expand)
+    billing::cancel(world, &of.id, "cancellation_requested", leaves, now_s);
+    Ok(())
 }

@@ -2,11 +2,17 @@
 //!
 //! Owns plain copies of what is stored. It changes nothing but what time has made due.
 
+use serde_json::Value;
+
+use super::catalog::{self, Era};
+use super::error::ApiError;
+use super::form::Params;
 use super::payments::{Card, DunningEnd};
 use super::webhooks::{Mischief, Payload, WebhookEndpoint};
 use super::world::{Invoice, Line, Standing, World};
 use super::{
     Stripe, Undelivered, WebhookEvent, billing, disputes, invoices, lock, meter_errors, meter_events,
+    subscriptions,
 };
 
 /// How far an invoice has come.
@@ -23,6 +29,11 @@ pub enum InvoiceStatus {
     /// Taken back.
     Void,
 }
+
+/// What an old account could not have had either, in the words of the API.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not even an old account has this: {0}")]
+pub struct RefusedBefore(String);
 
 /// There is no such object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -171,6 +182,45 @@ impl Stripe {
         invoices.map(|invoice| view_invoice(&world, invoice)).collect()
     }
 
+    /// Makes a price from before there were meters, by the parameters of `POST /v1/prices`: a metered one needs no
+    /// `recurring[meter]`, and the API attaches it to nothing any more. Its id.
+    ///
+    /// # Errors
+    /// [`RefusedBefore`] as the API refuses any price.
+    pub fn legacy_price(&self, form: &[(&str, &str)]) -> Result<String, RefusedBefore> {
+        let now_s = self.now_s();
+        let params = Params::of(form.iter().copied());
+        made(catalog::create_price(&mut lock(&self.shared().world), params, Era::BeforeMeters, now_s))
+    }
+
+    /// Makes a subscription from before there were meters, by the parameters of `POST /v1/subscriptions`: it is in
+    /// classic billing mode, and metered prices without a meter can be in it. Its id.
+    ///
+    /// # Errors
+    /// [`RefusedBefore`] as the API refuses any subscription.
+    pub fn legacy_subscription(&self, form: &[(&str, &str)]) -> Result<String, RefusedBefore> {
+        let now_s = self.now_s();
+        self.shared().catch_up();
+        let params = Params::of(form.iter().copied());
+        let made =
+            made(subscriptions::create(&mut lock(&self.shared().world), params, Era::BeforeMeters, now_s));
+        self.shared().wake_if_due();
+        made
+    }
+
+    /// Adds to what an item of such a subscription has used, as of now, in units: the usage records that the API had. They
+    /// are billed with the period that they fall in.
+    ///
+    /// # Errors
+    /// [`NoSuchObject`] unless a subscription that is in force has this item, with a metered price without a meter, and
+    /// the account has room for the record.
+    pub fn legacy_usage(&self, item: &str, quantity: u64) -> Result<(), NoSuchObject> {
+        self.shared().catch_up();
+        let now_s = self.now_s();
+        let world = &mut *lock(&self.shared().world);
+        if meter_events::record(world, item, quantity, now_s) { Ok(()) } else { Err(NoSuchObject) }
+    }
+
     /// Changes how a customer's card behaves from now on.
     ///
     /// # Errors
@@ -236,6 +286,11 @@ impl Stripe {
     pub fn lost_deliveries(&self) -> usize {
         lock(&self.shared().world).outbox.lost()
     }
+}
+
+fn made(answer: Result<Value, ApiError>) -> Result<String, RefusedBefore> {
+    let answer = answer.map_err(|error| RefusedBefore(error.message().to_owned()))?;
+    Ok(answer["id"].as_str().unwrap_or_default().to_owned())
 }
 
 fn view_line(world: &World, line: Line) -> InvoiceLine {

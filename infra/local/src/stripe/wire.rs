@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 
 use super::money::{Price as Amount, Tier};
 use super::world::{
-    CancelAt, Charge, Customer, Dispute, Event, Invoice, InvoiceItem, Item, Line, Meter, NoCard,
+    BillingMode, CancelAt, Charge, Customer, Dispute, Event, Invoice, InvoiceItem, Item, Line, Meter, NoCard,
     PauseBehavior, Price, Product, Scheme, Standing, Subscription, Usage, World,
 };
-use super::{customers, invoices};
+use super::{billing, customers, invoices};
 
 /// A list object.
 pub(super) fn list(url: &str, data: &[Value], more: bool) -> Value {
@@ -142,6 +142,7 @@ pub(super) fn price(price: &Price, with_tiers: bool) -> Value {
         let (usage, meter) = match &recurring.usage {
             Usage::Licensed => ("licensed", None),
             Usage::Metered { meter } => ("metered", Some(meter)),
+            Usage::Records => ("metered", None),
         };
         json!({
             "interval": recurring.cycle.interval.as_str(),
@@ -188,7 +189,7 @@ fn plan(price: &Price) -> Value {
     };
     let recurring = price.recurring.as_ref();
     let meter = recurring.and_then(|recurring| match &recurring.usage {
-        Usage::Licensed => None,
+        Usage::Licensed | Usage::Records => None,
         Usage::Metered { meter } => Some(meter),
     });
     json!({
@@ -210,7 +211,7 @@ fn plan(price: &Price) -> Value {
         "tiers_mode": if per_unit.is_some() { None } else { Some("graduated") },
         "transform_usage": null,
         "trial_period_days": null,
-        "usage_type": if meter.is_some() { "metered" } else { "licensed" },
+        "usage_type": if billing::is_metered(price) { "metered" } else { "licensed" },
     })
 }
 
@@ -257,10 +258,15 @@ pub(super) fn subscription(world: &World, subscription: &Subscription, expand: &
         }
         id => Some(json!(id)),
     };
+    let schedule = match &subscription.schedule {
+        Some(id) if expand.contains("schedule") => world.schedules.get(id).map(|found| found.wire(world)),
+        id => Some(json!(id)),
+    };
     let what = json!({
         "id": subscription.id,
         "object": "subscription",
         "billing_cycle_anchor": subscription.anchor_s,
+        "billing_mode": billing_mode(subscription.mode),
         "cancel_at": subscription.ends_s(),
         "cancel_at_period_end": at_period_end,
         "canceled_at": subscription.canceled_s,
@@ -276,10 +282,25 @@ pub(super) fn subscription(world: &World, subscription: &Subscription, expand: &
         "latest_invoice": latest_invoice,
         "livemode": false,
         "metadata": subscription.metadata,
+        "schedule": schedule,
         "start_date": subscription.created_s,
         "status": subscription.status.as_str(),
     });
     merged([PLAIN_SUBSCRIPTION.clone(), what, pauses(subscription)])
+}
+
+/// How a subscription's prorations and invoices are reckoned.
+pub(super) fn billing_mode(mode: BillingMode) -> Value {
+    match mode {
+        BillingMode::Classic => json!({ "flexible": null, "type": "classic" }),
+        BillingMode::Flexible { since_s } => {
+            let mut mode = json!({ "flexible": { "proration_discounts": "included" }, "type": "flexible" });
+            if let (Some(since_s), Some(fields)) = (since_s, mode.as_object_mut()) {
+                fields.insert("updated_at".to_owned(), json!(since_s));
+            }
+            mode
+        }
+    }
 }
 
 fn pauses(subscription: &Subscription) -> Value {
@@ -311,7 +332,6 @@ static PLAIN_SUBSCRIPTION: LazyLock<Value> = LazyLock::new(|| {
         "application_fee_percent": null,
         "automatic_tax": { "disabled_reason": null, "enabled": false, "liability": null },
         "billing_cycle_anchor_config": null,
-        "billing_mode": { "flexible": { "proration_discounts": "included" }, "type": "flexible" },
         "billing_schedules": [],
         "billing_thresholds": null,
         "collection_method": "charge_automatically",
@@ -332,7 +352,6 @@ static PLAIN_SUBSCRIPTION: LazyLock<Value> = LazyLock::new(|| {
         "pending_invoice_item_interval": null,
         "pending_setup_intent": null,
         "pending_update": null,
-        "schedule": null,
         "test_clock": null,
         "transfer_data": null,
     })

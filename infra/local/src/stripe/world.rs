@@ -10,6 +10,7 @@ use super::error::ApiError;
 use super::form::{Cursor, Metadata, Page};
 use super::money::{Price as Amount, Tier};
 use super::payments::{Card, DunningEnd};
+use super::schedules::Schedule;
 use super::webhooks::Outbox;
 use super::{checkout, destinations, endpoints, portal};
 
@@ -176,7 +177,11 @@ pub(super) struct Meter {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Usage {
     Licensed,
-    Metered { meter: String },
+    Metered {
+        meter: String,
+    },
+    /// From before there were meters: what was recorded for the subscription's item itself.
+    Records,
 }
 
 /// How a price recurs.
@@ -307,6 +312,15 @@ pub(super) enum PauseBehavior {
     Void,
 }
 
+/// How prorations and invoices are reckoned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BillingMode {
+    /// As before 2025: only what it has in common with the other is modelled.
+    Classic,
+    /// `since_s`: when it was changed to it, if it was.
+    Flexible { since_s: Option<i64> },
+}
+
 /// A pause of payment collection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pause {
@@ -328,6 +342,9 @@ pub(super) struct Subscription {
     pub(super) period_start_s: i64,
     pub(super) period_end_s: i64,
     pub(super) status: Status,
+    pub(super) mode: BillingMode,
+    /// The schedule that changes it over time.
+    pub(super) schedule: Option<String>,
     pub(super) ending: Option<Ending>,
     pub(super) canceled_s: Option<i64>,
     pub(super) ended_s: Option<i64>,
@@ -583,6 +600,7 @@ pub(super) struct World {
     pub(super) meters: Store<Meter>,
     pub(super) prices: Store<Price>,
     pub(super) subscriptions: Store<Subscription>,
+    pub(super) schedules: Store<Schedule>,
     pub(super) invoices: Store<Invoice>,
     pub(super) invoice_items: Store<InvoiceItem>,
     pub(super) charges: Store<Charge>,
@@ -599,6 +617,9 @@ pub(super) struct World {
     /// What was counted, by meter and customer.
     pub(super) counted: BTreeMap<(String, String), Counted>,
     pub(super) counted_len: usize,
+    /// What was recorded for an item whose price has no meter: when, and how much.
+    pub(super) records: BTreeMap<String, Vec<(i64, u64)>>,
+    pub(super) records_len: usize,
     pub(super) rejected: Vec<Rejected>,
     /// When each identifier of the last 24 hours was taken.
     pub(super) identifiers: HashMap<String, i64>,
@@ -625,6 +646,7 @@ impl World {
             meters: Store::new("billing meter"),
             prices: Store::new("price"),
             subscriptions: Store::new("subscription"),
+            schedules: Store::new("subscription schedule"),
             invoices: Store::new("invoice"),
             invoice_items: Store::new("invoiceitem"),
             charges: Store::new("charge"),
@@ -638,6 +660,8 @@ impl World {
             base_url: "/".to_owned(),
             counted: BTreeMap::new(),
             counted_len: 0,
+            records: BTreeMap::new(),
+            records_len: 0,
             rejected: Vec::new(),
             identifiers: HashMap::new(),
             identifier_order: VecDeque::new(),
