@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use clap::Parser as _;
 use edge::{clock, config::Env};
-use ops::{Arguments, Command, Console, Exit, books, key::Account, reconcile, reports, setup};
+use ops::{Arguments, Command, Console, Exit, adopt, books, key::Account, reconcile, reports, setup};
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
@@ -19,6 +19,12 @@ async fn main() -> anyhow::Result<ExitCode> {
             Command::Reports(command) => match books::ledger(Env::read(), global).await {
                 Ok(ledger) => {
                     reports::run(&ledger, account.live, global, command, &mut console, clock::now()).await
+                }
+                Err(error) => console.fail(&error, Exit::Failed),
+            },
+            Command::Adopt(command) => match books::ledger_and_plans(Env::read(), global).await {
+                Ok((ledger, book)) => {
+                    adopt::run(&account, (&ledger, &book), global, command, &mut console, &clock::now).await
                 }
                 Err(error) => console.fail(&error, Exit::Failed),
             },
