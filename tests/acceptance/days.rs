@@ -24,13 +24,13 @@ const LATE_HOURS: [u64; 3] = [21, 34, 47];
 const BACK_HOUR: u64 = 48;
 
 /// The time of everybody in one cloud.
-struct Time {
+pub(crate) struct Time {
     directory: TempDir,
     clock: CloudClock,
 }
 
 impl Time {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let time = Self { directory: TempDir::new().unwrap(), clock: CloudClock::default() };
         time.write(0);
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("acceptance/clock.c");
@@ -59,7 +59,7 @@ impl Time {
     }
 
     /// Moves everybody to so many hours after the start.
-    fn move_to(&self, cloud: &Cloud, hours: u64) {
+    pub(crate) fn move_to(&self, cloud: &Cloud, hours: u64) {
         let ahead = Duration::from_hours(hours);
         self.write(ahead.as_secs());
         self.clock.set_ahead(ahead);
@@ -67,7 +67,7 @@ impl Time {
     }
 }
 
-async fn cloud_of(time: &Time, plans: &Path) -> Cloud {
+pub(crate) async fn cloud_of(time: &Time, plans: &Path) -> Cloud {
     cloud(|options| {
         let variable =
             |name: &str, path: std::path::PathBuf| (name.to_owned(), path.to_str().unwrap().to_owned());

@@ -22,6 +22,9 @@ mod money;
 #[cfg(test)]
 mod outage;
 #[cfg(test)]
+#[cfg(target_os = "linux")]
+mod projection;
+#[cfg(test)]
 mod provider;
 #[cfg(test)]
 mod readme;

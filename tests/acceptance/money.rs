@@ -26,7 +26,7 @@ async fn pay(url: &str) -> String {
     soon(http.post(url).send()).await.unwrap().url().to_string()
 }
 
-async fn webhooks(cloud: &Cloud) {
+pub(crate) async fn webhooks(cloud: &Cloud) {
     let left = soon(cloud.stripe().unwrap().deliver_all(DELIVERIES_MAX)).await;
     assert_eq!(left, 0, "an event was not taken: {:?}", cloud.stripe().unwrap().undelivered());
 }
@@ -173,7 +173,7 @@ async fn a_refusal_is_seen_later_with_its_reason() {
 }
 
 /// Asks Stripe as the owner would.
-async fn stripe(cloud: &Cloud, method: Method, path: &str, form: &[(&str, &str)]) -> Value {
+pub(crate) async fn stripe(cloud: &Cloud, method: Method, path: &str, form: &[(&str, &str)]) -> Value {
     let url = format!("{}v1/{path}", cloud.stripe().unwrap().base_url());
     let asked = net::client().unwrap().request(method.clone(), url);
     let asked = asked.bearer_auth(local::stripe::Options::default().api_key);

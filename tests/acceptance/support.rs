@@ -22,7 +22,7 @@ async fn built() -> Binaries {
     static BUILT: OnceCell<BTreeMap<String, PathBuf>> = OnceCell::const_new();
     let build = async || {
         Cargo::of_this_build()
-            .build(Targets::Packages(&FUNCTIONS), |_| {})
+            .build(Targets::Binaries(&FUNCTIONS), |_| {})
             .await
             .expect("the functions build")
     };

@@ -133,6 +133,7 @@ async fn one_import(
             tokens,
             timestamp: meter.period.clamp_s(now),
             first_attempt_at: None,
+            last_attempt_at: None,
             fence: 0,
         };
         let receipt = Receipt::imported(user.clone(), key.period_start, id, tokens, now);

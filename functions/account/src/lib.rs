@@ -4,6 +4,7 @@ mod body;
 mod checkout;
 pub mod config;
 pub mod handler;
+mod invoice;
 mod portal;
 mod prices;
 mod receipts;

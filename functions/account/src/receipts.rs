@@ -3,14 +3,17 @@
 //! What a request cost follows from the tokens that came before it: the first ones are included. They count in the order of the
 //! receipts, so that the costs of a period's receipts add up to what the period costs above the flat price. How far
 //! down a page has come is in its cursor.
+//!
+//! A page and its meter are two readings, and a request may be settled between them. So the meter is read before and after the
+//! page, until both say the same; and of a receipt whose hold is still open, which the meter does not count yet, no cost is said.
 
 use crate::{
     body::invalid,
     handler::{AccountApi, not_stored},
 };
 use domain::{
-    Billing, Classes, Denial, DenialCode, Meter, Outcome, Plan, Receipt, Report, RowFate, Timestamp, Tokens,
-    Usage, UserId, overage,
+    Billing, Classes, Denial, DenialCode, Meter, NanoUsd, Outcome, Plan, Receipt, Report, RowFate, Timestamp,
+    Tokens, Usage, UserId, overage_between,
 };
 use edge::{
     money::decimal_usd,
@@ -19,7 +22,7 @@ use edge::{
 };
 use http::{Response, StatusCode};
 use lambda_http::{Body, Request, RequestExt};
-use ledger::{ReceiptCursor, Store};
+use ledger::{Fault, ReceiptCursor, Store, StoreError};
 use serde::Serialize;
 
 /// The most receipts of one answer: a page of the ledger's.
@@ -27,9 +30,13 @@ const LIMIT_MAX: u16 = ledger::PAGE_MAX;
 /// How many there are where nobody says.
 const LIMIT_DEFAULT: u16 = 50;
 /// How far back late usage is looked for, in milliseconds: two periods and what they take to be billed.
-const LATE_MS: u64 = 100 * 24 * 60 * 60 * 1_000;
+pub(crate) const LATE_MS: u64 = 100 * 24 * 60 * 60 * 1_000;
 /// The most pages of report items that are read of one period with late usage.
-const LATE_PAGES_MAX: u32 = 10;
+pub(crate) const LATE_PAGES_MAX: u32 = 10;
+/// How often a page is read until nothing was settled meanwhile.
+const READS_MAX: u32 = 8;
+/// From when on meters are read before a first page is, in milliseconds before now: the current month.
+const MONTH_MS: u64 = 32 * 24 * 60 * 60 * 1_000;
 /// Stands between the two parts of a cursor.
 const DOT: char = '.';
 
@@ -78,7 +85,8 @@ struct ReceiptWire {
     charged: u64,
     /// Tokens that are not.
     absorbed: u64,
-    /// What it adds to the invoice, in US dollars, exact; absent where the period is too long ago to say.
+    /// What it adds to the invoice, in US dollars, exact; absent where the period is too long ago to say, and in
+    /// the moment in which it is being settled.
     #[serde(skip_serializing_if = "Option::is_none")]
     cost_usd: Option<String>,
 }
@@ -173,14 +181,9 @@ impl<S: Store> AccountApi<S> {
     ) -> Result<Response<Body>, Problem> {
         let Asked { limit, cursor } = Asked::read(request)?;
         let stored = |error| not_stored(user, error);
-        let behind = cursor.as_ref().map(|place| &place.behind);
-        let page = self.ledger.receipts(user, None, behind).await.map_err(stored)?;
-        let mut receipts = page.receipts;
-        let more = receipts.len() > usize::from(limit) || page.next.is_some();
-        receipts.truncate(usize::from(limit));
+        let Read { receipts, meters, more } =
+            self.read(user, limit, cursor.as_ref(), now).await.map_err(stored)?;
         let first = cursor.is_none();
-        let from = receipts.last().map_or(now, |last| last.period_start);
-        let meters = self.ledger.meters(user, from).await.map_err(stored)?;
         let mut priced = Priced { meters: &meters, plans: self.ledger.plans(), place: cursor };
         let wires = receipts.iter().map(|receipt| priced.wire(receipt)).collect();
         let (denials, late_usage) = if first {
@@ -190,6 +193,42 @@ impl<S: Store> AccountApi<S> {
         };
         let next = priced.place.filter(|_| more).map(|place| place.to_text());
         Ok(respond::json(StatusCode::OK, &ReceiptsWire { receipts: wires, denials, late_usage, next }))
+    }
+
+    /// A page, and the meters as they were while it was read.
+    async fn read(
+        &self,
+        user: &UserId,
+        limit: u16,
+        cursor: Option<&Place>,
+        now: Timestamp,
+    ) -> Result<Read, StoreError> {
+        let month = Timestamp::from_ms(now.ms().saturating_sub(MONTH_MS));
+        let from = cursor.map_or(month, |place| place.period_start);
+        let mut before = self.ledger.meters(user, from).await?;
+        for _ in 0..READS_MAX {
+            let page = self.ledger.receipts(user, None, cursor.map(|place| &place.behind)).await?;
+            let mut receipts = page.receipts;
+            let more = receipts.len() > usize::from(limit) || page.next.is_some();
+            receipts.truncate(usize::from(limit));
+            let from = receipts.last().map_or(now, |last| last.period_start);
+            let meters = self.ledger.meters(user, from).await?;
+            let as_before = |meter: &Meter| {
+                let settled = settled_in(&before, meter.period.start());
+                settled == Some(meter.settled)
+            };
+            // The sum of the cursor's period is the cursor's to say.
+            let known = cursor.map(|place| place.period_start);
+            let summed = |meter: &&Meter| {
+                let start = meter.period.start();
+                Some(start) != known && receipts.iter().any(|receipt| receipt.period_start == start)
+            };
+            if meters.iter().filter(summed).all(as_before) {
+                return Ok(Read { receipts, meters, more });
+            }
+            before = meters;
+        }
+        Err(StoreError::new("list receipts", Fault::Contended))
     }
 
     async fn denials(&self, user: &UserId, now: Timestamp) -> Result<Vec<DenialWire>, Problem> {
@@ -224,6 +263,17 @@ impl<S: Store> AccountApi<S> {
     }
 }
 
+fn settled_in(meters: &[Meter], start: Timestamp) -> Option<Tokens> {
+    meters.iter().find(|meter| meter.period.start() == start).map(|meter| meter.settled)
+}
+
+/// A page of receipts, the meters of their periods, and whether there are older ones.
+struct Read {
+    receipts: Vec<Receipt>,
+    meters: Vec<Meter>,
+    more: bool,
+}
+
 /// Prices receipts, from the newest down.
 struct Priced<'a> {
     meters: &'a [Meter],
@@ -239,20 +289,21 @@ impl Priced<'_> {
             Some(place) if place.period_start == receipt.period_start => place.below,
             Some(_) | None => meter.map_or(Tokens::ZERO, |meter| meter.settled),
         };
-        let below = up_to.saturating_sub(receipt.charged);
+        let is_counted = meter.is_none_or(|meter| !meter.holds.contains_key(&receipt.id));
+        let below = if is_counted { up_to.saturating_sub(receipt.charged) } else { up_to };
         self.place =
             Some(Place { behind: ReceiptCursor::after(receipt), period_start: receipt.period_start, below });
         // Of a meter that nobody pays for, or only a flat price, nothing is on an invoice.
         let is_priced = |meter: &Meter| meter.customer.is_some() && meter.billing != Billing::Flat;
-        let plan = meter.map(|meter| self.plans.get(&meter.plan).filter(|_| is_priced(meter)));
+        let counted = meter.filter(|_| is_counted);
+        let plan = counted.map(|meter| self.plans.get(&meter.plan).filter(|_| is_priced(meter)));
         ReceiptWire::new(receipt, plan.map(|plan| cost(plan, below, up_to)))
     }
 }
 
 /// What the tokens from `below` to `up_to` of a period cost, exactly, in US dollars.
 fn cost(plan: Option<&Plan>, below: Tokens, up_to: Tokens) -> String {
-    let nano = plan.map_or(0, |plan| overage(plan, up_to).get().saturating_sub(overage(plan, below).get()));
-    decimal_usd(nano)
+    decimal_usd(plan.map_or(NanoUsd::ZERO, |plan| overage_between(plan, below, up_to)).get())
 }
 
 impl ReceiptWire {
@@ -300,6 +351,8 @@ impl From<&Denial> for DenialWire {
             DenialCode::Concurrency => Code::Concurrency,
             DenialCode::Rate => Code::RateLimited,
             DenialCode::PastDue => Code::PastDue,
+            DenialCode::TrialBudget => Code::TrialBudgetUsedUp,
+            DenialCode::OwnerCeiling => Code::OwnerCeilingReached,
         };
         Self {
             code: code.as_str(),

@@ -1,17 +1,17 @@
 //! `PUT /v1/spend-cap`: the user's own cap.
 //!
-//! One that lies below what is used and held stops everything at once, so it takes a second word. What is admitted in the
-//! instant between the look and the write is not looked at again: the answer says what is left, and that is nothing then.
+//! One that lies below what is used and held stops everything at once, so it takes a second word. The ledger asks for it at the
+//! instant of the write, so that no request that is admitted meanwhile goes unseen.
 
 use crate::{
     body::Fields,
-    handler::{AccountApi, not_changed, unavailable},
+    handler::{AccountApi, unavailable},
 };
-use domain::{Timestamp, UserId};
+use domain::{Timestamp, Tokens, UserId};
 use edge::problem::Problem;
 use http::Response;
 use lambda_http::{Body, Request};
-use ledger::Store;
+use ledger::{CapError, Store};
 
 const EXAMPLE: &str = r#"{"tokens": 1000000}"#;
 
@@ -26,14 +26,11 @@ impl<S: Store> AccountApi<S> {
         let mut fields = Fields::read(request.headers(), request.body(), &["tokens", "confirm"], EXAMPLE)?;
         let cap = fields.tokens("tokens")?;
         let confirmed = fields.flag("confirm")?;
-        let standing = self.ledger.standing(user, now).await.map_err(|error| unavailable(user, &error))?;
-        let meter = &standing.meter;
-        if let Some(cap) = cap.filter(|cap| !confirmed && *cap < meter.committed) {
-            let held = meter.committed.saturating_sub(meter.settled);
-            return Err(Problem::spend_cap_below_used(cap, meter.settled, held));
-        }
-        self.ledger.set_spend_cap(user, cap, now).await.map_err(|error| not_changed(user, &error))?;
-        tracing::info!(%user, cap = ?cap.map(domain::Tokens::get), "the spend cap was set");
+        self.ledger.set_spend_cap(user, cap, confirmed, now).await.map_err(|error| match error {
+            CapError::BelowUsed { cap, settled, held } => Problem::spend_cap_below_used(cap, settled, held),
+            CapError::Unavailable(error) => unavailable(user, &error),
+        })?;
+        tracing::info!(%user, cap = ?cap.map(Tokens::get), "the spend cap was set");
         self.usage(user, now).await
     }
 }

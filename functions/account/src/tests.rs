@@ -2,6 +2,8 @@
 
 mod buying;
 mod fake;
+mod invoices;
+mod meanwhile;
 mod requests;
 
 use crate::{
@@ -13,7 +15,7 @@ use domain::{Timestamp, UserId};
 use edge::{cors::Cors, plans::PlanBook};
 use http::Method;
 use lambda_http::{Body, Request, RequestExt};
-use ledger::{Ledger, MemoryStore};
+use ledger::{Ledger, Store};
 use serde_json::Value;
 use std::collections::HashMap;
 
@@ -32,7 +34,7 @@ fn user() -> UserId {
     UserId::parse("user_1").unwrap()
 }
 
-fn api(store: MemoryStore, stripe: stripe::Stripe) -> AccountApi<MemoryStore> {
+fn api<S: Store>(store: S, stripe: stripe::Stripe) -> AccountApi<S> {
     let verifier = Verifier::new(Settings {
         issuer: "https://clerk.example.com".to_owned(),
         keys: VerifyingKey::from_pem(CLERK_JWT_KEY).unwrap().into(),
@@ -58,8 +60,8 @@ fn request(method: Method, path: &str, body: &Value) -> Request {
 }
 
 /// What the user is answered: status and body.
-async fn ask(
-    api: &AccountApi<MemoryStore>,
+async fn ask<S: Store>(
+    api: &AccountApi<S>,
     method: Method,
     path: &str,
     body: &Value,

@@ -1,21 +1,22 @@
 //! `GET /v1/usage`: what was used and what it will cost. Names are the ledger's.
 
-use crate::handler::{AccountApi, unavailable};
-use domain::{Plan, Plans, Timestamp, Tokens, UserId, cap_in_force, overage, overage_cents};
+use crate::{
+    handler::{AccountApi, unavailable},
+    invoice::InvoiceWire,
+};
+use domain::{Plan, Timestamp, Tokens, UserId, cap_in_force, overage};
 use edge::{money::decimal_usd, problem::Problem, respond};
 use http::{Response, StatusCode};
 use lambda_http::Body;
 use ledger::{Standing, Store};
 use serde::Serialize;
 
-/// Nano-dollars in a cent.
-const NANO_PER_CENT: u64 = 10_000_000;
-
 impl<S: Store> AccountApi<S> {
     /// The usage of the current period.
     pub(crate) async fn usage(&self, user: &UserId, now: Timestamp) -> Result<Response<Body>, Problem> {
         let standing = self.ledger.standing(user, now).await.map_err(|error| unavailable(user, &error))?;
-        Ok(respond::json(StatusCode::OK, &UsageWire::of(&standing, self.ledger.plans(), now)))
+        let invoice = self.next_invoice(user, &standing).await?;
+        Ok(respond::json(StatusCode::OK, &UsageWire::of(&standing, invoice, now)))
     }
 }
 
@@ -27,6 +28,8 @@ pub(crate) struct UsageWire {
     status: Status,
     /// From when on nothing passes, because an invoice is unpaid.
     pay_by: Option<String>,
+    /// When the subscription ends, where somebody has canceled it.
+    ends_at: Option<String>,
     period: PeriodWire,
     usage: TokensWire,
     /// When `usage` begins anew: the end of the period.
@@ -52,18 +55,6 @@ enum Status {
     PastDue,
     /// An invoice is unpaid, and nothing passes until it is.
     Overdue,
-}
-
-/// What the invoice at the period's end comes to, as of now, in US dollars; to the cent, as Stripe rounds it.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct InvoiceWire {
-    estimate_usd: String,
-    /// The flat price of the period that begins then.
-    base_usd: String,
-    /// What is charged so far above the included tokens of this one.
-    overage_usd: String,
-    at: String,
 }
 
 /// The period `[start, end)`, RFC 3339 in UTC.
@@ -101,7 +92,7 @@ struct OverageWire {
 }
 
 impl UsageWire {
-    fn of(standing: &Standing, plans: &Plans, now: Timestamp) -> Self {
+    fn of(standing: &Standing, invoice: Option<InvoiceWire>, now: Timestamp) -> Self {
         let Standing { account, plan, meter } = standing;
         let status = match (&account.subscription, account.pay_by) {
             (_, Some(_)) if account.is_overdue(now) => Status::Overdue,
@@ -109,15 +100,15 @@ impl UsageWire {
             (Some(_), None) => Status::Active,
             (None, None) => Status::None,
         };
-        let billed = account.billed_to().is_some();
         let (cap, _) = cap_in_force(account, plan);
         let (start, end) = (meter.period.start().to_string(), meter.period.end().to_string());
         Self {
             plan: plan.id.to_string(),
             status,
             pay_by: account.pay_by.map(|pay_by| pay_by.to_string()),
+            ends_at: account.ends_at.map(|at| at.to_string()),
             resets_at: end.clone(),
-            period: PeriodWire { start, end: end.clone() },
+            period: PeriodWire { start, end },
             usage: TokensWire {
                 settled: meter.settled.get(),
                 held: meter.held().get(),
@@ -126,34 +117,11 @@ impl UsageWire {
                 included: plan.included.get(),
             },
             overage: OverageWire::of(plan, meter.priced()),
-            invoice: if billed {
-                invoice(plans.get(&meter.plan).unwrap_or(plan), plan, meter.priced(), &end)
-            } else {
-                None
-            },
+            invoice,
             requests: meter.totals.requests,
             spend_cap: account.spend_cap.map(Tokens::get),
         }
     }
-}
-
-/// Usage is priced by the plan that it was used under, the next period by the plan in force. None: an amount that no invoice
-/// could have.
-fn invoice(used_under: &Plan, next: &Plan, settled: Tokens, at: &str) -> Option<InvoiceWire> {
-    let overage = overage_cents(used_under, settled)?;
-    let base = u64::from(next.price_cents);
-    let estimate = base.checked_add(overage)?;
-    Some(InvoiceWire {
-        estimate_usd: usd(estimate)?,
-        base_usd: usd(base)?,
-        overage_usd: usd(overage)?,
-        at: at.to_owned(),
-    })
-}
-
-/// Cents as dollars.
-fn usd(cents: u64) -> Option<String> {
-    cents.checked_mul(NANO_PER_CENT).map(decimal_usd)
 }
 
 impl OverageWire {
@@ -188,7 +156,9 @@ mod tests {
         meter.committed = Tokens::from_u32(settled + 1_000);
         meter.totals.requests = 3;
         let standing = Standing { account, plan, meter };
-        serde_json::to_value(UsageWire::of(&standing, book.plans(), NOW)).unwrap()
+        let billed = standing.account.billed_to().is_some();
+        let invoice = InvoiceWire::of(&standing, book.plans(), &[], 0).filter(|_| billed);
+        serde_json::to_value(UsageWire::of(&standing, invoice, NOW)).unwrap()
     }
 
     #[test]
@@ -197,12 +167,14 @@ mod tests {
             "plan": "pro",
             "status": "active",
             "payBy": null,
+            "endsAt": null,
             "period": {"start": "2027-01-15T08:00:00.000Z", "end": "2027-02-15T08:00:00.000Z"},
             "usage": {"settled": 500_001, "held": 0, "left": 4_498_999, "cap": 5_000_000, "included": 500_000},
             "resetsAt": "2027-02-15T08:00:00.000Z",
             "overage": {"tokens": 1, "perMillionUsd": "2.00", "costUsd": "0.000002"},
             "invoice": {
-                "estimateUsd": "20.00", "baseUsd": "20.00", "overageUsd": "0.00", "at": "2027-02-15T08:00:00.000Z",
+                "estimateUsd": "20.00", "baseUsd": "20.00", "overageUsd": "0.00", "planChangeUsd": "0.00",
+                "lateUsd": "0.00", "at": "2027-02-15T08:00:00.000Z",
             },
             "requests": 3,
             "spendCap": null,
@@ -227,9 +199,21 @@ mod tests {
             );
             let book = PlanBook::built_in().unwrap();
             let pro = book.plans().iter().find(|plan| plan.id.as_str() == "pro").unwrap();
-            let cents = invoice_cents(pro, Tokens::from_u32(settled)).and_then(usd);
-            assert_eq!(cents.as_deref(), Some(estimate));
+            let cents = invoice_cents(pro, Tokens::from_u32(settled)).unwrap();
+            assert_eq!(format!("{}.{:02}", cents / 100, cents % 100), estimate);
         }
+    }
+
+    #[test]
+    fn a_subscription_that_ends_is_billed_for_no_further_month() {
+        let end = Timestamp::from_s(1_802_678_400);
+        let ends = wire(502_500, |account| account.ends_at = Some(end));
+        assert_eq!((&ends["endsAt"], &ends["status"]), (&ends["resetsAt"], &"active".into()));
+        let invoice = &ends["invoice"];
+        assert_eq!((&invoice["baseUsd"], &invoice["estimateUsd"]), (&"0.00".into(), &"0.01".into()));
+        assert_eq!(invoice["at"], ends["resetsAt"]);
+        let later = wire(502_500, |account| account.ends_at = Some(end.plus_ms(1_000)));
+        assert_eq!(later["invoice"]["estimateUsd"], "20.01", "it has another month");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::{
     stop::StopWatch,
     wire::{AnswerBody, Protocol},
 };
-use domain::{Claim, Demand, Denial, Digest, ModelPrice, NanoUsd, Timestamp, Usage, UserId};
+use domain::{Claim, Demand, Denial, Digest, ModelPrice, Timestamp, Usage, UserId};
 use edge::{
     drain::Drain,
     log::chain,
@@ -206,7 +206,12 @@ impl<S: Store + Clone + 'static> Generate<S> {
                 tracing::info!(user = %hold.user(), id = %hold.id(), "stopped by the user before the first text");
                 let asked_of = under_way.lock().unwrap_or_else(PoisonError::into_inner).take();
                 let prompt = openai::estimate(&question.system, &question.turns, 0);
-                allowance.used(asked_of.as_ref().map_or(NanoUsd::ZERO, |price| price.cost(&prompt)));
+                // A model may have reasoned all the while, which nobody has seen and the owner pays.
+                if asked_of.is_some() {
+                    allowance.spent()
+                } else {
+                    allowance.unused()
+                }
                 let sent = asked_of.map(|price| (price, Usage::Estimated(prompt)));
                 Err(NotBegun::Stopped(Box::new(hold), sent))
             }
@@ -229,7 +234,7 @@ impl<S: Store + Clone + 'static> Generate<S> {
         let cost_most = |model: &&ModelPrice| model.cost_most(demand.prompt_most, demand.output_most);
         let dearest = models.iter().copied().max_by_key(cost_most).unwrap_or(&self.front.menu.default);
         let reserved = self.budgets.reserve(user, cost_most(&dearest), drain, settled_by).await;
-        let mut allowance = reserved.map_err(|error| not_reserved(&error, user, now))?;
+        let mut allowance = reserved.map_err(|error| self.not_reserved(&error, user, demand, drain, now))?;
         let new_id = &*self.outside.new_id;
         let hold = match self.ledger.admit(user, demand, dearest, hold_ms, new_id, now).await {
             Ok(hold) => hold,
@@ -240,7 +245,7 @@ impl<S: Store + Clone + 'static> Generate<S> {
         };
         if let Err(error) = allowance.follow(hold.standing().0).await {
             closing.void(hold, None).await;
-            return Err(not_reserved(&error, user, now));
+            return Err(self.not_reserved(&error, user, demand, drain, now));
         }
         tracing::info!(%user, id = %hold.id(), kind = wish.kind.as_str(), prompts = prompts::VERSION,
             held = hold.size().total().get(), clamped = hold.clamped(), repeatable = repeatable.is_some(), "admitted");
@@ -261,11 +266,7 @@ impl<S: Store + Clone + 'static> Generate<S> {
             AdmitError::Refused { refusal, period_start } => {
                 let problem = self.front.refusal(refusal, now);
                 tracing::info!(%user, code = problem.code().as_str(), "not admitted");
-                let denial = Denial::of(refusal, (user.clone(), *period_start), demand.least(), now);
-                if self.denials.is_due(&denial) {
-                    let ledger = self.ledger.clone();
-                    drain.spawn(async move { ledger.deny(&denial).await });
-                }
+                self.keep(Denial::of(refusal, (user.clone(), *period_start), demand.least(), now), drain);
                 problem
             }
             AdmitError::Unavailable(unavailable) => {
@@ -274,18 +275,39 @@ impl<S: Store + Clone + 'static> Generate<S> {
             }
         }
     }
-}
 
-fn not_reserved(error: &NotReserved, user: &UserId, now: Timestamp) -> Problem {
-    match error {
-        NotReserved::UsedUp { pool, .. } => {
-            tracing::warn!(%user, pool = pool.as_str(), "not admitted: the day's budget is used up");
+    /// What a request that no budget covers is answered with. Nothing of its user's was touched, and nothing is: of somebody who
+    /// was never seen no denial is kept, for whoever makes a thousand accounts must not have a thousand items written.
+    fn not_reserved(
+        &self,
+        error: &NotReserved,
+        user: &UserId,
+        demand: &Demand,
+        drain: &Drain,
+        now: Timestamp,
+    ) -> Problem {
+        match error {
+            NotReserved::UsedUp { pool, resets_at } => {
+                tracing::warn!(%user, pool = pool.as_str(), "not admitted: the day's budget is used up");
+                if let Some(period_start) = self.ledger.remembered_period(user, now) {
+                    let place = (user.clone(), period_start);
+                    self.keep(Denial::of_budget((*pool, *resets_at), place, demand.least(), now), drain);
+                }
+            }
+            NotReserved::Unavailable(_) | NotReserved::OutOfTime => {
+                tracing::error!(%user, error = chain(error), "not admitted: no budget can be leased");
+            }
         }
-        NotReserved::Unavailable(_) | NotReserved::OutOfTime => {
-            tracing::error!(%user, error = chain(error), "not admitted: no budget can be leased");
+        error.problem(now)
+    }
+
+    /// Keeps a denial for its user to see, unless one of its kind was just kept.
+    fn keep(&self, denial: Denial, drain: &Drain) {
+        if self.denials.is_due(&denial) {
+            let ledger = self.ledger.clone();
+            drain.spawn(async move { ledger.deny(&denial).await });
         }
     }
-    error.problem(now)
 }
 
 /// Only a provider that asks for patience is taken at its word on when to come back.

@@ -1,6 +1,6 @@
 //! `POST /v1/quote`: the answer's JSON. Names are the ledger's.
 
-use domain::{Demand, HoldSize, NanoUsd, Refusal, Tokens};
+use domain::{Demand, HoldSize, NanoUsd, Refusal, Tokens, overage_between};
 use edge::{money::decimal_usd, problem::Problem};
 use ledger::{Quote, Standing};
 use serde::Serialize;
@@ -65,12 +65,36 @@ impl QuoteWire {
     }
 }
 
-/// The most that so many tokens can add to the invoice: nothing while they are included, and each above that at the plan's
-/// price, after everything that is settled or held.
+/// The most that so many tokens can add to the invoice after everything that is settled or held, as their receipt will say it.
 fn cost_most(standing: &Standing, tokens: Tokens) -> NanoUsd {
     let Standing { plan, meter, .. } = standing;
-    let Some(price) = plan.overage_per_million else { return NanoUsd::ZERO };
-    let over = |used: Tokens| used.saturating_sub(plan.included);
-    let more = over(meter.committed.saturating_add(tokens)).saturating_sub(over(meter.committed));
-    NanoUsd::of(more, price)
+    overage_between(plan, meter.committed, meter.committed.saturating_add(tokens))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::{Account, Opening, Timestamp, UserId};
+    use edge::plans::PlanBook;
+    use std::num::NonZeroU64;
+
+    #[test]
+    fn f21_a_quote_costs_what_the_receipts_will_say() {
+        let book = PlanBook::built_in().unwrap();
+        let mut plan = book.plans().iter().find(|plan| plan.id.as_str() == "pro").unwrap().clone();
+        // 0.7 nano-dollars a token, so that it matters where is rounded.
+        plan.overage_per_million = NonZeroU64::new(700_001);
+        let now = Timestamp::from_s(1_800_000_000);
+        let account = Account::first_seen(UserId::parse("user_1").unwrap(), plan.id.clone(), now);
+        let Opening { account, mut meter, .. } = Opening::first(account, now).unwrap();
+        let t = Tokens::from_u32;
+        for (above, tokens, nano) in [(0, 1, 1), (1, 1, 1), (3, 1, 0), (3, 2, 1)] {
+            meter.committed = plan.included.saturating_add(t(above));
+            let standing = Standing { account: account.clone(), plan: plan.clone(), meter: meter.clone() };
+            assert_eq!(cost_most(&standing, t(tokens)).get(), nano, "{tokens} after {above}");
+        }
+        meter.committed = t(0);
+        let standing = Standing { account, plan: plan.clone(), meter };
+        assert_eq!(cost_most(&standing, plan.included), NanoUsd::ZERO);
+    }
 }

@@ -7,7 +7,7 @@ use crate::{
 use bus::Announcement;
 use domain::Timestamp;
 use ledger::{SHARDS, Store, UserCursor};
-use report::{Checked, Checkup, Deps, Finding, Reconciling, Report};
+use report::{Checked, Checkup, Deps, Finding, Reconciling, Report, Uninvoiced};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -69,7 +69,7 @@ pub async fn handle<S: Store>(
 /// Announces what does not agree: meter by meter, then how many more.
 async fn tell<S: Store>(deps: &Deps<S>, checked: &Checked) {
     let mut announcements: Vec<Announcement> = Vec::new();
-    for Checkup { key, finding } in &checked.drifts {
+    for Checkup { key, finding, .. } in &checked.drifts {
         if let Finding::Drifted(drifts) = finding {
             let equations = serde_json::to_value(drifts).unwrap_or_default();
             let (user, period_start) = (key.user.clone(), key.period_start);
@@ -79,6 +79,13 @@ async fn tell<S: Store>(deps: &Deps<S>, checked: &Checked) {
     let told = u64::try_from(announcements.len()).unwrap_or(u64::MAX);
     let meters = checked.drifted.saturating_sub(told);
     announcements.extend((meters > 0).then_some(Announcement::DriftBeyond { meters }));
+    // What is on no invoice is told once, by the one night that finds it; the figures may agree.
+    let found = checked.drifts.iter().chain(&checked.others);
+    let uninvoiced = found.filter_map(|checkup| checkup.uninvoiced.zip(Some(&checkup.key)));
+    announcements.extend(uninvoiced.map(|(Uninvoiced { tokens, cents }, key)| {
+        let (user, period_start) = (key.user.clone(), key.period_start);
+        Announcement::NotInvoiced { user, period_start, tokens, cents }
+    }));
     deps.bus.announce(&announcements).await;
 }
 

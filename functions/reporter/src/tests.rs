@@ -9,4 +9,5 @@ mod late;
 mod leases;
 mod long;
 mod reconcile;
+mod unclear;
 mod world;

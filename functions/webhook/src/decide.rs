@@ -198,6 +198,7 @@ pub(crate) fn decide(
             subscription: Some(subscription.id.clone()),
             anchor: anchor(subscription, plan, book, now),
             plan_since: plan_since(account, subscription, plan, told_at),
+            ends_at: subscription.cancel_at,
             pay_by,
             ..account.clone()
         },
@@ -216,6 +217,7 @@ pub(crate) fn end(account: &Account, ended_at: Timestamp, book: &PlanBook) -> Ac
         subscription: None,
         anchor: ended_at.floor_s(),
         plan_since: None,
+        ends_at: None,
         pay_by: None,
         ..account.clone()
     }

@@ -36,18 +36,14 @@ pub enum Profile {
     Release,
 }
 
-/// What is built.
+/// What is built: always as a part of the whole workspace, so that the crates of others have the features that the tests of the
+/// workspace have taken, and are compiled once for both.
 #[derive(Debug, Clone, Copy)]
 pub enum Targets<'a> {
-    /// The binaries of these packages.
-    Packages(&'a [&'a str]),
-    /// One example of one package.
-    Example {
-        /// The package.
-        package: &'a str,
-        /// The example.
-        example: &'a str,
-    },
+    /// These binaries.
+    Binaries(&'a [&'a str]),
+    /// One example.
+    Example(&'a str),
 }
 
 /// Why there is no binary.
@@ -134,8 +130,8 @@ impl Cargo {
             return Err(BuildError::Failed { command: format!("{:?}", command.as_std()), status });
         }
         let wanted = match targets {
-            Targets::Packages(packages) => packages,
-            Targets::Example { example, .. } => &[example][..],
+            Targets::Binaries(binaries) => binaries,
+            Targets::Example(example) => &[example][..],
         };
         match wanted.iter().find(|name| !binaries.contains_key(**name)) {
             Some(name) => Err(BuildError::Missing((*name).to_owned())),
@@ -145,13 +141,14 @@ impl Cargo {
 
     fn command(&self, targets: Targets<'_>) -> Command {
         let mut command = Command::new(&self.program);
-        command.current_dir(&self.workspace).args(["build", "--message-format", "json-render-diagnostics"]);
+        command.current_dir(&self.workspace);
+        command.args(["build", "--workspace", "--message-format", "json-render-diagnostics"]);
         match targets {
-            Targets::Packages(packages) => {
-                command.args(packages.iter().flat_map(|package| ["-p", *package])).arg("--bins");
+            Targets::Binaries(binaries) => {
+                command.args(binaries.iter().flat_map(|binary| ["--bin", *binary]));
             }
-            Targets::Example { package, example } => {
-                command.args(["-p", package, "--example", example]);
+            Targets::Example(example) => {
+                command.args(["--example", example]);
             }
         }
         if self.profile == Profile::Release {
@@ -184,7 +181,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_failed_build_says_which_command_failed() {
-        let error = with_program("false").build(Targets::Packages(&["generate"]), |_| {}).await.unwrap_err();
+        let error = with_program("false").build(Targets::Binaries(&["generate"]), |_| {}).await.unwrap_err();
         let BuildError::Failed { command, status } = error else { panic!("{error:?}") };
         assert!(command.contains("generate") && !status.success(), "{command}");
     }
@@ -192,11 +189,11 @@ mod tests {
     #[tokio::test]
     async fn a_missing_cargo_and_a_missing_binary_are_named() {
         let error = with_program("/nonexistent/cargo")
-            .build(Targets::Packages(&["generate"]), |_| {})
+            .build(Targets::Binaries(&["generate"]), |_| {})
             .await
             .unwrap_err();
         assert!(error.to_string().contains("/nonexistent/cargo"), "{error}");
-        let error = with_program("true").build(Targets::Packages(&["generate"]), |_| {}).await.unwrap_err();
+        let error = with_program("true").build(Targets::Binaries(&["generate"]), |_| {}).await.unwrap_err();
         assert!(matches!(error, BuildError::Missing(name) if name == "generate"));
     }
 }

@@ -427,7 +427,7 @@ fn page(
 async fn binaries(binaries: Binaries) -> Result<BTreeMap<String, PathBuf>, CloudError> {
     match binaries {
         Binaries::Given(binaries) => Ok(binaries),
-        Binaries::Build(cargo) => Ok(cargo.build(Targets::Packages(&FUNCTIONS), |_| {}).await?),
+        Binaries::Build(cargo) => Ok(cargo.build(Targets::Binaries(&FUNCTIONS), |_| {}).await?),
     }
 }
 

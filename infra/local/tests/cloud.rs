@@ -41,7 +41,7 @@ fn fixture() -> PathBuf {
     // On a thread of its own: the tests that wait for it have no runtime in common.
     let build = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let targets = Targets::Example { package: "local", example: "fixture" };
+        let targets = Targets::Example("fixture");
         runtime.block_on(Cargo::of_this_build().build(targets, |_| {})).unwrap().remove("fixture").unwrap()
     };
     let build = || std::thread::spawn(build).join().unwrap();

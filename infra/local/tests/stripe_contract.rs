@@ -325,3 +325,51 @@ async fn a_meter_event_is_taken_once_by_its_identifier() {
     assert!(again.json["error"]["message"].as_str().unwrap().contains(&identifier));
     api.clean(&product, &[&tokens], Some(&meter), Some(&customer)).await;
 }
+
+#[tokio::test]
+async fn a_schedule_takes_a_subscription_over_and_gives_it_back() {
+    let api = Api::new().await;
+    let product = api.product().await;
+    // A metered price alone is active without a card.
+    let ((meter, tokens), base) = (api.metered_price(&product).await, api.base_price(&product).await);
+    let customer = api.post("/v1/customers", &[("email", "contract@example.com")]).await.id();
+    let subscribe = [("customer", customer.as_str()), ("items[0][price]", &tokens)];
+    let of = api.post("/v1/subscriptions", &subscribe).await.ok();
+    let (of, item) = (of["id"].as_str().unwrap(), &of["items"]["data"][0]);
+    let (start, end) = (item["current_period_start"].to_string(), item["current_period_end"].to_string());
+
+    let schedules = "/v1/subscription_schedules";
+    let with_more = [("from_subscription", of), ("metadata[a]", "b")];
+    api.post(schedules, &with_more).await.refused(400, "");
+    let made = api.post(schedules, &[("from_subscription", of)]).await.ok();
+    let path = format!("{schedules}/{}", made["id"].as_str().unwrap());
+    assert_eq!((&made["status"], &made["end_behavior"]), (&json!("active"), &json!("release")));
+    assert_eq!(made["phases"].as_array().unwrap().len(), 1);
+    assert_eq!(made["current_phase"]["start_date"].to_string(), start);
+    assert_eq!(made["current_phase"]["end_date"].to_string(), end);
+    api.post(schedules, &[("from_subscription", of)]).await.refused(400, "");
+
+    let next = [("phases[1][items][0][price]", base.as_str()), ("phases[1][proration_behavior]", "none")];
+    api.post(&path, &next).await.refused(400, "");
+    let mut form = vec![
+        ("phases[0][start_date]", start.as_str()),
+        ("phases[0][end_date]", end.as_str()),
+        ("phases[0][items][0][price]", tokens.as_str()),
+    ];
+    form.extend(next);
+    let updated = api.post(&path, &form).await.ok();
+    assert_eq!(updated["phases"][1]["start_date"].to_string(), end);
+    assert_eq!(updated["phases"][1]["items"][0]["price"], base);
+    form.push(("phases[0][items][0][quantity]", "1"));
+    api.post(&path, &form).await.refused(400, "");
+
+    let subscription = format!("/v1/subscriptions/{of}");
+    api.post(&subscription, &[("cancel_at_period_end", "true")]).await.refused(400, "");
+    let changed = api.post(&subscription, &[("metadata[a]", "b")]).await.ok();
+    assert_eq!(changed["schedule"], made["id"]);
+    let released = api.post(&format!("{path}/release"), &[]).await.ok();
+    assert_eq!((&released["status"], &released["released_subscription"]), (&json!("released"), &json!(of)));
+    assert_eq!(api.get(&subscription).await.ok()["schedule"], Value::Null);
+    api.post(&format!("{path}/release"), &[]).await.refused(400, "");
+    api.clean(&product, &[&tokens, &base], Some(&meter), Some(&customer)).await;
+}

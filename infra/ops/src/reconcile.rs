@@ -82,7 +82,9 @@ async fn look<S: Store>(
         match reconciling.user(user).await {
             Ok(found) => {
                 let counts = json!({ "users": 1, "meters": found.len() });
-                let whole = !found.iter().any(|checkup| checkup.finding == Finding::Unasked);
+                let unseen =
+                    |checkup: &Checkup| matches!(checkup.finding, Finding::Unasked | Finding::Moving);
+                let whole = !found.iter().any(unseen);
                 (found, counts, whole)
             }
             Err(error) => return console.fail(&error, Exit::Failed),
@@ -90,23 +92,44 @@ async fn look<S: Store>(
     } else {
         let (checked, stopped) = reconciling.all(None).await;
         let counts = serde_json::to_value(&checked).unwrap_or_default();
-        let whole =
-            stopped.is_none() && checked.failed == 0 && checked.shards_failed == 0 && checked.unasked == 0;
-        (checked.drifts, counts, whole)
+        let unseen = checked.failed > 0 || checked.shards_failed > 0;
+        let whole = stopped.is_none() && !unseen && checked.unasked == 0 && checked.moving == 0;
+        let found: Vec<Checkup> = checked.drifts.into_iter().chain(checked.others).collect();
+        (found, counts, whole)
     };
     let drifted: Vec<(&MeterKey, &Vec<Drift>)> = found
         .iter()
-        .filter_map(|Checkup { key, finding }| match finding {
+        .filter_map(|Checkup { key, finding, .. }| match finding {
             Finding::Drifted(drifts) => Some((key, drifts)),
-            Finding::Agrees | Finding::Moving | Finding::Unasked => None,
+            Finding::Agrees | Finding::Moving | Finding::Unasked | Finding::Incomparable => None,
         })
         .collect();
+    let of = |finding: &Finding| -> Vec<&MeterKey> {
+        found.iter().filter(|checkup| checkup.finding == *finding).map(|checkup| &checkup.key).collect()
+    };
+    let (moving, incomparable) = (of(&Finding::Moving), of(&Finding::Incomparable));
+    let on_none = found.iter().filter(|checkup| checkup.uninvoiced.is_some());
+    let uninvoiced: Vec<&MeterKey> = on_none.map(|checkup| &checkup.key).collect();
     if global.json {
         let drifts: Vec<Value> = drifted.iter().map(|(key, drifts)| wire(key, drifts)).collect();
-        writeln!(console.out, "{}", json!({ "counts": counts, "complete": whole, "drift": drifts }))?;
+        let told = json!({ "counts": counts, "complete": whole, "drift": drifts, "moving": names(&moving),
+            "notComparable": names(&incomparable), "onNoInvoice": names(&uninvoiced) });
+        writeln!(console.out, "{told}")?;
     } else {
         for (key, drifts) in &drifted {
             tell(key, drifts, console)?;
+        }
+        for MeterKey { user, period_start } in moving {
+            writeln!(console.out, "{user} {period_start} moved each time it was read")?;
+        }
+        for MeterKey { user, period_start } in incomparable {
+            writeln!(
+                console.out,
+                "{user} {period_start} not comparable: its payer or its period has changed"
+            )?;
+        }
+        for MeterKey { user, period_start } in uninvoiced {
+            writeln!(console.out, "{user} {period_start} has usage above what is included on no invoice")?;
         }
         writeln!(console.out, "{counts}")?;
     }
@@ -118,6 +141,12 @@ async fn look<S: Store>(
         (true, false) => Exit::Failed,
         (true, true) => Exit::Done,
     })
+}
+
+fn names(keys: &[&MeterKey]) -> Vec<Value> {
+    let name =
+        |key: &&MeterKey| json!({ "user": key.user.as_str(), "periodStart": key.period_start.to_string() });
+    keys.iter().map(name).collect()
 }
 
 fn wire(key: &MeterKey, drifts: &[Drift]) -> Value {
@@ -190,6 +219,7 @@ fn repaired(repair: &Repair) -> Value {
         Repair::Agrees => json!({ "repair": "none" }),
         Repair::Moving => json!({ "repair": "moving" }),
         Repair::Unasked => json!({ "repair": "unasked" }),
+        Repair::Incomparable => json!({ "repair": "not_comparable" }),
         Repair::Beyond(drift) => json!({ "repair": "beyond", "drift": drift }),
     }
 }
@@ -215,7 +245,14 @@ fn in_words(repair: &Repair) -> (String, Option<&Drift>) {
         ),
         Repair::Agrees => ("everything agrees".to_owned(), None),
         Repair::Moving => ("the meter moves; try again".to_owned(), None),
-        Repair::Unasked => ("Stripe's count is not to be had; the rest agrees".to_owned(), None),
+        Repair::Unasked => {
+            ("Stripe's count is not to be had, or there is too much to read; the rest agrees".to_owned(), None)
+        }
+        Repair::Incomparable => (
+            "Stripe's count says nothing about this meter, for its payer or its period has changed; the rest agrees"
+                .to_owned(),
+            None,
+        ),
         Repair::Beyond(drift) => ("this cannot be repaired here:".to_owned(), Some(drift)),
     }
 }

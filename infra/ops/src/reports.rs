@@ -1,23 +1,31 @@
-//! `ops reports`: what became of the rows that were sent to Stripe, and what a person does about those that it refused.
+//! `ops reports`: what became of the rows that were sent to Stripe, and what a person does about those that it refused and those of
+//! which nobody knows.
 
 use crate::books::instant;
 use crate::cli::Global;
 use crate::console::{Console, Exit};
 use clap::{Args, Subcommand};
-use domain::{Report, RowFate, Timestamp, UserId};
+use domain::{HoldId, Report, ReportRow, RowFate, Timestamp, UserId};
 use ledger::{Changed, Ledger, MeterKey, Retried, SHARDS, Store, StoreError};
-use report::fate_name;
+use report::{ParkRefused, Parking, STUCK_MS, fate_name, park_pending};
 use serde_json::{Value, json};
 use std::io;
 
 /// Reports that one command shows; of more, the rest is left out and that is said.
 const SHOWN_MAX: usize = 10_000;
 
+/// What a report on its way is called where fates are.
+const PENDING: &str = "pending";
+
 /// Examples below the help text.
 pub const EXAMPLES: &str = "\
 Examples:
   What waits for a person:
     ops reports list --parked
+  What is on its way to Stripe, and since when:
+    ops reports list --pending
+  End one of which nobody can tell whether Stripe has it (look at Stripe first, as docs/OPERATIONS.md says):
+    ops reports park user_2abc 2027-01-15T08:00:00Z 3 --reason 'not among the customer'\''s events'
   Send one again:
     ops reports retry user_2abc 2027-01-15T08:00:00Z 3
   Nobody is to pay for it:
@@ -26,8 +34,10 @@ Examples:
 /// A command about reports.
 #[derive(Clone, Debug, Subcommand)]
 pub enum ReportsCommand {
-    /// Shows reports. Exit code 4 with --parked if there is one.
+    /// Shows reports. Exit code 4 with --parked if there is one, with --pending if one has been on its way for a day.
     List(ListArguments),
+    /// Ends a report that is on its way, because a person has looked: it can then be sent again or forgiven.
+    Park(ParkArguments),
     /// Takes the tokens of a parked report into a new one, which the next run of the reporter sends.
     Retry(RetryArguments),
     /// Notes that nobody is to pay for a parked report.
@@ -40,6 +50,9 @@ pub struct ListArguments {
     /// Only those that wait for a person.
     #[arg(long)]
     pub parked: bool,
+    /// Only those that are on their way to Stripe.
+    #[arg(long, conflicts_with = "parked")]
+    pub pending: bool,
     /// Only this user's; without it, everybody's are read.
     #[arg(long, value_name = "USER", value_parser = user)]
     pub user: Option<UserId>,
@@ -59,6 +72,20 @@ pub struct Which {
     /// Does not ask before it works on the live account.
     #[arg(long)]
     pub yes: bool,
+}
+
+/// Arguments of `ops reports park`.
+#[derive(Clone, Debug, Args)]
+pub struct ParkArguments {
+    /// Which report.
+    #[command(flatten)]
+    pub which: Which,
+    /// What was found at Stripe; it is kept with the report.
+    #[arg(long)]
+    pub reason: String,
+    /// Also one that was sent first less than a day ago, of which the reporter may yet find out.
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Arguments of `ops reports retry`.
@@ -88,7 +115,7 @@ pub fn user(text: &str) -> Result<UserId, String> {
     UserId::parse(text).map_err(|error| error.to_string())
 }
 
-/// Runs one of the commands.
+/// Runs one of the commands. `new_id`: who takes a lease.
 ///
 /// # Errors
 /// When nothing can be written.
@@ -98,13 +125,16 @@ pub async fn run<S: Store>(
     global: &Global,
     command: &ReportsCommand,
     console: &mut Console<'_>,
-    now: Timestamp,
+    (now, new_id): (Timestamp, fn() -> HoldId),
 ) -> io::Result<Exit> {
     match command {
         ReportsCommand::List(arguments) => match listed(ledger, arguments).await {
-            Ok((reports, all)) => list(&reports, all, arguments, global, console),
+            Ok((shown, all)) => list(&shown, all, arguments, global, console, now),
             Err(error) => console.fail(&error, Exit::Failed),
         },
+        ReportsCommand::Park(arguments) => {
+            park(ledger, live, global, arguments, console, (now, new_id())).await
+        }
         ReportsCommand::Retry(RetryArguments { which }) => {
             retry(ledger, live, global, which, console, now).await
         }
@@ -114,14 +144,22 @@ pub async fn run<S: Store>(
     }
 }
 
+/// What a list shows.
+enum Shown {
+    /// A report that ended.
+    Ended(Report),
+    /// One that is on its way.
+    Pending(MeterKey, ReportRow),
+}
+
 /// The reports that are asked for, and whether that is all of them.
 async fn listed<S: Store>(
     ledger: &Ledger<S>,
     arguments: &ListArguments,
-) -> Result<(Vec<Report>, bool), StoreError> {
+) -> Result<(Vec<Shown>, bool), StoreError> {
     let mut found = Vec::new();
     if let Some(user) = &arguments.user {
-        let all = of_user(ledger, user, arguments.parked, &mut found).await?;
+        let all = of_user(ledger, user, arguments, &mut found).await?;
         return Ok((found, all));
     }
     for shard in 0..SHARDS {
@@ -130,7 +168,7 @@ async fn listed<S: Store>(
         loop {
             let page = ledger.users(shard, from.as_ref()).await?;
             for user in &page.users {
-                if !of_user(ledger, user, arguments.parked, &mut found).await? {
+                if !of_user(ledger, user, arguments, &mut found).await? {
                     return Ok((found, false));
                 }
             }
@@ -146,68 +184,137 @@ async fn listed<S: Store>(
 async fn of_user<S: Store>(
     ledger: &Ledger<S>,
     user: &UserId,
-    parked: bool,
-    found: &mut Vec<Report>,
+    arguments: &ListArguments,
+    found: &mut Vec<Shown>,
 ) -> Result<bool, StoreError> {
-    let mut before = None;
-    loop {
-        let page = ledger.reports(user, None, before.as_ref()).await?;
-        found.extend(page.reports.into_iter().filter(|report| !parked || report.fate == RowFate::Parked));
-        if found.len() > SHOWN_MAX {
-            found.truncate(SHOWN_MAX);
-            return Ok(false);
-        }
-        before = page.next;
-        if before.is_none() {
-            return Ok(true);
+    if !arguments.parked {
+        for mut meter in ledger.meters(user, Timestamp::from_ms(0)).await? {
+            found.extend(meter.pending.take().map(|row| Shown::Pending(MeterKey::of(&meter), row)));
         }
     }
+    let mut before = None;
+    while !arguments.pending {
+        let page = ledger.reports(user, None, before.as_ref()).await?;
+        let asked = |report: &Report| !arguments.parked || report.fate == RowFate::Parked;
+        found.extend(page.reports.into_iter().filter(asked).map(Shown::Ended));
+        before = page.next;
+        if before.is_none() || found.len() > SHOWN_MAX {
+            break;
+        }
+    }
+    let all = found.len() <= SHOWN_MAX;
+    found.truncate(SHOWN_MAX);
+    Ok(all)
 }
 
 fn list(
-    reports: &[Report],
+    shown: &[Shown],
     all: bool,
     arguments: &ListArguments,
     global: &Global,
     console: &mut Console<'_>,
+    now: Timestamp,
 ) -> io::Result<Exit> {
     if global.json {
-        let reports: Vec<Value> = reports.iter().map(wire).collect();
+        let reports: Vec<Value> = shown.iter().map(wire).collect();
         writeln!(console.out, "{}", json!({ "reports": reports, "complete": all }))?;
     } else {
-        for report in reports {
-            writeln!(
-                console.out,
-                "{} {} {} {} {} tokens {} {}",
-                report.user,
-                report.period_start,
-                report.seq,
-                fate_name(report.fate),
-                report.tokens,
-                report.customer,
-                report.note.as_deref().unwrap_or_default()
-            )?;
+        for shown in shown {
+            writeln!(console.out, "{}", in_words(shown))?;
         }
         if !all {
             writeln!(console.err, "ops: there are more than {SHOWN_MAX}; ask for one user's")?;
         }
     }
-    let waits = arguments.parked && !reports.is_empty();
-    Ok(if waits { Exit::Found } else { Exit::Done })
+    let waits = |shown: &Shown| match shown {
+        Shown::Ended(_) => arguments.parked,
+        Shown::Pending(_, row) => arguments.pending && is_stuck(row, now),
+    };
+    Ok(if shown.iter().any(waits) { Exit::Found } else { Exit::Done })
 }
 
-fn wire(report: &Report) -> Value {
-    json!({
-        "user": report.user.as_str(),
-        "periodStart": report.period_start.to_string(),
-        "seq": report.seq,
-        "fate": fate_name(report.fate),
-        "tokens": report.tokens.get(),
-        "customer": report.customer.as_str(),
-        "identifier": report.identifier,
-        "at": report.at.to_string(),
-        "note": report.note,
-    })
+fn is_stuck(row: &ReportRow, now: Timestamp) -> bool {
+    row.first_attempt_at.is_some_and(|since| now.ms_since(since) > STUCK_MS)
+}
+
+fn in_words(shown: &Shown) -> String {
+    let (user, period, seq, fate, tokens, customer, note) = match shown {
+        Shown::Ended(report) => {
+            let note = report.note.clone().unwrap_or_default();
+            let Report { user, period_start, seq, fate, tokens, customer, .. } = report;
+            (user, period_start, seq, fate_name(*fate), tokens, customer, note)
+        }
+        Shown::Pending(MeterKey { user, period_start }, row) => {
+            let ReportRow { seq, tokens, customer, timestamp, first_attempt_at, last_attempt_at, .. } = row;
+            let attempted = first_attempt_at.zip(*last_attempt_at);
+            let note = attempted.map_or_else(
+                || format!("of {timestamp}, never attempted"),
+                |(first, last)| format!("of {timestamp}, attempted since {first}, last at {last}"),
+            );
+            (user, period_start, seq, PENDING, tokens, customer, note)
+        }
+    };
+    format!("{user} {period} {seq} {fate} {tokens} tokens {customer} {note}")
+}
+
+fn wire(shown: &Shown) -> Value {
+    match shown {
+        Shown::Ended(report) => json!({
+            "user": report.user.as_str(),
+            "periodStart": report.period_start.to_string(),
+            "seq": report.seq,
+            "fate": fate_name(report.fate),
+            "tokens": report.tokens.get(),
+            "customer": report.customer.as_str(),
+            "identifier": report.identifier,
+            "at": report.at.to_string(),
+            "note": report.note,
+        }),
+        Shown::Pending(key, row) => json!({
+            "user": key.user.as_str(),
+            "periodStart": key.period_start.to_string(),
+            "seq": row.seq,
+            "fate": PENDING,
+            "tokens": row.tokens.get(),
+            "customer": row.customer.as_str(),
+            "identifier": row.identifier,
+            "timestamp": row.timestamp.to_string(),
+            "firstAttemptAt": row.first_attempt_at.map(|at| at.to_string()),
+            "lastAttemptAt": row.last_attempt_at.map(|at| at.to_string()),
+        }),
+    }
+}
+
+async fn park<S: Store>(
+    ledger: &Ledger<S>,
+    live: bool,
+    global: &Global,
+    ParkArguments { which, reason, force }: &ParkArguments,
+    console: &mut Console<'_>,
+    (now, owner): (Timestamp, HoldId),
+) -> io::Result<Exit> {
+    let key = MeterKey { user: which.user.clone(), period_start: which.period_start };
+    if live && !which.yes {
+        let question = format!("park report {} of {}? [yes/no]", which.seq, which.user);
+        if (console.ask)(&question).as_deref() != Some("yes") {
+            writeln!(console.err, "ops: not confirmed; nothing was done")?;
+            return Ok(Exit::Refused);
+        }
+    }
+    let parking = Parking { key: &key, seq: which.seq, reason, force: *force };
+    match park_pending(ledger, &parking, &owner, now).await {
+        Ok(row) if global.json => {
+            let told = json!({ "seq": row.seq, "fate": "parked", "tokens": row.tokens.get() });
+            writeln!(console.out, "{told}")?;
+            Ok(Exit::Done)
+        }
+        Ok(row) => {
+            writeln!(console.out, "{} tokens are parked; retry or forgive them", row.tokens)?;
+            Ok(Exit::Done)
+        }
+        Err(error @ ParkRefused::Ledger(_)) => console.fail(&error, Exit::Failed),
+        Err(error) => console.fail(&error, Exit::Refused),
+    }
 }
 
 /// The report, shown to whoever has to confirm; none: it was not confirmed, or there is nothing to confirm.

@@ -10,8 +10,8 @@ use aws_sdk_eventbridge::config::{BehaviorVersion, Credentials, Region};
 use bus::Bus;
 use clap::Parser as _;
 use domain::{
-    Account, Classes, CustomerId, Demand, HoldId, ModelId, ModelPrice, PlanId, RowFate, SubscriptionId,
-    Timestamp, Tokens, Usage, UserId,
+    Account, Classes, CustomerId, Demand, HoldId, ModelId, ModelPrice, PlanId, ReportRow, RowFate,
+    SubscriptionId, Timestamp, Tokens, Usage, UserId,
 };
 use edge::plans::PlanBook;
 use ledger::{Ledger, MemoryStore, MeterKey};
@@ -73,11 +73,24 @@ fn price() -> ModelPrice {
 impl World {
     /// A user whose one row of 100 tokens ended with this fate, two hours ago.
     async fn new(fate: RowFate) -> Self {
+        Self::with(fate, false).await
+    }
+
+    /// A user whose meter moves whenever Stripe is asked.
+    async fn moving() -> Self {
+        Self::with(RowFate::Accepted, true).await
+    }
+
+    async fn with(fate: RowFate, moves: bool) -> Self {
         let store = MemoryStore::new();
         let ledger = Ledger::new(store.clone(), PlanBook::built_in().unwrap().plans().clone());
         let counted = Arc::new(AtomicU64::new(0));
         let at_stripe = Arc::clone(&counted);
+        let moved = store.clone();
         let memory = Memory::new(move |request| {
+            if moves {
+                moved.kept().meters.values_mut().for_each(|meter| meter.totals.requests += 1);
+            }
             assert!(request.path.ends_with("/event_summaries"), "{}", request.path);
             std::future::ready(summary(at_stripe.load(Ordering::Relaxed)))
         });
@@ -115,7 +128,8 @@ impl World {
         let now = || self.now;
         let exit = match &arguments.command {
             Command::Reports(command) => {
-                reports::run(&self.deps.ledger, live, global, command, &mut console, self.now).await
+                let at = (self.now, (|| HoldId::parse("ops").unwrap()) as fn() -> HoldId);
+                reports::run(&self.deps.ledger, live, global, command, &mut console, at).await
             }
             Command::Reconcile(command) => {
                 reconcile::run(&self.deps, live, global, command, &mut console, &now).await
@@ -254,4 +268,115 @@ async fn what_cannot_be_repaired_is_said_and_left_as_it_is() {
     assert_eq!(ended.exit.code(), 4);
     assert!(ended.out.starts_with("this cannot be repaired here:\n"), "{}", ended.out);
     assert_eq!(world.fates()[0].0, RowFate::Accepted);
+}
+
+/// The row of a meter is on its way: attempted first and last so many hours ago, or never.
+async fn on_its_way(attempted: Option<(u64, u64)>) -> World {
+    let world = World::new(RowFate::Accepted).await;
+    let mut kept = world.store.kept();
+    let report = kept.reports.remove(&(world.key.clone(), 0)).unwrap();
+    let before = |hours: u64| Timestamp::from_ms(START.ms() + (100 - hours) * HOUR_MS);
+    let meter = kept.meters.get_mut(&world.key).unwrap();
+    meter.pending = Some(ReportRow {
+        seq: 0,
+        customer: report.customer,
+        identifier: report.identifier,
+        tokens: report.tokens,
+        timestamp: report.timestamp,
+        first_attempt_at: attempted.map(|(first, _)| before(first)),
+        last_attempt_at: attempted.map(|(_, last)| before(last)),
+        fence: 0,
+    });
+    meter.dirty = true;
+    drop(kept);
+    World { now: START.plus_ms(100 * HOUR_MS), ..world }
+}
+
+#[tokio::test]
+async fn a_report_on_its_way_is_shown_with_exit_code_4_once_it_takes_a_day() {
+    let attempted = "user_1 2027-01-15T08:00:00.000Z 0 pending 100 tokens cus_1 of 2027-01-15T08:00:00.000Z, attempted \
+                     since 2027-01-18T11:00:00.000Z, last at 2027-01-19T09:00:00.000Z\n";
+    let never = "user_1 2027-01-15T08:00:00.000Z 0 pending 100 tokens cus_1 of 2027-01-15T08:00:00.000Z, never attempted\n";
+    for (since, code, text) in
+        [(Some((25, 3)), 4, Some(attempted)), (Some((24, 3)), 0, None), (None, 0, Some(never))]
+    {
+        let world = on_its_way(since).await;
+        let ended = world.ops(&["reports", "list", "--pending"], false, None).await;
+        assert_eq!(ended.exit.code(), code, "{since:?}");
+        assert!(text.is_none_or(|text| ended.out == text), "{}", ended.out);
+        let all = world.ops(&["reports", "list", "--json"], false, None).await;
+        let told: Value = serde_json::from_str(&all.out).unwrap();
+        assert_eq!((all.exit, &told["reports"][0]["fate"]), (Exit::Done, &json!("pending")));
+        let parked = world.ops(&["reports", "list", "--parked"], false, None).await;
+        assert_eq!((parked.exit, parked.out.as_str()), (Exit::Done, ""));
+    }
+}
+
+#[tokio::test]
+async fn f10_a_report_that_does_not_end_is_parked_by_a_persons_word_and_can_then_be_moved() {
+    let world = on_its_way(Some((25, 3))).await;
+    let park = ["reports", "park", "user_1", PERIOD, "0", "--reason", "not among the events"];
+    let live = world.ops(&park, true, Some("no")).await;
+    assert_eq!((live.exit, live.asked), (Exit::Refused, 1));
+    let ended = world.ops(&park, false, None).await;
+    assert_eq!(ended.exit, Exit::Done, "{}", ended.err);
+    assert_eq!(world.fates(), [(RowFate::Parked, Some("not among the events".into()))]);
+    let meter = world.store.kept().meters[&world.key].clone();
+    assert_eq!((meter.pending, meter.parked.get()), (None, 100));
+    let again = world.ops(&park, false, None).await;
+    assert_eq!((again.exit, again.err.as_str()), (Exit::Refused, "ops: no such report is on its way\n"));
+    let retry = world.ops(&["reports", "retry", "user_1", PERIOD, "0"], false, None).await;
+    assert_eq!((retry.exit, world.fates()[0].0), (Exit::Done, RowFate::Retried));
+}
+
+#[tokio::test]
+async fn a_report_that_may_yet_end_by_itself_is_not_parked() {
+    let park = ["reports", "park", "user_1", PERIOD, "0", "--reason", "r"];
+    let forced = [park.as_slice(), &["--force"]].concat();
+    // Young; sent a moment ago; never sent; and a run is at it.
+    for (attempted, with_force) in [(Some((23, 3)), true), (Some((30, 1)), false), (None, false)] {
+        let world = on_its_way(attempted).await;
+        assert_eq!(world.ops(&park, false, None).await.exit, Exit::Refused, "{attempted:?}");
+        assert!(world.store.kept().meters[&world.key].pending.is_some());
+        let ended = world.ops(&forced, false, None).await;
+        assert_eq!(ended.exit == Exit::Done, with_force, "{attempted:?}: {}", ended.err);
+    }
+    let world = on_its_way(Some((25, 3))).await;
+    let (owner, until) = (HoldId::parse("run").unwrap(), world.now.plus_ms(60_000));
+    let customer = CustomerId::parse("cus_1").unwrap();
+    let lease = world.deps.ledger.take_lease(&customer, &owner, world.now, until).await.unwrap().unwrap();
+    assert_eq!(world.ops(&park, false, None).await.exit, Exit::Refused);
+    assert_eq!(world.deps.ledger.drop_lease(&lease).await.unwrap(), ledger::Changed::Yes);
+    // A run that was frozen finds the fence of whoever parks.
+    assert_eq!(world.ops(&park, false, None).await.exit, Exit::Done);
+    assert!(world.fates()[0].0 == RowFate::Parked);
+}
+
+#[tokio::test]
+async fn what_cannot_be_compared_is_named_and_what_moves_is_not_taken_for_whole() {
+    let world = World::new(RowFate::Accepted).await;
+    world.counted.store(100, Ordering::Relaxed);
+    world.store.kept().meters.get_mut(&world.key).unwrap().mixed = true;
+    for arguments in [["reconcile"].as_slice(), &["reconcile", "--user", "user_1"]] {
+        let ended = world.ops(arguments, false, None).await;
+        let named = format!("user_1 {PERIOD} not comparable: its payer or its period has changed\n");
+        assert!(ended.exit == Exit::Done && ended.out.starts_with(&named), "{}", ended.out);
+    }
+    let ended = world.ops(&["reconcile", "--json"], false, None).await;
+    let told: Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(told["notComparable"], json!([{"user": "user_1", "periodStart": PERIOD}]));
+    assert_eq!((&told["counts"]["incomparable"], &told["complete"]), (&json!(1), &json!(true)));
+    let repair = world.ops(&["reconcile", "--repair", "user_1", PERIOD], false, None).await;
+    assert!(
+        repair.exit == Exit::Done && repair.out.contains("says nothing about this meter"),
+        "{}",
+        repair.out
+    );
+
+    let moving = World::moving().await;
+    for arguments in [["reconcile"].as_slice(), &["reconcile", "--user", "user_1"]] {
+        let ended = moving.ops(arguments, false, None).await;
+        let named = format!("user_1 {PERIOD} moved each time it was read\n");
+        assert!(ended.exit == Exit::Failed && ended.out.starts_with(&named), "{}", ended.out);
+    }
 }

@@ -63,6 +63,24 @@ pub enum Announcement {
         /// What it has counted, from and to.
         counted: Option<(Tokens, Tokens)>,
     },
+    /// A row has not ended for over a day. Said again in each run until it has.
+    Stuck {
+        /// Which.
+        about: AboutRow,
+        /// When it was attempted first.
+        since: Timestamp,
+    },
+    /// Usage above what is included was reported, and no invoice covers its period. Said once.
+    NotInvoiced {
+        /// Whose.
+        user: UserId,
+        /// The start of its period.
+        period_start: Timestamp,
+        /// What Stripe has counted and bills to nobody: tokens of the period.
+        tokens: Tokens,
+        /// What it comes to above the flat price, in US cents.
+        cents: u64,
+    },
     /// Stripe refuses everything, for how this installation is set up. Said once in a run.
     Misconfigured {
         /// Stripe's words.
@@ -261,6 +279,14 @@ impl Announcement {
                 let detail =
                     json!({ "report": about.wire(), "expected": expected.get(), "counted": counted });
                 ("Report Unclear", detail)
+            }
+            Self::Stuck { about, since } => {
+                ("Report Stuck", json!({ "report": about.wire(), "since": since.to_string() }))
+            }
+            Self::NotInvoiced { user, period_start, tokens, cents } => {
+                let period = period_start.to_string();
+                let detail = json!({ "user": user.as_str(), "period": period, "tokens": tokens.get(), "cents": cents });
+                ("Usage Not Invoiced", detail)
             }
             Self::Misconfigured { reason } => ("Reporter Misconfigured", json!({ "reason": reason })),
             Self::Budget(level) => return (GENERATE, "Budget Threshold", level.wire()),

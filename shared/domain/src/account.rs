@@ -22,6 +22,9 @@ pub struct Account {
     /// bills what is used before a change of plan at the old price, with the old price's tiers, so that a change within a
     /// period begins a meter of its own.
     pub plan_since: Option<Timestamp>,
+    /// When the subscription ends, where that is settled: no period begins then, and none is billed. None: it goes on. Nothing is
+    /// decided by it; it is for whoever wants to know what the next invoice has.
+    pub ends_at: Option<Timestamp>,
     /// The start of the period of the meter that counts now.
     pub current: Timestamp,
     /// The user's own cap for a period, in tokens; the plan's cap holds besides.
@@ -42,6 +45,7 @@ impl Account {
             subscription: None,
             anchor,
             plan_since: None,
+            ends_at: None,
             current: anchor,
             spend_cap: None,
             pay_by: None,
@@ -80,6 +84,8 @@ pub struct AccountChange {
     pub meter_mixed: bool,
     /// [`Meter::plan`] from now on.
     pub meter_plan: PlanId,
+    /// What the meter may have used and held at the most, in tokens, for the change to be made; none: whatever it has.
+    pub committed_most: Option<Tokens>,
 }
 
 impl AccountChange {
@@ -120,7 +126,13 @@ impl AccountChange {
         let meter_period = until_the_plan.unwrap_or(whole);
         let another_pays = meter.customer.is_some() && meter.customer != meter_customer;
         let meter_mixed = meter.mixed || another_pays || meter_period.end() < meter.period.end();
-        Self { before, after, meter_customer, meter_period, meter_mixed, meter_plan }
+        Self { before, after, meter_customer, meter_period, meter_mixed, meter_plan, committed_most: None }
+    }
+
+    /// The same, made only if no more than so much is used and held.
+    #[must_use]
+    pub fn within(self, committed_most: Option<Tokens>) -> Self {
+        Self { committed_most, ..self }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Denials: the latest refusal of each kind, kept so that its user can see later what was in the way.
 
-use crate::{CapKind, Refusal, Timestamp, Tokens, UserId};
+use crate::{CapKind, Pool, Refusal, Timestamp, Tokens, UserId};
 use std::fmt;
 
 /// How long a denial is kept, in milliseconds: 90 days.
@@ -21,12 +21,24 @@ pub enum DenialCode {
     Rate,
     /// An unpaid invoice.
     PastDue,
+    /// The day's budget of all who pay nothing.
+    TrialBudget,
+    /// The owner's budget of the day.
+    OwnerCeiling,
 }
 
 impl DenialCode {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Quota, Self::SpendCap, Self::QuotaHeld, Self::Concurrency, Self::Rate, Self::PastDue];
+    pub const ALL: [Self; 8] = [
+        Self::Quota,
+        Self::SpendCap,
+        Self::QuotaHeld,
+        Self::Concurrency,
+        Self::Rate,
+        Self::PastDue,
+        Self::TrialBudget,
+        Self::OwnerCeiling,
+    ];
 
     /// Its name in the table and in answers.
     pub const fn as_str(self) -> &'static str {
@@ -37,6 +49,8 @@ impl DenialCode {
             Self::Concurrency => "concurrency",
             Self::Rate => "rate",
             Self::PastDue => "past_due",
+            Self::TrialBudget => "trial_budget",
+            Self::OwnerCeiling => "owner_ceiling",
         }
     }
 
@@ -54,6 +68,14 @@ impl DenialCode {
             Refusal::QuotaHeld { .. } => Self::QuotaHeld,
             Refusal::Concurrency { .. } => Self::Concurrency,
             Refusal::Rate { .. } => Self::Rate,
+        }
+    }
+
+    /// The code of a refusal because this budget was used up.
+    pub const fn of_budget(pool: Pool) -> Self {
+        match pool {
+            Pool::Trial => Self::TrialBudget,
+            Pool::Everyone => Self::OwnerCeiling,
         }
     }
 }
@@ -101,6 +123,18 @@ impl Denial {
         Self { user, period_start, code: DenialCode::of(refusal), at, asked, left, until }
     }
 
+    /// The denial of a request that asked for `asked` tokens at least, because a budget of the owner's is used up until
+    /// `resets_at`. How much money is left of it is not its user's to know.
+    pub fn of_budget(
+        (pool, resets_at): (Pool, Timestamp),
+        (user, period_start): (UserId, Timestamp),
+        asked: Tokens,
+        at: Timestamp,
+    ) -> Self {
+        let code = DenialCode::of_budget(pool);
+        Self { user, period_start, code, at, asked, left: None, until: Some(resets_at) }
+    }
+
     /// From when on it may be forgotten.
     pub fn forget_at(&self) -> Timestamp {
         self.at.plus_ms(DENIAL_KEPT_MS)
@@ -137,6 +171,12 @@ mod tests {
             assert_eq!((denial.code, denial.left, denial.until), (code, left, until));
             assert_eq!((denial.asked, denial.at, denial.period_start), (t(5), at(35), at(1)));
             assert_eq!(DenialCode::parse(code.as_str()), Some(code));
+        }
+        for (pool, code) in [Pool::Trial, Pool::Everyone].into_iter().zip(&DenialCode::ALL[6..]) {
+            let denial = Denial::of_budget((pool, at(70)), (user.clone(), at(1)), t(5), at(35));
+            assert_eq!((denial.code, denial.asked, denial.until), (*code, t(5), Some(at(70))));
+            assert_eq!((denial.at, denial.period_start, denial.left), (at(35), at(1), None));
+            assert_eq!(DenialCode::parse(code.as_str()), Some(*code));
         }
         assert_eq!(DenialCode::parse("rates"), None);
     }

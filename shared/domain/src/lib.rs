@@ -7,6 +7,7 @@ mod budget;
 mod claim;
 mod denial;
 mod ids;
+mod invoice;
 mod meter;
 mod plan;
 mod receipt;
@@ -24,12 +25,15 @@ pub use denial::{DENIAL_KEPT_MS, Denial, DenialCode};
 pub use ids::{
     CustomerId, EventId, HoldId, InvalidId, InvoiceId, InvoiceItemId, ModelId, PlanId, SubscriptionId, UserId,
 };
+pub use invoice::{NextInvoice, Used, next_invoice};
 pub use meter::{Billing, Hold, Meter, Opening, Predecessor, RateCounts, Totals};
-pub use plan::{HOLDS_MAX, InvalidPlans, Plan, Plans, invoice_cents, late_cents, overage, overage_cents};
+pub use plan::{
+    HOLDS_MAX, InvalidPlans, Plan, Plans, invoice_cents, late_cents, overage, overage_between, overage_cents,
+};
 pub use receipt::{FailedCalls, Outcome, Receipt, Release};
 pub use report::{
     Attempt, IDENTIFIER_FORGOTTEN_MS, Lease, NOTE_CHARS_MAX, NextStep, Report, ReportRow, RowFate, Seal,
-    Verdict, bounded_note, next_step, reconcile, retry, seal,
+    Verdict, bounded_note, next_step, reconcile, reconcile_minute, retry, seal,
 };
 pub use time::{Period, Timestamp};
 pub use usage::{Classes, ModelPrice, ModelPrices, Usage};

@@ -245,9 +245,11 @@ impl Meter {
         true
     }
 
-    /// Takes over an account's change, or changes nothing and says so: the meter was confirmed under another `rev`.
+    /// Takes over an account's change, or changes nothing and says so: the meter was confirmed under another `rev`, or more is
+    /// used and held than the change is good for.
     pub fn apply_account(&mut self, change: &AccountChange) -> bool {
-        if self.rev != change.before.rev {
+        let is_within = change.committed_most.is_none_or(|most| self.committed <= most);
+        if self.rev != change.before.rev || !is_within {
             return false;
         }
         self.rev = change.after.rev;
@@ -279,13 +281,14 @@ impl Meter {
         true
     }
 
-    /// Notes that whoever has the lease of this fence is about to send a row, and when it was sent for the first time; or
-    /// changes nothing and says so: the row is not pending any more, or a higher fence has attempted it.
+    /// Notes that whoever has the lease of this fence is about to send a row, when it was sent for the first time and when for
+    /// the last; or changes nothing and says so: the row is not pending any more, or a higher fence has attempted it. Whoever
+    /// asks about a row, and sends nothing, says `at` as it was.
     pub fn apply_attempt(&mut self, seq: u64, at: Timestamp, fence: u64) -> Attempt {
         match &mut self.pending {
             Some(row) if row.seq == seq && row.fence > fence => Attempt::Fenced,
             Some(row) if row.seq == seq => {
-                row.fence = fence;
+                (row.fence, row.last_attempt_at) = (fence, Some(at));
                 if row.first_attempt_at.replace(row.first_attempt_at.unwrap_or(at)).is_none() {
                     Attempt::First
                 } else {

@@ -35,6 +35,11 @@ pub fn overage(plan: &Plan, tokens: Tokens) -> NanoUsd {
     plan.overage_per_million.map_or(NanoUsd::ZERO, |price| NanoUsd::of(above, price))
 }
 
+/// What the tokens of one period from `below` to `up_to` add to [`overage`], so that the parts of a period add up to the whole.
+pub fn overage_between(plan: &Plan, below: Tokens, up_to: Tokens) -> NanoUsd {
+    overage(plan, up_to).saturating_sub(overage(plan, below))
+}
+
 /// What `tokens` of one period cost above the flat price in whole US cents, half a cent rounded up, as an invoice has it;
 /// none where no invoice could.
 pub fn overage_cents(plan: &Plan, tokens: Tokens) -> Option<u64> {
@@ -150,6 +155,21 @@ mod tests {
             },
             concurrency: NonZeroU16::new(2).unwrap(),
         }
+    }
+
+    #[test]
+    fn f21_the_parts_of_a_period_add_up_to_its_price_wherever_it_is_cut() {
+        let mut pro = plan("pro");
+        pro.overage_per_million = NonZeroU64::new(700_001);
+        let t = Tokens::from_u32;
+        for cut in [0, 40, 100, 101, 150, 777, 1_000] {
+            let parts = [overage_between(&pro, t(0), t(cut)), overage_between(&pro, t(cut), t(1_000))];
+            let sum: u64 = parts.iter().map(|part| part.get()).sum();
+            assert_eq!(sum, overage(&pro, t(1_000)).get(), "cut at {cut}");
+        }
+        // 0.7 nano-dollars a token: the second one costs what is left of two, and not one rounded up anew.
+        assert_eq!([1, 2, 3].map(|n| overage(&pro, t(100 + n)).get()), [1, 2, 3]);
+        assert_eq!(overage_between(&pro, t(103), t(104)).get(), 0);
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub struct ReportRow {
     pub timestamp: Timestamp,
     /// When it was first sent; none: never.
     pub first_attempt_at: Option<Timestamp>,
+    /// When its event may have been sent for the last time; none: never. What Stripe takes, it has counted some time after.
+    pub last_attempt_at: Option<Timestamp>,
     /// The highest fence of a lease under which it was attempted; 0: under none.
     pub fence: u64,
 }
@@ -181,6 +183,7 @@ pub fn seal(meter: &Meter, now: Timestamp) -> Option<Seal> {
         tokens,
         timestamp: meter.period.clamp_s(now),
         first_attempt_at: None,
+        last_attempt_at: None,
         fence: 0,
     };
     Some(Seal { rev: meter.rev, sealed_before: meter.sealed, sealed_after: meter.settled, row })
@@ -197,6 +200,7 @@ pub fn retry(meter: &Meter, report: &Report, now: Timestamp) -> Option<ReportRow
         tokens: report.tokens,
         timestamp: meter.period.clamp_s(now),
         first_attempt_at: None,
+        last_attempt_at: None,
         fence: 0,
     })
 }
@@ -212,7 +216,8 @@ pub fn next_step(row: &ReportRow, now: Timestamp) -> NextStep {
 /// Judges what Stripe has counted for the period, given the meter as it was read *before* Stripe was asked.
 ///
 /// What Stripe must have with the row is [`Meter::on_stripes_meter`]; without it, that less the row. Any other count is
-/// somebody else's doing. Of a meter whose payer has changed or whose period was cut, no count says anything about a row.
+/// somebody else's doing. Of a meter whose payer has changed or whose period was cut, the period's count says
+/// nothing about a row; its minute's does: [`reconcile_minute`].
 pub fn reconcile(meter: &Meter, row: &ReportRow, counted: Tokens) -> Verdict {
     let with = meter.on_stripes_meter();
     let without = with.saturating_sub(row.tokens);
@@ -222,6 +227,20 @@ pub fn reconcile(meter: &Meter, row: &ReportRow, counted: Tokens) -> Verdict {
         Verdict::Delivered
     } else if counted == without {
         Verdict::Missing
+    } else {
+        Verdict::Unclear
+    }
+}
+
+/// Judges by what Stripe has counted for the row's customer in the row's own minute, long enough after the row was sent for the
+/// last time. It needs no other figure of the meter, so it holds whoever else has paid for it and wherever its period was cut.
+///
+/// `is_alone`: no other row that Stripe may have is of that minute. A minute without a count lacks the row, whatever else was sent.
+pub fn reconcile_minute(row: &ReportRow, counted: Tokens, is_alone: bool) -> Verdict {
+    if counted == Tokens::ZERO {
+        Verdict::Missing
+    } else if is_alone && counted == row.tokens {
+        Verdict::Delivered
     } else {
         Verdict::Unclear
     }

@@ -629,5 +629,6 @@ fn f09_a_row_belongs_to_the_highest_fence_that_attempted_it() {
     assert_eq!(attempts, [First, Again, Fenced, Again, Fenced, Again]);
     assert_eq!(meter.apply_attempt(1, start(), 9), Attempt::Gone);
     let row = meter.pending.unwrap();
-    assert_eq!((row.first_attempt_at, row.fence), (Some(start()), 4));
+    let last = Some(start().plus_ms(5));
+    assert_eq!((row.first_attempt_at, row.last_attempt_at, row.fence), (Some(start()), last, 4));
 }

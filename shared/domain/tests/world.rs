@@ -477,6 +477,7 @@ impl World {
             tokens: tokens(used),
             timestamp: meter.period.clamp_s(self.clock),
             first_attempt_at: None,
+            last_attempt_at: None,
             fence: 0,
         };
         let id = HoldId::parse(&name).unwrap();

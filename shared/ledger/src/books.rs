@@ -4,7 +4,7 @@
 use crate::{
     page::{ReceiptCursor, ReceiptPage, ReportCursor, ReportPage, UserCursor, UserPage},
     protocol::{
-        ChangeError, DECISIONS_MAX, Ledger, REPORT_TRIES_MAX, Retried, Unavailable, first_opening, pause,
+        CapError, DECISIONS_MAX, Ledger, REPORT_TRIES_MAX, Retried, Unavailable, first_opening, pause,
     },
     store::{Changed, Fault, Loaded, MeterKey, Store, StoreError},
 };
@@ -240,19 +240,21 @@ impl<S: Store> Ledger<S> {
         self.store.import(key, receipt, report, billing).await
     }
 
-    /// Sets a user's own cap, or takes it away; creates the account if there is none.
+    /// Sets a user's own cap, or takes it away; creates the account if there is none. One below what is used and held at the
+    /// instant of its write stops everything, so it is written only if that is `confirmed`.
     ///
     /// It is written even where it is so already: an earlier wish whose answer was lost may yet land, and is fenced by the new
     /// `rev`. A write of our own whose answer is lost is decided again from a new reading, for the same reason.
     ///
     /// # Errors
-    /// When the store cannot answer.
+    /// When the cap lies below what is used and held, unconfirmed; or the store cannot answer.
     pub async fn set_spend_cap(
         &self,
         user: &UserId,
         cap: Option<Tokens>,
+        confirmed: bool,
         now: Timestamp,
-    ) -> Result<Loaded, ChangeError> {
+    ) -> Result<Loaded, CapError> {
         // The `rev` that a lost write was decided on.
         let mut lost = None;
         for tried in 0..DECISIONS_MAX {
@@ -267,7 +269,12 @@ impl<S: Store> Ledger<S> {
                 if landed {
                     return Ok(Loaded { account, meter });
                 }
-                self.cap(account, meter, cap).await
+                let bound = cap.filter(|_| !confirmed && counts_now(&account, &meter, now));
+                if let Some(cap) = bound.filter(|cap| *cap < meter.committed) {
+                    let held = meter.committed.saturating_sub(meter.settled);
+                    return Err(CapError::BelowUsed { cap, settled: meter.settled, held });
+                }
+                self.cap(account, meter, cap, bound).await
             } else {
                 let account = Account { spend_cap: cap, ..self.first_seen(user, now) };
                 let opening = first_opening(account, now)?;
@@ -297,11 +304,17 @@ impl<S: Store> Ledger<S> {
         account: Account,
         mut meter: Meter,
         cap: Option<Tokens>,
+        committed_most: Option<Tokens>,
     ) -> Result<(Changed, Loaded), StoreError> {
         let after = Account { spend_cap: cap, ..account.clone() };
-        let change = AccountChange::new(account, after, &meter);
+        let change = AccountChange::new(account, after, &meter).within(committed_most);
         let changed = self.store.change_account(&change).await?;
         let _: bool = meter.apply_account(&change);
         Ok((changed, Loaded { account: change.after, meter }))
     }
+}
+
+/// Whether a request of `now` would be in this meter: what an ended period has used is no part of the next.
+fn counts_now(account: &Account, meter: &Meter, now: Timestamp) -> bool {
+    matches!(domain::place(account, meter, now), Placement::Current)
 }

@@ -5,7 +5,7 @@ use crate::{
     protocol::{Ledger, Unavailable, insistently},
     store::{Changed, Loaded, Store},
 };
-use domain::{Account, Day, Level, Pool, SliceAnswer, SliceAsk, Timestamp, UserId};
+use domain::{Account, Day, Level, Placement, Pool, SliceAnswer, SliceAsk, Timestamp, UserId};
 
 /// How often a slice is asked for. Each try whose answer is lost may have leased one, which is then lost for its day.
 const LEASE_TRIES_MAX: u32 = 2;
@@ -67,5 +67,15 @@ impl<S: Store> Ledger<S> {
         let account = loaded.account.clone();
         self.cache.put(loaded);
         Ok(Known::Read(account))
+    }
+    /// The start of the period that a request of `now` would be charged to, by what is remembered of its user; none: of somebody
+    /// whom nobody remembers. Asks nothing of the store.
+    pub fn remembered_period(&self, user: &UserId, now: Timestamp) -> Option<Timestamp> {
+        let Loaded { account, meter } = self.cache.get(user)?;
+        match domain::place(&account, &meter, now) {
+            Placement::Current => Some(meter.period.start()),
+            Placement::Open(opening) => Some(opening.meter.period.start()),
+            Placement::OutOfCalendar => None,
+        }
     }
 }

@@ -210,6 +210,9 @@ fn difference(plus: Tokens, minus: Tokens) -> AttributeValue {
 pub(crate) fn account_on_meter(change: &AccountChange, user: &UserId) -> Expression {
     let mut e = Expression::default();
     e.require(&[attr::REV], "=", n(change.before.rev));
+    if let Some(most) = change.committed_most {
+        e.require(&[attr::COMMITTED], "<=", n(most.get()));
+    }
     e.set(&[attr::REV], n(change.after.rev));
     e.set(&[attr::DIRTY], shard_key(user));
     e.set(&[attr::PERIOD_END], n(change.meter_period.end().s()));
@@ -265,8 +268,9 @@ pub(crate) fn attempt(seq: u64, at: Timestamp, fence: u64) -> Expression {
     let mut e = Expression::default();
     e.require(&[attr::PENDING, attr::SEQ], "=", n(seq));
     e.require_absent_or(&[attr::PENDING, attr::FENCE], "<=", n(fence));
-    let (first, at) = (e.path(&[attr::PENDING, attr::FIRST_ATTEMPT]), e.value(n(at.ms())));
-    e.set.push(format!("{first} = if_not_exists({first}, {at})"));
+    let (first, value) = (e.path(&[attr::PENDING, attr::FIRST_ATTEMPT]), e.value(n(at.ms())));
+    e.set.push(format!("{first} = if_not_exists({first}, {value})"));
+    e.set(&[attr::PENDING, attr::LAST_ATTEMPT], n(at.ms()));
     e.set(&[attr::PENDING, attr::FENCE], n(fence));
     e
 }
@@ -507,6 +511,7 @@ mod tests {
             tokens: tokens(30),
             timestamp: Timestamp::from_s(7_200),
             first_attempt_at: None,
+            last_attempt_at: None,
             fence: 0,
         }
     }
@@ -603,6 +608,15 @@ mod tests {
             ],
             &["rev = 1"],
         );
+        let within = change.clone().within(Some(tokens(70)));
+        check(
+            &account_on_meter(&within, &user()),
+            &[
+                "SET rev = 2, dirty = 'D#02', period_end_s = 2682000, mixed = false, plan = 'free'",
+                "REMOVE customer",
+            ],
+            &["rev = 1", "committed <= 70"],
+        );
         let paid = AccountChange { meter_customer: Some(customer()), meter_mixed: true, ..change };
         check(
             &account_on_meter(&paid, &user()),
@@ -643,7 +657,7 @@ mod tests {
             &attempt(4, Timestamp::from_ms(7_200_001), 6),
             &[
                 "SET pending.first_attempt_ms = if_not_exists(pending.first_attempt_ms, 7200001),",
-                "pending.fence = 6",
+                "pending.last_attempt_ms = 7200001, pending.fence = 6",
             ],
             &["pending.seq = 4", "(attribute_not_exists(pending.fence) OR pending.fence <= 6)"],
         );

@@ -44,6 +44,7 @@ pub(crate) mod attr {
     pub(crate) const SUBSCRIPTION: &str = "subscription";
     pub(crate) const ANCHOR: &str = "anchor_s";
     pub(crate) const PLAN_SINCE: &str = "plan_since_s";
+    pub(crate) const ENDS_AT: &str = "ends_at_s";
     pub(crate) const CURRENT: &str = "current_s";
     pub(crate) const SPEND_CAP: &str = "spend_cap";
     pub(crate) const PAY_BY: &str = "pay_by_ms";
@@ -78,6 +79,7 @@ pub(crate) mod attr {
     pub(crate) const IDENTIFIER: &str = "identifier";
     pub(crate) const TIMESTAMP: &str = "timestamp_s";
     pub(crate) const FIRST_ATTEMPT: &str = "first_attempt_ms";
+    pub(crate) const LAST_ATTEMPT: &str = "last_attempt_ms";
     pub(crate) const FENCE: &str = "fence";
     pub(crate) const FATE: &str = "fate";
     pub(crate) const NOTE: &str = "note";
@@ -330,6 +332,7 @@ pub(crate) fn write_account(account: &Account) -> Item {
     put(attr::CUSTOMER, account.customer.as_ref().map(|id| s(id.as_str())));
     put(attr::SUBSCRIPTION, account.subscription.as_ref().map(|id| s(id.as_str())));
     put(attr::PLAN_SINCE, account.plan_since.map(|since| n(since.s())));
+    put(attr::ENDS_AT, account.ends_at.map(|at| n(at.s())));
     put(attr::SPEND_CAP, account.spend_cap.map(|cap| n(cap.get())));
     put(attr::PAY_BY, account.pay_by.map(|pay_by| n(pay_by.ms())));
     written
@@ -346,6 +349,7 @@ pub(crate) fn read_account(item: &Item) -> Result<Account, StoreError> {
         })?,
         anchor: from_s(item, attr::ANCHOR)?,
         plan_since: optional(item, attr::PLAN_SINCE, from_s)?,
+        ends_at: optional(item, attr::ENDS_AT, from_s)?,
         current: from_s(item, attr::CURRENT)?,
         spend_cap: optional(item, attr::SPEND_CAP, tokens)?,
         pay_by: optional(item, attr::PAY_BY, from_ms)?,
@@ -507,6 +511,7 @@ fn read_row(row: &Item) -> Result<ReportRow, StoreError> {
         tokens: tokens(row, attr::TOKENS)?,
         timestamp: from_s(row, attr::TIMESTAMP)?,
         first_attempt_at: optional(row, attr::FIRST_ATTEMPT, from_ms)?,
+        last_attempt_at: optional(row, attr::LAST_ATTEMPT, from_ms)?,
         fence: optional(row, attr::FENCE, number)?.unwrap_or(0),
     })
 }
@@ -799,6 +804,7 @@ mod tests {
             subscription: Some(SubscriptionId::parse("sub_1").unwrap()),
             anchor: Timestamp::from_s(1_795_000_000),
             plan_since: Some(Timestamp::from_s(1_795_400_000)),
+            ends_at: Some(Timestamp::from_s(1_795_600_000)),
             spend_cap: Some(t(0)),
             pay_by: Some(AT),
             ..bare()
@@ -817,6 +823,7 @@ mod tests {
             tokens: t(30),
             timestamp: Timestamp::from_s(1_795_518_060),
             first_attempt_at: None,
+            last_attempt_at: None,
             fence: 0,
         }
     }
@@ -859,7 +866,12 @@ mod tests {
             closed: true,
             mixed: true,
             billing: Billing::Flat,
-            pending: Some(ReportRow { first_attempt_at: Some(AT), fence: 8, ..row() }),
+            pending: Some(ReportRow {
+                first_attempt_at: Some(AT),
+                last_attempt_at: Some(AT.plus_ms(3)),
+                fence: 8,
+                ..row()
+            }),
             seq: 5,
             dirty: true,
             totals: Totals { requests: 11, absorbed: t(12), cost: money(13), classes: classes() },
@@ -867,6 +879,7 @@ mod tests {
         };
         let mut pending = row_entries(&row());
         pending.insert(attr::FIRST_ATTEMPT.to_owned(), n(AT.ms()));
+        pending.insert(attr::LAST_ATTEMPT.to_owned(), n(AT.ms() + 3));
         pending.insert(attr::FENCE.to_owned(), n(8));
         let mut written = write_new_meter(&new);
         written.extend(item(classes_entries(&classes()).map(|(name, tokens)| (name, n(tokens.get())))));
@@ -1061,6 +1074,7 @@ mod tests {
             attr::CUSTOMER,
             attr::SUBSCRIPTION,
             attr::PLAN_SINCE,
+            attr::ENDS_AT,
             attr::SPEND_CAP,
             attr::PAY_BY,
             attr::SK,

@@ -22,6 +22,8 @@ pub use page::{
     Cursor, METERS_MAX, PAGE_MAX, Page, ReceiptCursor, ReceiptPage, ReportCursor, ReportPage, UserCursor,
     UserPage,
 };
-pub use protocol::{AdmitError, ChangeError, Ledger, OpenHold, Retried, SettleError, Standing, Unavailable};
+pub use protocol::{
+    AdmitError, CapError, ChangeError, Ledger, OpenHold, Retried, SettleError, Standing, Unavailable,
+};
 pub use quote::Quote;
 pub use store::{AdmitAnswer, AdmitFailure, Changed, Fault, Loaded, MeterKey, SHARDS, Store, StoreError};

@@ -12,7 +12,7 @@ use crate::{
 use domain::{
     Account, AccountChange, Admission, AdmitRequest, Attempt, Demand, FailedCalls, Hold, HoldId, HoldRef,
     HoldSize, Meter, ModelPrice, NanoUsd, Opening, Period, Placement, Plan, Plans, Receipt, Refusal,
-    ReportRow, RowFate, Timestamp, Usage, UserId,
+    ReportRow, RowFate, Timestamp, Tokens, Usage, UserId,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -68,6 +68,24 @@ pub enum ChangeError {
     /// The plan is not one of those on offer.
     #[error("there is no plan {0}")]
     UnknownPlan(domain::PlanId),
+    /// The store cannot answer.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// Why a user's own cap was not set.
+#[derive(Debug, thiserror::Error)]
+pub enum CapError {
+    /// It lies below what is used and held, and nobody has said that this is meant.
+    #[error("the cap lies below what is used and held")]
+    BelowUsed {
+        /// The cap, in tokens.
+        cap: Tokens,
+        /// Tokens of the period that are charged.
+        settled: Tokens,
+        /// Tokens that requests under way hold besides.
+        held: Tokens,
+    },
     /// The store cannot answer.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),

@@ -155,7 +155,7 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Creates a meter, points the account to it and closes its predecessor; or creates account and first meter.
     fn open(&self, opening: &Opening) -> impl Future<Output = Result<Changed, StoreError>> + Send;
 
-    /// Changes an account and the meter it points to.
+    /// Changes an account and the meter it points to, if both are as they were read and the meter is within the change's bound.
     fn change_account(
         &self,
         change: &AccountChange,
@@ -180,7 +180,8 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Moves what is settled into a pending row.
     fn seal(&self, key: &MeterKey, seal: &Seal) -> impl Future<Output = Result<Changed, StoreError>> + Send;
 
-    /// Notes that the pending row is about to be sent under the lease of this fence, and when it was for the first time. One
+    /// Notes that the pending row is about to be sent under the lease of this fence, when it was for the first time and when for
+    /// the last: whoever asks about it, and sends nothing, says `at` as it was. One
     /// that lands late is refused where a higher fence has attempted the row, or where the row is another.
     fn note_attempt(
         &self,

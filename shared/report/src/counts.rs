@@ -23,6 +23,8 @@ pub struct Report {
     pub reconciled: u32,
     /// Rows whose outcome even Stripe's count left unclear.
     pub unclear: u32,
+    /// Rows that no run has brought to their end for over a day.
+    pub stuck: u32,
     /// Meters that were not brought to their end; the next run finds them again.
     pub failed: u32,
     /// Meters that were not begun because the deadline was near; the next run finds them again.
@@ -61,6 +63,7 @@ impl Report {
             parked: self.parked.saturating_add(other.parked),
             reconciled: self.reconciled.saturating_add(other.reconciled),
             unclear: self.unclear.saturating_add(other.unclear),
+            stuck: self.stuck.saturating_add(other.stuck),
             failed: self.failed.saturating_add(other.failed),
             postponed: self.postponed.saturating_add(other.postponed),
             shards_failed: self.shards_failed.saturating_add(other.shards_failed),
@@ -92,6 +95,7 @@ impl Report {
             parked = self.parked,
             reconciled = self.reconciled,
             unclear = self.unclear,
+            stuck = self.stuck,
             failed = self.failed,
             postponed = self.postponed,
             shards_failed = self.shards_failed,

@@ -10,7 +10,8 @@ use stripe::Stripe;
 const PAUSE_MS: u64 = 500;
 /// Calls a second with a test key: below the 25 that Stripe takes from a sandbox.
 const CALLS_PER_S_TEST: NonZeroU32 = NonZeroU32::new(20).unwrap();
-/// Calls a second with a live key: a tenth of what Stripe takes, so that the account's other business goes on.
+/// Calls a second with a live key: of meter events a tenth of what Stripe takes; of what else is asked, [`stripe::Pace`] asks
+/// less, so that the account's other business goes on.
 const CALLS_PER_S_LIVE: NonZeroU32 = NonZeroU32::new(100).unwrap();
 /// The most calls a second that may be asked for.
 pub const CALLS_PER_S_MAX: u32 = 500;

@@ -4,7 +4,7 @@
 //! Stripe puts on an invoice what its meter has counted by the moment at which the invoice becomes final. What arrives later is
 //! counted and billed to nobody. So nothing is sent when that moment is near.
 
-use domain::{Period, ReportRow, Timestamp};
+use domain::{Period, ReportRow, SubscriptionId, Timestamp};
 use stripe::{Invoice, InvoiceStatus};
 
 const MINUTE_MS: u64 = 60 * 1_000;
@@ -52,13 +52,7 @@ pub(crate) fn invoices_from(period: Period, now: Timestamp) -> Option<Timestamp>
 ///
 /// A row's invoice is one of a subscription that bills a period with this end, in which the row's time lies.
 pub(crate) fn way(period: Period, row: &ReportRow, invoices: &[Invoice], now: Timestamp) -> Way {
-    let is_of = |billed: Period| {
-        let (one, other) = (billed.end(), period.end());
-        let apart_ms = one.ms_since(other).max(other.ms_since(one));
-        billed.contains(row.timestamp) && apart_ms <= SAME_END_MS
-    };
-    let bills = |invoice: &&Invoice| invoice.subscription.is_some() && invoice.period.is_some_and(is_of);
-    let of_row: Vec<&Invoice> = invoices.iter().filter(bills).collect();
+    let of_row: Vec<&Invoice> = invoices.iter().filter(|invoice| bills(invoice, period, row)).collect();
     let too_old = row.timestamp.plus_ms(EVENT_AGE_MS_MAX);
     if let Some(draft) = of_row.iter().find(|invoice| invoice.status == InvoiceStatus::Draft) {
         return match draft.finalizes_at {
@@ -80,6 +74,25 @@ pub(crate) fn way(period: Period, row: &ReportRow, invoices: &[Invoice], now: Ti
     }
 }
 
+/// The subscription whose invoice is a row's; none: no invoice is.
+pub(crate) fn subscription(
+    period: Period,
+    row: &ReportRow,
+    invoices: Vec<Invoice>,
+) -> Option<SubscriptionId> {
+    invoices.into_iter().find(|invoice| bills(invoice, period, row))?.subscription
+}
+
+fn bills(invoice: &Invoice, period: Period, row: &ReportRow) -> bool {
+    let is_of = |billed: Period| billed.contains(row.timestamp) && is_same_end(billed.end(), period.end());
+    invoice.subscription.is_some() && invoice.period.is_some_and(is_of)
+}
+
+/// Whether two periods end together, as far as two clocks can say.
+pub(crate) fn is_same_end(one: Timestamp, other: Timestamp) -> bool {
+    one.ms_since(other).max(other.ms_since(one)) <= SAME_END_MS
+}
+
 fn is_near(at: Timestamp, now: Timestamp) -> bool {
     at.ms_since(now) <= FINAL_MARGIN_MS && now.ms_since(at) <= FINAL_MARGIN_MS
 }
@@ -87,7 +100,7 @@ fn is_near(at: Timestamp, now: Timestamp) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::{CustomerId, InvoiceId, SubscriptionId, Tokens};
+    use domain::{CustomerId, InvoiceId, Tokens};
 
     const START: Timestamp = Timestamp::from_s(1_800_000_000);
     const DAY_MS: u64 = 24 * HOUR_MS;
@@ -101,6 +114,7 @@ mod tests {
             tokens: Tokens::from_u32(5),
             timestamp,
             first_attempt_at: None,
+            last_attempt_at: None,
             fence: 0,
         }
     }

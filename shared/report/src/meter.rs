@@ -8,6 +8,7 @@ use crate::{
     counts::Report,
     deps::Deps,
     late::{self, Way},
+    price::LatePrice,
 };
 use bus::{AboutRow, Announcement};
 use domain::{
@@ -16,10 +17,10 @@ use domain::{
 };
 use ledger::{MeterKey, Store, StoreError};
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
     time::Duration,
 };
-use stripe::{Counted, InvoiceError, MeterEvent, NewInvoiceItem, SendError, Sent, Stripe};
+use stripe::{InvoiceError, MeterEvent, NewInvoiceItem, SendError, Sent, Stripe};
 
 /// What the item of a row says that the flat price of its period covers.
 const FLAT_NOTE: &str = "covered by the flat price of the billing that was adopted";
@@ -30,10 +31,14 @@ const ROUNDS_MAX: u32 = 2;
 /// How often a lease is asked for that somebody has: he may be about to give it back.
 const LEASE_TRIES_MAX: u32 = 3;
 /// How long a lease lasts, in milliseconds: longer than all calls for one row take in the usual case.
-const LEASE_MS: u64 = 120_000;
+pub(crate) const LEASE_MS: u64 = 120_000;
 /// Within how long Stripe's count has what Stripe took, in milliseconds: an hour.
 pub(crate) const COUNTED_WITHIN_MS: u64 = 60 * 60 * 1_000;
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+/// From when on the owner is told of a row that does not end, after its first attempt, in milliseconds: a day.
+pub const STUCK_MS: u64 = DAY_MS;
+/// Rows that one run tells to be stuck; the others are in the log.
+const STUCK_TOLD_MAX: u32 = 100;
 /// Calls that there must be time for before the deadline, and on a lease, for one to be made: the two that one question can
 /// take, each of which may take as long as Stripe's client lets it.
 const RESERVED_CALLS: u32 = 2;
@@ -59,26 +64,28 @@ enum Delivery {
 }
 
 /// A row, the meter that it was read with, and the lease under which it is brought to its end.
-struct Case<'a> {
-    key: &'a MeterKey,
-    meter: &'a Meter,
-    row: &'a ReportRow,
-    lease: &'a Lease,
+pub(crate) struct Case<'a> {
+    pub(crate) key: &'a MeterKey,
+    pub(crate) meter: &'a Meter,
+    pub(crate) row: &'a ReportRow,
+    pub(crate) lease: &'a Lease,
 }
 
 /// The meters of one run.
 pub struct Reporting<'a, S> {
-    deps: &'a Deps<S>,
-    stripe: Stripe,
+    pub(crate) deps: &'a Deps<S>,
+    pub(crate) stripe: Stripe,
     calls: stripe::Pace,
     deadline: Timestamp,
-    now: &'a (dyn Fn() -> Timestamp + Sync),
+    pub(crate) now: &'a (dyn Fn() -> Timestamp + Sync),
     /// The only customer whose rows are sent; none: everybody's are.
     only: Option<CustomerId>,
     /// Stripe refuses every event: nothing more is sent in this run.
     refuses_all: AtomicBool,
     /// How this installation is set up was complained of: that is said once.
     complained: AtomicBool,
+    /// Rows that were told to be stuck.
+    stuck_told: AtomicU32,
 }
 
 impl<'a, S: Store> Reporting<'a, S> {
@@ -95,6 +102,7 @@ impl<'a, S: Store> Reporting<'a, S> {
             only: None,
             refuses_all: AtomicBool::new(false),
             complained: AtomicBool::new(false),
+            stuck_told: AtomicU32::new(0),
         }
     }
 
@@ -119,7 +127,7 @@ impl<'a, S: Store> Reporting<'a, S> {
     }
 
     /// Whether there is time for a call, and for those that follow from it at once.
-    fn may_call(&self, lease: &Lease) -> bool {
+    pub(crate) fn may_call(&self, lease: &Lease) -> bool {
         self.left_ms().min(lease.until.ms_since((self.now)())) > self.calls_ms(RESERVED_CALLS)
     }
 
@@ -147,28 +155,26 @@ impl<'a, S: Store> Reporting<'a, S> {
         let ledger = &self.deps.ledger;
         for _ in 0..ROUNDS_MAX {
             report.swept += ledger.sweep(key, (self.now)()).await?;
-            let Some((meter, row)) = ledger.seal(key, (self.now)()).await? else { break };
+            let Some((_, row)) = ledger.seal(key, (self.now)()).await? else { break };
             report.sealed += 1;
             if self.only.as_ref().is_some_and(|only| *only != row.customer) {
                 return Ok(End::Stays);
             }
-            match self.row(key, &meter, &row, report).await? {
+            match self.row(key, &row, report).await? {
                 End::Gone => {}
-                end @ (End::Stays | End::Leased) => return Ok(end),
+                End::Leased => return Ok(End::Leased),
+                End::Stays => {
+                    self.tell_if_stuck(key, row.seq, report).await?;
+                    return Ok(End::Stays);
+                }
             }
         }
         report.cleared += u32::from(ledger.clear(key).await?);
         Ok(End::Gone)
     }
 
-    /// Brings one row to its end, under its customer's lease. `meter` is as it was read before Stripe is asked anything.
-    async fn row(
-        &self,
-        key: &MeterKey,
-        meter: &Meter,
-        row: &ReportRow,
-        report: &mut Report,
-    ) -> Result<End, StoreError> {
+    /// Brings one row to its end, under its customer's lease.
+    async fn row(&self, key: &MeterKey, row: &ReportRow, report: &mut Report) -> Result<End, StoreError> {
         if self.refuses_all.load(Ordering::Relaxed) {
             return Ok(End::Stays);
         }
@@ -177,12 +183,51 @@ impl<'a, S: Store> Reporting<'a, S> {
             report.leased += 1;
             return Ok(End::Leased);
         };
-        let end = Box::pin(self.under_lease(&Case { key, meter, row, lease: &lease }, report)).await;
+        let end = self.leased(key, row.seq, &lease, report).await;
         // What is not given back runs out.
         if let Err(error) = self.deps.ledger.drop_lease(&lease).await {
             tracing::warn!(error = edge::log::chain(&error), customer = %row.customer, "a lease was not given back");
         }
         end
+    }
+
+    /// Reads the row again, under the lease, before Stripe is asked anything: whoever had the lease before may have sent it a
+    /// moment ago.
+    async fn leased(
+        &self,
+        key: &MeterKey,
+        seq: u64,
+        lease: &Lease,
+        report: &mut Report,
+    ) -> Result<End, StoreError> {
+        let meter = self.deps.ledger.meter(key).await?;
+        let row = meter.as_ref().and_then(|meter| meter.pending.as_ref());
+        let (Some(meter), Some(row)) = (&meter, row.filter(|row| row.seq == seq)) else {
+            tracing::info!(user = %key.user, seq, "another run has ended this row");
+            return Ok(End::Stays);
+        };
+        Box::pin(self.under_lease(&Case { key, meter, row, lease }, report)).await
+    }
+
+    /// Tells the owner of a row that no run has brought to its end for a day. Only a run tells, not everybody who asks for one
+    /// customer's rows.
+    async fn tell_if_stuck(&self, key: &MeterKey, seq: u64, report: &mut Report) -> Result<(), StoreError> {
+        if self.only.is_some() {
+            return Ok(());
+        }
+        let meter = self.deps.ledger.meter(key).await?;
+        let row = meter.and_then(|meter| meter.pending).filter(|row| row.seq == seq);
+        let is_stuck = |since: &Timestamp| (self.now)().ms_since(*since) > STUCK_MS;
+        let since = row.as_ref().and_then(|row| row.first_attempt_at).filter(is_stuck);
+        let Some((row, since)) = row.zip(since) else { return Ok(()) };
+        report.stuck += 1;
+        tracing::error!(user = %key.user, customer = %row.customer, identifier = row.identifier,
+            tokens = row.tokens.get(), %since, "a report does not end; a person has to look");
+        if self.stuck_told.fetch_add(1, Ordering::Relaxed) < STUCK_TOLD_MAX {
+            let about = AboutRow { user: key.user.clone(), row };
+            self.deps.bus.announce(&[Announcement::Stuck { about, since }]).await;
+        }
+        Ok(())
     }
 
     /// The lease of a customer; none: somebody else has it.
@@ -219,18 +264,13 @@ impl<'a, S: Store> Reporting<'a, S> {
         if !self.may_call(of.lease) {
             return Ok(End::Stays);
         }
-        // Noted before the first call: from then on the outcome may be unknown, and the time counts.
-        let attempt = self.deps.ledger.attempt(of.key, of.row, (self.now)(), of.lease.fence).await?;
-        let may_be_there = match attempt {
-            Attempt::First => false,
-            // No event was ever sent for a period that Stripe's meter does not bill.
-            Attempt::Again => of.meter.billing == Billing::Metered,
-            Attempt::Gone | Attempt::Fenced => {
-                tracing::info!(user = %of.key.user, identifier = of.row.identifier, ?attempt,
-                    "another run is at this row, or has ended it");
-                return Ok(End::Stays);
-            }
-        };
+        let is_asked_first =
+            way != Way::Event || domain::next_step(of.row, (self.now)()) == NextStep::Reconcile;
+        // What sends nothing leaves the time of the last sending as it is: only that counts.
+        let at = of.row.last_attempt_at.filter(|_| is_asked_first).unwrap_or((self.now)());
+        let Some(may_be_there) = self.attempt(of, at).await? else { return Ok(End::Stays) };
+        // No event was ever sent for a period that Stripe's meter does not bill.
+        let may_be_there = may_be_there && of.meter.billing == Billing::Metered;
         match way {
             Way::Event => self.event(of, may_be_there, report).await,
             Way::Item { since } => {
@@ -240,6 +280,21 @@ impl<'a, S: Store> Reporting<'a, S> {
             Way::Refused(reason) => self.park(of, may_be_there, reason, report).await,
             Way::Wait => Ok(End::Stays),
         }
+    }
+
+    /// Notes an attempt before the first call: from then on the outcome may be unknown, and the time counts. Answers whether the
+    /// row was attempted before; none: it must not be attempted.
+    async fn attempt(&self, of: &Case<'_>, at: Timestamp) -> Result<Option<bool>, StoreError> {
+        let attempt = self.deps.ledger.attempt(of.key, of.row, at, of.lease.fence).await?;
+        Ok(match attempt {
+            Attempt::First => Some(false),
+            Attempt::Again => Some(true),
+            Attempt::Gone | Attempt::Fenced => {
+                tracing::info!(user = %of.key.user, identifier = of.row.identifier, ?attempt,
+                    "another run is at this row, or has ended it");
+                None
+            }
+        })
     }
 
     /// Whether the row's meter ended because its user changed the plan. Stripe made out then what its meter had counted at the old
@@ -285,7 +340,11 @@ impl<'a, S: Store> Reporting<'a, S> {
     async fn event(&self, of: &Case<'_>, may_be_there: bool, report: &mut Report) -> Result<End, StoreError> {
         if may_be_there && domain::next_step(of.row, (self.now)()) == NextStep::Reconcile {
             match self.verdict(of, report).await {
-                Some(Verdict::Missing) => {}
+                Some(Verdict::Missing) => {
+                    if self.attempt(of, (self.now)()).await?.is_none() {
+                        return Ok(End::Stays);
+                    }
+                }
                 Some(Verdict::Delivered) => return self.accept(of, report).await,
                 Some(Verdict::Unclear) | None => return Ok(End::Stays),
             }
@@ -339,7 +398,7 @@ impl<'a, S: Store> Reporting<'a, S> {
         since: Timestamp,
         report: &mut Report,
     ) -> Result<End, StoreError> {
-        let Case { key, meter, row, .. } = of;
+        let Case { key, row, .. } = of;
         if may_be_there {
             // Until Stripe has counted what it took, a row that it lacks may be one that it is about to have.
             if (self.now)().ms_since(since) < COUNTED_WITHIN_MS {
@@ -352,14 +411,14 @@ impl<'a, S: Store> Reporting<'a, S> {
                 Some(Verdict::Unclear) | None => return Ok(End::Stays),
             }
         }
-        let cents = self.deps.ledger.plans().get(&meter.plan).and_then(|plan| {
-            let before = meter.on_stripes_meter().saturating_sub(row.tokens).saturating_add(meter.invoiced);
-            domain::late_cents(plan, before, row.tokens)
-        });
-        let Some(cents) = cents else {
-            tracing::error!(user = %key.user, plan = %meter.plan, identifier = row.identifier,
-                "late usage of a plan without a price");
-            return Ok(End::Stays);
+        let cents = match self.late_price(of).await? {
+            LatePrice::Cents(cents) => cents,
+            LatePrice::NotNow => return Ok(End::Stays),
+            // What may be there was looked for just before.
+            LatePrice::Unknown(reason) => {
+                let reason = format!("the price of late usage cannot be told: {reason}");
+                return self.park(of, false, reason, report).await;
+            }
         };
         let item = if cents == 0 {
             None
@@ -444,41 +503,6 @@ impl<'a, S: Store> Reporting<'a, S> {
         Ok(End::Gone)
     }
 
-    /// What Stripe's count says of a row whose outcome is unknown; none: no count is to be had.
-    async fn verdict(&self, of: &Case<'_>, report: &mut Report) -> Option<Verdict> {
-        let Case { meter, row, lease, .. } = of;
-        if !self.may_call(lease) {
-            return None;
-        }
-        let counted = match self.stripe.counted(&self.deps.meter.id, &row.customer, meter.period).await {
-            Ok(counted) => counted,
-            Err(error) => {
-                tracing::error!(error = edge::log::chain(&error), user = %meter.user, customer = %row.customer,
-                    identifier = row.identifier, "a row of unknown outcome could not be reconciled");
-                return None;
-            }
-        };
-        let verdict = judge(meter, row, counted);
-        match verdict {
-            Verdict::Unclear => self.unclear(of, counted, report).await,
-            Verdict::Missing | Verdict::Delivered => {
-                report.reconciled += 1;
-                tracing::info!(user = %meter.user, customer = %row.customer, identifier = row.identifier, ?verdict,
-                    "reconciled");
-            }
-        }
-        Some(verdict)
-    }
-
-    async fn unclear(&self, of: &Case<'_>, counted: Counted, report: &mut Report) {
-        report.unclear += 1;
-        let expected = of.meter.on_stripes_meter();
-        let counted = Some((counted.at_least, counted.at_most));
-        tracing::error!(user = %of.key.user, identifier = of.row.identifier, tokens = of.row.tokens.get(),
-            expected = expected.get(), ?counted, "whether Stripe has a report is unclear; nothing is sent");
-        self.deps.bus.announce(&[Announcement::Unclear { about: of.about(), expected, counted }]).await;
-    }
-
     /// Sends a row, again if need be, always under its own identifier.
     async fn deliver(&self, of: &Case<'_>, report: &mut Report) -> Delivery {
         let Case { row, lease, .. } = of;
@@ -537,20 +561,13 @@ impl<'a, S: Store> Reporting<'a, S> {
     }
 }
 
-/// The verdict that holds for every figure between the two bounds, or none that does.
-fn judge(meter: &Meter, row: &ReportRow, counted: Counted) -> Verdict {
-    let least = domain::reconcile(meter, row, counted.at_least);
-    let most = domain::reconcile(meter, row, counted.at_most);
-    if least == most { least } else { Verdict::Unclear }
-}
-
 /// The day of an instant, in UTC.
 fn date(at: Timestamp) -> String {
     at.to_string().chars().take_while(|character| *character != 'T').collect()
 }
 
 impl Case<'_> {
-    fn about(&self) -> AboutRow {
+    pub(crate) fn about(&self) -> AboutRow {
         AboutRow { user: self.key.user.clone(), row: self.row.clone() }
     }
 }

@@ -3,32 +3,36 @@
 //!
 //! [`compare`] is pure. What is read for it is added up page by page, never kept.
 
-use crate::{deps::Deps, meter::COUNTED_WITHIN_MS};
+use crate::{
+    deps::Deps,
+    meter::COUNTED_WITHIN_MS,
+    rows::{self, MINUTE_MS, PAGES_MAX, PERIOD_MS_MAX, each_report},
+    uninvoiced::Uninvoiced,
+};
 use domain::{CustomerId, Meter, Period, Report, RowFate, Timestamp, Tokens, UserId};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use ledger::{MeterKey, SHARDS, Store, StoreError, UserCursor};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 use stripe::{CountError, Counted, Stripe};
 
 const HOUR_MS: u64 = 60 * 60 * 1_000;
 /// How far back meters are looked at, in milliseconds: 34 days, a day less than Stripe takes events for.
 pub const WINDOW_MS: u64 = 34 * 24 * HOUR_MS;
-/// How much longer than its time of looking back a meter can have begun: a month and a day.
-const PERIOD_MS_MAX: u64 = 32 * 24 * HOUR_MS;
 /// How long after its period usage may be unsealed, in milliseconds: six hours, so that every run had its chance.
 const SEALED_WITHIN_MS: u64 = 6 * HOUR_MS;
 /// How often a meter is read that moves meanwhile.
 const READS_MAX: u32 = 3;
+/// How often a meter is looked at again that moved each time it was read, and after which pause.
+const AGAIN_MAX: u32 = 2;
+const AGAIN_PAUSE: Duration = Duration::from_secs(1);
 /// Users that are looked at at a time.
 const USERS_AT_ONCE_MAX: usize = 8;
-/// Pages of receipts, and of report items, read of one meter: a hundred thousand of each.
-const PAGES_MAX: u32 = 1_000;
 /// Rows that are named of one equation.
 const ROWS_NAMED_MAX: usize = 20;
 /// Questions to Stripe in search of the rows that it lacks, for one meter.
 const SEARCH_CALLS_MAX: u32 = 64;
-/// Drifted meters that a run tells one by one.
+/// Drifted meters that a run tells one by one, and meters that it names as moving or as not comparable.
 pub const DRIFTS_TOLD_MAX: usize = 100;
 /// Before the deadline, in calls that Stripe may take its time for, from when on no user is begun.
 const RESERVED_CALLS: u32 = 6;
@@ -174,8 +178,10 @@ pub enum Finding {
     Agrees,
     /// It moved each time it was read.
     Moving,
-    /// Stripe's side could not be read; the rest agrees.
+    /// Stripe's side could not be read, or not all of ours; the rest agrees.
     Unasked,
+    /// What Stripe has counted says nothing about it, see [`Meter::mixed`]; the rest agrees.
+    Incomparable,
     /// It does not agree.
     Drifted(Vec<Drift>),
 }
@@ -187,6 +193,8 @@ pub struct Checkup {
     pub key: MeterKey,
     /// What was found.
     pub finding: Finding,
+    /// What it has that is on no invoice.
+    pub uninvoiced: Option<Uninvoiced>,
 }
 
 /// What a run found.
@@ -202,6 +210,10 @@ pub struct Checked {
     pub moving: u64,
     /// Meters whose count at Stripe was not to be had.
     pub unasked: u64,
+    /// Meters about which Stripe's count says nothing.
+    pub incomparable: u64,
+    /// Meters whose usage is on no invoice.
+    pub uninvoiced: u64,
     /// Users whose meters could not be read.
     pub failed: u64,
     /// Shards whose users could not be listed to the end.
@@ -211,21 +223,29 @@ pub struct Checked {
     /// The first meters whose figures do not agree, at most [`DRIFTS_TOLD_MAX`].
     #[serde(skip)]
     pub drifts: Vec<Checkup>,
+    /// The first meters that moved, that are not comparable or whose usage is on no invoice, at most [`DRIFTS_TOLD_MAX`] of each.
+    #[serde(skip)]
+    pub others: Vec<Checkup>,
 }
 
 impl Checked {
     fn add(&mut self, checkup: Checkup) {
-        self.meters = self.meters.saturating_add(1);
+        let count = |number: &mut u64| {
+            *number = number.saturating_add(1);
+            usize::try_from(*number).is_ok_and(|number| number <= DRIFTS_TOLD_MAX)
+        };
+        let _: bool = count(&mut self.meters);
+        let mut is_named = checkup.uninvoiced.is_some() && count(&mut self.uninvoiced);
         match &checkup.finding {
             Finding::Agrees => {}
-            Finding::Moving => self.moving = self.moving.saturating_add(1),
-            Finding::Unasked => self.unasked = self.unasked.saturating_add(1),
-            Finding::Drifted(_) => {
-                self.drifted = self.drifted.saturating_add(1);
-                if self.drifts.len() < DRIFTS_TOLD_MAX {
-                    self.drifts.push(checkup);
-                }
-            }
+            Finding::Moving => is_named |= count(&mut self.moving),
+            Finding::Incomparable => is_named |= count(&mut self.incomparable),
+            Finding::Unasked => drop(count(&mut self.unasked)),
+            Finding::Drifted(_) if count(&mut self.drifted) => return self.drifts.push(checkup),
+            Finding::Drifted(_) => {}
+        }
+        if is_named {
+            self.others.push(checkup);
         }
     }
 
@@ -237,6 +257,8 @@ impl Checked {
             drifted = self.drifted,
             moving = self.moving,
             unasked = self.unasked,
+            incomparable = self.incomparable,
+            uninvoiced = self.uninvoiced,
             failed = self.failed,
             shards_failed = self.shards_failed,
             calls = self.calls,
@@ -256,6 +278,7 @@ pub struct Reconciling<'a, S> {
     deadline: Timestamp,
     now: &'a (dyn Fn() -> Timestamp + Sync),
     window_ms: u64,
+    pages_max: u32,
 }
 
 /// Accepted rows of one customer, added up.
@@ -270,7 +293,7 @@ impl<'a, S: Store> Reconciling<'a, S> {
     pub fn new(deps: &'a Deps<S>, deadline: Timestamp, now: &'a (dyn Fn() -> Timestamp + Sync)) -> Self {
         let calls = deps.pace.calls.counted_anew();
         let stripe = deps.stripe.clone().paced(calls.clone());
-        Self { deps, stripe, calls, deadline, now, window_ms: WINDOW_MS }
+        Self { deps, stripe, calls, deadline, now, window_ms: WINDOW_MS, pages_max: PAGES_MAX }
     }
 
     /// The same, looking back so many milliseconds.
@@ -279,8 +302,19 @@ impl<'a, S: Store> Reconciling<'a, S> {
         Self { window_ms, ..self }
     }
 
+    /// The same, reading at most so many pages of one meter's receipts, and of its report items. A meter that has more is as one
+    /// whose count at Stripe is not to be had.
+    #[must_use]
+    pub fn reading_at_most(self, pages_max: u32) -> Self {
+        Self { pages_max, ..self }
+    }
+
     pub(crate) fn deps(&self) -> &Deps<S> {
         self.deps
+    }
+
+    pub(crate) fn stripe(&self) -> &Stripe {
+        &self.stripe
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -374,7 +408,16 @@ impl<'a, S: Store> Reconciling<'a, S> {
         let meters = self.deps.ledger.meters(user, from).await?;
         let mut found = Vec::new();
         for meter in meters.iter().filter(|meter| since < meter.period.end()) {
-            found.push(self.meter(&MeterKey::of(meter)).await?);
+            let key = MeterKey::of(meter);
+            let mut checkup = self.meter(&key).await?;
+            for _ in 0..AGAIN_MAX {
+                if checkup.finding != Finding::Moving || !self.has_time() {
+                    break;
+                }
+                tokio::time::sleep(AGAIN_PAUSE).await;
+                checkup = self.meter(&key).await?;
+            }
+            found.push(Checkup { uninvoiced: self.uninvoiced(meter).await, ..checkup });
         }
         Ok(found)
     }
@@ -390,7 +433,12 @@ impl<'a, S: Store> Reconciling<'a, S> {
                 finding = Finding::Agrees;
                 break;
             };
-            let (figures, asked) = self.figures(key, before).await?;
+            let is_mixed = before.mixed;
+            let Some((figures, asked)) = self.figures(key, before).await? else {
+                tracing::warn!(user = %key.user, period = %key.period_start, "a meter has more than can be read");
+                finding = Finding::Unasked;
+                break;
+            };
             let mut drifts = compare(&figures, (self.now)());
             let after = self.deps.ledger.meter(key).await?;
             if after.as_ref() != Some(&figures.meter) {
@@ -400,6 +448,7 @@ impl<'a, S: Store> Reconciling<'a, S> {
             finding = match (drifts.is_empty(), asked) {
                 (false, _) => Finding::Drifted(drifts),
                 (true, false) => Finding::Unasked,
+                (true, true) if is_mixed => Finding::Incomparable,
                 (true, true) => Finding::Agrees,
             };
             break;
@@ -407,12 +456,12 @@ impl<'a, S: Store> Reconciling<'a, S> {
         if let Finding::Drifted(drifts) = &finding {
             tracing::error!(user = %key.user, period = %key.period_start, ?drifts, "the figures do not agree");
         }
-        Ok(Checkup { key: key.clone(), finding })
+        Ok(Checkup { key: key.clone(), finding, uninvoiced: None })
     }
 
-    /// All figures, and whether Stripe said its own.
-    async fn figures(&self, key: &MeterKey, meter: Meter) -> Result<(Figures, bool), StoreError> {
-        let receipts = self.receipts(key, &meter).await?;
+    /// All figures, and whether Stripe said its own; none: there is more than can be read.
+    async fn figures(&self, key: &MeterKey, meter: Meter) -> Result<Option<(Figures, bool)>, StoreError> {
+        let Some(receipts) = self.receipts(key, &meter).await? else { return Ok(None) };
         let (mut items, mut accepted) = (Items::default(), BTreeMap::<CustomerId, Accepted>::new());
         if let Some(customer) = &meter.customer {
             accepted.entry(customer.clone()).or_default();
@@ -422,7 +471,7 @@ impl<'a, S: Store> Reconciling<'a, S> {
             let of = accepted.entry(row.customer.clone()).or_default();
             of.most = of.most.saturating_add(row.tokens);
         }
-        self.each_report(key, |report| {
+        let all = each_report(&self.deps.ledger, key, self.pages_max, |report| {
             if meter.pending.as_ref().is_some_and(|row| row.seq == report.seq) {
                 return;
             }
@@ -442,8 +491,20 @@ impl<'a, S: Store> Reconciling<'a, S> {
             }
         })
         .await?;
+        if !all {
+            return Ok(None);
+        }
         let (mut at_stripe, mut asked) = (Vec::new(), true);
         if !meter.mixed {
+            // What an earlier meter has in this one's time is no drift of this one.
+            for stranger in rows::strangers(&self.deps.ledger, &meter).await? {
+                if let Some(of) = accepted.get_mut(&stranger.customer) {
+                    of.most = of.most.saturating_add(stranger.tokens);
+                    if stranger.accepted_at.is_some_and(|at| at <= young) {
+                        of.least = of.least.saturating_add(stranger.tokens);
+                    }
+                }
+            }
             for (customer, Accepted { least, most }) in accepted {
                 match self.stripe.counted(&self.deps.meter.id, &customer, meter.period).await {
                     Ok(counted) => at_stripe.push(AtStripe { customer, least, most, counted }),
@@ -455,38 +516,24 @@ impl<'a, S: Store> Reconciling<'a, S> {
                 }
             }
         }
-        Ok((Figures { meter, receipts, items, at_stripe }, asked))
+        Ok(Some((Figures { meter, receipts, items, at_stripe }, asked)))
     }
 
-    /// The sum of a meter's receipts, but for those whose hold is open: what they say is not on the meter yet.
-    async fn receipts(&self, key: &MeterKey, meter: &Meter) -> Result<Tokens, StoreError> {
+    /// The sum of a meter's receipts, but for those whose hold is open: what they say is not on the meter yet. None: there are more
+    /// than can be read.
+    async fn receipts(&self, key: &MeterKey, meter: &Meter) -> Result<Option<Tokens>, StoreError> {
         let (mut sum, mut before) = (Tokens::ZERO, None);
-        for _ in 0..PAGES_MAX {
+        for _ in 0..self.pages_max {
             let of = Some(key.period_start);
             let page = self.deps.ledger.receipts(&key.user, of, before.as_ref()).await?;
             let done = page.receipts.iter().filter(|receipt| !meter.holds.contains_key(&receipt.id));
             sum = sum.saturating_add(done.map(|receipt| receipt.charged).sum());
             before = page.next;
             if before.is_none() {
-                break;
+                return Ok(Some(sum));
             }
         }
-        Ok(sum)
-    }
-
-    /// Shows every report item of a meter, page by page.
-    async fn each_report(&self, key: &MeterKey, mut show: impl FnMut(&Report)) -> Result<(), StoreError> {
-        let mut before = None;
-        for _ in 0..PAGES_MAX {
-            let of = Some(key.period_start);
-            let page = self.deps.ledger.reports(&key.user, of, before.as_ref()).await?;
-            page.reports.iter().for_each(&mut show);
-            before = page.next;
-            if before.is_none() {
-                break;
-            }
-        }
-        Ok(())
+        Ok(None)
     }
 
     /// Names the rows that each drift is about: where it is Stripe's count, those that Stripe lacks or has otherwise; where it is
@@ -509,7 +556,7 @@ impl<'a, S: Store> Reconciling<'a, S> {
                     let of = |at: &&AtStripe| drift.customer.as_deref() == Some(at.customer.as_str());
                     match figures.at_stripe.iter().find(of) {
                         Some(at) => {
-                            let rows = self.otherwise_counted(key, &at.customer).await?;
+                            let rows = self.otherwise_counted(key, &figures.meter, &at.customer).await?;
                             rows.into_iter().map(|(row, _)| row).collect()
                         }
                         None => Vec::new(),
@@ -523,7 +570,7 @@ impl<'a, S: Store> Reconciling<'a, S> {
     /// The newest report items of some fates.
     async fn rows(&self, key: &MeterKey, of: impl Fn(RowFate) -> bool) -> Result<Vec<RowName>, StoreError> {
         let mut rows = Vec::new();
-        self.each_report(key, |report| {
+        each_report(&self.deps.ledger, key, self.pages_max, |report| {
             if of(report.fate) && rows.len() < ROWS_NAMED_MAX {
                 rows.push(RowName::of(report));
             }
@@ -537,9 +584,10 @@ impl<'a, S: Store> Reconciling<'a, S> {
     pub(crate) async fn otherwise_counted(
         &self,
         key: &MeterKey,
+        meter: &Meter,
         customer: &CustomerId,
     ) -> Result<Vec<(RowName, Tokens)>, StoreError> {
-        let minutes = self.minutes(key, customer).await?;
+        let minutes = self.minutes(key, meter, customer).await?;
         let mut found = Vec::new();
         let mut todo = vec![minutes.as_slice()];
         let mut calls = 0;
@@ -575,28 +623,34 @@ impl<'a, S: Store> Reconciling<'a, S> {
         Ok(found)
     }
 
-    /// The accepted rows of a customer by the minute of their events. In memory: a month of hourly rows is 750.
-    async fn minutes(&self, key: &MeterKey, customer: &CustomerId) -> Result<Vec<Minute>, StoreError> {
+    /// The accepted rows of a customer by the minute of their events. In memory: a month of hourly rows is 750. Those of an earlier
+    /// meter are counted with them, and not named: they are that meter's.
+    async fn minutes(
+        &self,
+        key: &MeterKey,
+        meter: &Meter,
+        customer: &CustomerId,
+    ) -> Result<Vec<Minute>, StoreError> {
         let young = Timestamp::from_ms((self.now)().ms().saturating_sub(COUNTED_WITHIN_MS));
         let mut minutes = BTreeMap::<u64, Minute>::new();
-        self.each_report(key, |report| {
-            if report.fate != RowFate::Accepted || report.customer != *customer {
-                return;
-            }
-            let start_ms = report.timestamp.ms() - report.timestamp.ms() % MINUTE_MS;
-            let minute = minutes.entry(start_ms).or_insert_with(|| Minute::at(Timestamp::from_ms(start_ms)));
-            minute.most = minute.most.saturating_add(report.tokens);
-            if report.at <= young {
-                minute.least = minute.least.saturating_add(report.tokens);
-                minute.rows.push(RowName::of(report));
+        each_report(&self.deps.ledger, key, self.pages_max, |report| {
+            if report.fate == RowFate::Accepted && report.customer == *customer {
+                let minute = Minute::of(&mut minutes, report.timestamp);
+                if minute.count(report.tokens, report.at <= young) {
+                    minute.rows.push(RowName::of(report));
+                }
             }
         })
         .await?;
+        for stranger in rows::strangers(&self.deps.ledger, meter).await? {
+            if stranger.customer == *customer {
+                let is_old = stranger.accepted_at.is_some_and(|at| at <= young);
+                let _: bool = Minute::of(&mut minutes, stranger.timestamp).count(stranger.tokens, is_old);
+            }
+        }
         Ok(minutes.into_values().collect())
     }
 }
-
-const MINUTE_MS: u64 = 60 * 1_000;
 
 /// The accepted rows of one minute.
 struct Minute {
@@ -607,8 +661,23 @@ struct Minute {
 }
 
 impl Minute {
-    fn at(start: Timestamp) -> Self {
-        Self { start, least: Tokens::ZERO, most: Tokens::ZERO, rows: Vec::new() }
+    fn of(minutes: &mut BTreeMap<u64, Self>, at: Timestamp) -> &mut Self {
+        let start_ms = at.ms() - at.ms() % MINUTE_MS;
+        minutes.entry(start_ms).or_insert_with(|| Self {
+            start: Timestamp::from_ms(start_ms),
+            least: Tokens::ZERO,
+            most: Tokens::ZERO,
+            rows: Vec::new(),
+        })
+    }
+
+    /// Counts a row; answers whether Stripe must have counted it.
+    fn count(&mut self, tokens: Tokens, is_old: bool) -> bool {
+        self.most = self.most.saturating_add(tokens);
+        if is_old {
+            self.least = self.least.saturating_add(tokens);
+        }
+        is_old
     }
 }
 
@@ -674,6 +743,7 @@ mod tests {
             tokens: t(30),
             timestamp: START,
             first_attempt_at: Some(START),
+            last_attempt_at: Some(START),
             fence: 1,
         });
         let items = Items { accepted: t(60), invoiced: t(5), parked: t(4), forgiven: t(1) };

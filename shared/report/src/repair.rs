@@ -26,8 +26,10 @@ pub enum Repair {
     Agrees,
     /// It moves too fast to be looked at.
     Moving,
-    /// Stripe's count is not to be had; the rest agrees.
+    /// Stripe's count is not to be had, or there is more than can be read; the rest agrees.
     Unasked,
+    /// Stripe's count says nothing about this meter, for its payer or its period has changed; the rest agrees.
+    Incomparable,
     /// This cannot be repaired here.
     Beyond(Drift),
 }
@@ -47,6 +49,8 @@ impl<S: Store> Reconciling<'_, S> {
             Finding::Agrees => {}
             Finding::Moving => done.push(Repair::Moving),
             Finding::Unasked => done.push(Repair::Unasked),
+            Finding::Incomparable if done.is_empty() => done.push(Repair::Incomparable),
+            Finding::Incomparable => {}
             Finding::Drifted(drifts) => {
                 for drift in drifts {
                     done.extend(self.repair_drift(key, drift).await?);
@@ -61,7 +65,8 @@ impl<S: Store> Reconciling<'_, S> {
         let customer = drift.customer.as_deref().and_then(|customer| CustomerId::parse(customer).ok());
         let Some(customer) = customer.filter(|_| lacks) else { return Ok(vec![Repair::Beyond(drift)]) };
         let mut done = Vec::new();
-        for (row, counted) in self.otherwise_counted(key, &customer).await? {
+        let Some(meter) = self.deps().ledger.meter(key).await? else { return Ok(Vec::new()) };
+        for (row, counted) in self.otherwise_counted(key, &meter, &customer).await? {
             if counted == Tokens::ZERO {
                 done.extend(self.send_again(key, row).await?);
             }

@@ -55,8 +55,8 @@ pub struct OldSubscription {
     pub status: Status,
     /// Whether its collection is paused.
     pub paused: bool,
-    /// Whether it is set to end.
-    pub ends: bool,
+    /// When it is set to end.
+    pub ends_at: Option<Timestamp>,
     /// Whether it is in flexible billing mode.
     pub flexible: bool,
     /// Whether Stripe reckons its taxes.
@@ -189,14 +189,17 @@ impl Wire {
                 Some(Timestamp::from_s(s))
             }
         };
-        let items = self.items.data.into_iter().map(WireItem::read).collect::<Result<_, _>>()?;
+        let items = self.items.data.into_iter().map(WireItem::read).collect::<Result<Vec<_>, _>>()?;
+        let period_end = items.iter().find_map(|item| item.period).map(Period::end);
+        let ends_at =
+            self.cancel_at.map(Timestamp::from_s).or(period_end.filter(|_| self.cancel_at_period_end));
         Ok(OldSubscription {
             id: SubscriptionId::parse(&self.id).map_err(|_| SetupError::Malformed("id of a subscription"))?,
             user: metadata.remove(USER_KEY),
             adopted,
             status: Status::parse(self.status),
             paused: self.pause_collection.is_some(),
-            ends: self.cancel_at_period_end || self.cancel_at.is_some(),
+            ends_at,
             flexible: self.billing_mode.is_some_and(|mode| mode.kind == "flexible"),
             automatic_tax: self.automatic_tax.is_some_and(|tax| tax.enabled),
             schedule: match self.schedule {

@@ -3,7 +3,7 @@
 use crate::client::Stripe;
 use crate::customer::{SaleError, Whose};
 use crate::failure::Failure;
-use crate::setup::ObjectId;
+use crate::setup::{ObjectId, SOLD_BY_KEY};
 use domain::{CustomerId, PlanId, Timestamp, UserId};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -142,9 +142,44 @@ struct Wire {
 #[derive(miniserde::Deserialize)]
 struct WireSubscription {
     status: String,
+    items: Page<WireItem>,
+}
+
+#[derive(miniserde::Deserialize)]
+struct WireItem {
+    price: WirePrice,
+}
+
+#[derive(miniserde::Deserialize)]
+struct WirePrice {
+    lookup_key: Option<String>,
+    metadata: Option<BTreeMap<String, String>>,
+}
+
+impl WireSubscription {
+    /// A list without a status leaves out what was canceled, and nothing else.
+    fn has_ended(&self) -> bool {
+        matches!(self.status.as_str(), "canceled" | "incomplete_expired")
+    }
+
+    /// The lookup keys of its prices, or those that they were sold by before another price took them over.
+    fn lookup_keys(&self) -> impl Iterator<Item = &str> {
+        self.items.data.iter().filter_map(|item| item.price.sold_by())
+    }
+}
+
+impl WirePrice {
+    fn sold_by(&self) -> Option<&str> {
+        let noted = || self.metadata.as_ref()?.get(SOLD_BY_KEY).map(String::as_str);
+        self.lookup_key.as_deref().or_else(noted)
+    }
 }
 
 impl Wire {
+    fn is_ours(&self) -> bool {
+        self.metadata.as_ref().is_some_and(|metadata| metadata.contains_key(ASKED))
+    }
+
     fn read(mut self) -> Result<Checkout, SaleError> {
         let progress = match (self.status.as_str(), self.url) {
             ("open", Some(url)) => Progress::Open { url },
@@ -163,7 +198,8 @@ impl Wire {
 }
 
 impl Stripe {
-    /// A customer's sessions, the newest first.
+    /// A customer's sessions that [`Stripe::create_checkout`] made, the newest first. What else is sold under this account of
+    /// Stripe's has sessions too, which are nobody's here to look at or to end.
     ///
     /// # Errors
     /// See [`SaleError`].
@@ -171,20 +207,26 @@ impl Stripe {
         let query = OfCustomer { customer: customer.as_str(), limit: LOOKED_AT_MAX };
         let request = RequestBuilder::new(StripeMethod::Get, "/checkout/sessions").query(&query);
         let page = self.call(StripeMethod::Get, request.customize::<Page<Wire>>()).await?;
-        page.data.into_iter().map(Wire::read).collect()
+        page.data.into_iter().filter(Wire::is_ours).map(Wire::read).collect()
     }
 
-    /// Whether a customer has a subscription that has not ended, whatever it is for and whether or not it is paid.
+    /// Whether a customer has a subscription to what `is_ours` says of a price's lookup key, that has not ended.
+    ///
+    /// Whether it is paid does not matter, nor whether it counts now: one that is paused, incomplete or given away can come back
+    /// into force, and would then bill its customer beside a second one.
     ///
     /// # Errors
     /// See [`SaleError`].
-    pub async fn is_subscribed(&self, customer: &CustomerId) -> Result<bool, SaleError> {
+    pub async fn is_subscribed(
+        &self,
+        customer: &CustomerId,
+        is_ours: impl Fn(&str) -> bool,
+    ) -> Result<bool, SaleError> {
         let query = OfCustomer { customer: customer.as_str(), limit: LOOKED_AT_MAX };
         let request = RequestBuilder::new(StripeMethod::Get, "/subscriptions").query(&query);
         let page = self.call(StripeMethod::Get, request.customize::<Page<WireSubscription>>()).await?;
-        // A list without a status leaves out what was canceled, and nothing else.
-        let ended = |status: &str| matches!(status, "canceled" | "incomplete_expired");
-        Ok(page.data.iter().any(|subscription| !ended(&subscription.status)))
+        let mut open = page.data.iter().filter(|subscription| !subscription.has_ended());
+        Ok(open.any(|subscription| subscription.lookup_keys().any(&is_ours)))
     }
 
     /// Creates a session. Whoever does so at the same time, of the same, behind the same `newest` session of the customer's

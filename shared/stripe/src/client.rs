@@ -2,7 +2,7 @@
 //! somebody waits for, under one key.
 
 use crate::failure::Failure;
-use crate::pace::Pace;
+use crate::pace::{Lane, Pace};
 use crate::v2::V2;
 use std::{fmt, sync::Arc, time::Duration};
 use stripe_client_core::{
@@ -141,7 +141,15 @@ impl Stripe {
             StripeMethod::Get => RequestStrategy::Once,
             StripeMethod::Post | StripeMethod::Delete => RequestStrategy::Idempotent(fresh_key()?),
         };
-        self.exchange(strategy, request).await
+        self.exchange(Lane::Other, strategy, request).await
+    }
+
+    /// Sends a meter event, once.
+    pub(crate) async fn call_with_event<T: miniserde::Deserialize>(
+        &self,
+        request: CustomizableStripeRequest<T>,
+    ) -> Result<T, Failure> {
+        self.exchange(Lane::Event, RequestStrategy::Idempotent(fresh_key()?), request).await
     }
 
     /// Makes one request that changes something, once, under a key of the caller's: repeated under it, it is made once.
@@ -150,7 +158,7 @@ impl Stripe {
         key: IdempotencyKey,
         request: CustomizableStripeRequest<T>,
     ) -> Result<T, Failure> {
-        self.exchange(RequestStrategy::Idempotent(key), request).await
+        self.exchange(Lane::Other, RequestStrategy::Idempotent(key), request).await
     }
 
     /// Makes one POST under a key of the caller's own: whoever makes the same one at the same time, or makes it again within a
@@ -171,7 +179,7 @@ impl Stripe {
             let key = IdempotencyKey::new(format!("{key}-{number}"))
                 .map_err(|error| Failure::Unusable(error.to_string()))?;
             let request = RequestBuilder::new(StripeMethod::Post, path).form(form).customize::<T>();
-            let outcome = self.exchange(RequestStrategy::Idempotent(key), request).await;
+            let outcome = self.exchange(Lane::Other, RequestStrategy::Idempotent(key), request).await;
             tried += 1;
             match &outcome {
                 Err(Failure::Answered(answer)) if answer.status >= 500 => number += 1,
@@ -188,11 +196,12 @@ impl Stripe {
 
     async fn exchange<T: miniserde::Deserialize>(
         &self,
+        lane: Lane,
         strategy: RequestStrategy,
         request: CustomizableStripeRequest<T>,
     ) -> Result<T, Failure> {
         if let Some(pace) = &self.pace {
-            pace.turn().await;
+            pace.turn(lane).await;
         }
         let request = request.request_strategy(strategy).timeout(self.timeout);
         #[cfg(feature = "testing")]

@@ -3,7 +3,8 @@
 
 use crate::client::Stripe;
 use crate::invoice::{InvoiceError, List, id_in};
-use domain::{CustomerId, InvoiceId, InvoiceItemId, Period};
+use crate::setup::ObjectId;
+use domain::{CustomerId, InvoiceId, InvoiceItemId, Period, Timestamp};
 use miniserde::json::Value;
 use std::collections::BTreeMap;
 use stripe_client_core::{IdempotencyKey, RequestBuilder, StripeMethod};
@@ -28,6 +29,10 @@ pub struct InvoiceItem {
     pub cents: i64,
     /// The invoice that it is on; none: it waits for the next.
     pub invoice: Option<InvoiceId>,
+    /// The price that it is reckoned by; none: an amount without one.
+    pub price: Option<ObjectId>,
+    /// The end of the time that it bills.
+    pub period_end: Option<Timestamp>,
 }
 
 /// An item to make.
@@ -124,6 +129,23 @@ struct Wire {
     amount: i64,
     metadata: Option<BTreeMap<String, String>>,
     invoice: Option<Value>,
+    pricing: Option<WirePricing>,
+    period: Option<WirePeriod>,
+}
+
+#[derive(miniserde::Deserialize)]
+struct WirePricing {
+    price_details: Option<WirePriceDetails>,
+}
+
+#[derive(miniserde::Deserialize)]
+struct WirePriceDetails {
+    price: Option<Value>,
+}
+
+#[derive(miniserde::Deserialize)]
+struct WirePeriod {
+    end: u64,
 }
 
 impl Wire {
@@ -133,6 +155,11 @@ impl Wire {
             report: self.metadata.and_then(|mut metadata| metadata.remove(REPORT_KEY)),
             cents: self.amount,
             invoice: self.invoice.as_ref().and_then(id_in).and_then(|id| InvoiceId::parse(id).ok()),
+            price: self
+                .pricing
+                .and_then(|pricing| pricing.price_details?.price)
+                .and_then(|price| ObjectId::parse(id_in(&price)?)),
+            period_end: self.period.map(|period| Timestamp::from_s(period.end)),
         })
     }
 }

@@ -17,6 +17,7 @@ mod schedule;
 pub mod setup;
 mod subscription;
 mod summary;
+mod terms;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod v2;
@@ -36,4 +37,5 @@ pub use pace::Pace;
 pub use schedule::{Move, Phase, PhaseItem, Schedule};
 pub use subscription::{Collection, Item, LatestInvoice, Status, Subscription};
 pub use summary::{CountError, Counted};
+pub use terms::Terms;
 pub use webhook::{Event, Form, SIGNATURES_MAX, SigningSecrets, TOLERANCE_S, WebhookError, verify_webhook};

@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use domain::{CustomerId, Timestamp, Tokens};
 use std::collections::HashMap;
 use stripe_billing::billing_meter_event::CreateBillingMeterEvent;
-use stripe_client_core::{StripeMethod, StripeRequest};
+use stripe_client_core::StripeRequest;
 
 /// The payload's key for the customer: the default of a meter's customer mapping, which `ops setup` keeps.
 const CUSTOMER_KEY: &str = "stripe_customer_id";
@@ -77,7 +77,7 @@ impl Stripe {
             .identifier(event.identifier)
             .timestamp(timestamp)
             .customize();
-        match self.call(StripeMethod::Post, request).await {
+        match self.call_with_event(request).await {
             Ok(_) => Ok(Sent::Accepted),
             Err(Failure::Answered(answer)) if answer.already_exists() => Ok(Sent::AlreadyExists),
             Err(failure) => Err(SendError::from(failure)),

@@ -91,6 +91,8 @@ pub struct Subscription {
     pub anchor: Timestamp,
     /// Its prices.
     pub items: Vec<Item>,
+    /// When it will end, or has, because somebody canceled it for then.
+    pub cancel_at: Option<Timestamp>,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
     /// Its newest invoice.
@@ -176,6 +178,7 @@ struct Wire {
     pause_collection: Option<WirePause>,
     created: u64,
     billing_cycle_anchor: u64,
+    cancel_at: Option<u64>,
     ended_at: Option<u64>,
     items: WireList<WireItem>,
     latest_invoice: Option<Value>,
@@ -236,6 +239,7 @@ impl Wire {
             created: Timestamp::from_s(self.created),
             anchor: Timestamp::from_s(self.billing_cycle_anchor),
             items: self.items.data.into_iter().map(WireItem::read).collect(),
+            cancel_at: self.cancel_at.map(Timestamp::from_s),
             ended_at: self.ended_at.map(Timestamp::from_s),
             latest_invoice: self.latest_invoice.as_ref().and_then(latest_invoice),
         })

@@ -78,9 +78,11 @@ function Plan({ session, usage, returned }: { session: Session; usage: api.Usage
             </p>
             {invoice && (
                 <dl className="invoice" data-testid="invoice">
-                    <div><dt>The next month</dt><dd>${invoice.baseUsd}</dd></div>
-                    <div><dt>{count(usage.overage.tokens)} tokens beyond the plan</dt><dd>${invoice.overageUsd}</dd></div>
-                    <div className="sum"><dt>Invoice of {day(invoice.at)}, as of now</dt><dd>${invoice.estimateUsd}</dd></div>
+                    {usage.endsAt !== invoice.at && <div><dt>The next month</dt><dd>{dollars(invoice.baseUsd)}</dd></div>}
+                    <div><dt>{count(usage.overage.tokens)} tokens beyond the plan</dt><dd>{dollars(invoice.overageUsd)}</dd></div>
+                    {!isNothing(invoice.planChangeUsd) && <div><dt>Your change of plan</dt><dd>{dollars(invoice.planChangeUsd)}</dd></div>}
+                    {!isNothing(invoice.lateUsd) && <div><dt>Billed late</dt><dd>{dollars(invoice.lateUsd)}</dd></div>}
+                    <div className="sum"><dt>{usage.endsAt === invoice.at ? 'Last invoice' : 'Invoice'} of {day(invoice.at)}, as of now</dt><dd>{dollars(invoice.estimateUsd)}</dd></div>
                 </dl>
             )}
             {error && <p className="notice bad" role="alert">{error}</p>}
@@ -101,12 +103,19 @@ function Plan({ session, usage, returned }: { session: Session; usage: api.Usage
     );
 }
 
+const isNothing = (usd: string) => /^0\.0+$/.test(usd);
+const dollars = (usd: string) => (usd.startsWith('-') ? `−$${usd.slice(1)}` : `$${usd}`);
+
 function Standing({ usage }: { usage: api.Usage }) {
     switch (usage.status) {
         case 'none':
             return <span>{count(usage.usage.cap)} tokens a month, at no charge</span>;
         case 'active':
-            return <span>Paid. {count(usage.usage.included)} tokens included, up to {count(usage.usage.cap)}</span>;
+            return (
+                <span>
+                    {usage.endsAt ? `Canceled: it ends on ${day(usage.endsAt)}.` : 'Paid.'} {count(usage.usage.included)} tokens included, up to {count(usage.usage.cap)}
+                </span>
+            );
         case 'past_due':
             return <span className="unpaid">An invoice is unpaid. Please pay by {day(usage.payBy!)}.</span>;
         case 'overdue':
@@ -265,7 +274,7 @@ function Requests({ session, requests }: { session: Session; requests: number })
     );
 }
 
-const price = (usd: string) => (/^0\.0+$/.test(usd) ? 'included' : `$${usd}`);
+const price = (usd: string) => (isNothing(usd) ? 'included' : `$${usd}`);
 
 function became(request: api.PastRequest): string {
     switch (request.outcome) {

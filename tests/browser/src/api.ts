@@ -44,11 +44,20 @@ export interface Usage {
     plan: string;
     status: 'none' | 'active' | 'past_due' | 'overdue';
     payBy: string | null;
+    /** When a canceled subscription ends. */
+    endsAt: string | null;
     usage: { settled: number; held: number; left: number; cap: number; included: number };
     resetsAt: string;
     overage: { tokens: number; perMillionUsd?: string; costUsd: string };
     /** The next invoice as it would be now. */
-    invoice: { estimateUsd: string; baseUsd: string; overageUsd: string; at: string } | null;
+    invoice: {
+        estimateUsd: string;
+        baseUsd: string;
+        overageUsd: string;
+        planChangeUsd: string;
+        lateUsd: string;
+        at: string;
+    } | null;
     requests: number;
     spendCap: number | null;
 }

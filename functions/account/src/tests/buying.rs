@@ -1,6 +1,10 @@
 //! Checkout and portal.
 
-use super::{APP, NOW, api, ask, fake::Dice, fake::Fake, user};
+use super::{
+    APP, NOW, api, ask,
+    fake::{Dice, Fake, subscription},
+    user,
+};
 use crate::handler::{AccountApi, STRIPE_PATIENCE};
 use domain::{Account, CustomerId, SubscriptionId, Timestamp};
 use http::Method;
@@ -90,6 +94,45 @@ async fn nobody_buys_a_second_subscription_whoever_knows_of_the_first() {
     let asked = fake.world(|world| world.asked.len());
     assert_eq!(buy(&api, "agency", NOW).await.0, 409);
     fake.world(|world| assert_eq!(world.asked.len(), asked, "Stripe need not be asked"));
+}
+
+#[tokio::test]
+async fn only_a_subscription_of_ours_that_has_not_ended_is_in_the_way() {
+    let ours = json!({"lookup_key": "inkmeter_pro_tokens_v1", "metadata": {}});
+    let replaced = json!({"lookup_key": null, "metadata": {"inkmeter_lookup_key": "inkmeter_pro_base_v1"}});
+    let foreign = json!({"lookup_key": "newsletter", "metadata": {}});
+    let unnamed = json!({"lookup_key": null, "metadata": {}});
+    let in_force = ["active", "trialing", "past_due", "unpaid", "paused", "incomplete", "whatever_comes"];
+    let cases = in_force.iter().flat_map(|status| {
+        [(*status, &ours, 409), (status, &replaced, 409), (status, &foreign, 200), (status, &unnamed, 200)]
+    });
+    let ended = ["canceled", "incomplete_expired"].map(|status| (status, &ours, 200));
+    for (status, price, expected) in cases.chain(ended) {
+        let fake = Fake::new(8);
+        let api = api(MemoryStore::new(), fake.stripe());
+        fake.world(|world| world.others.push(subscription(status, price)));
+        let (answer, body) = buy(&api, "pro", NOW).await;
+        assert_eq!(answer, expected, "{status} {price}: {body}");
+        if expected == 409 {
+            assert_eq!(body["code"], "already_subscribed");
+            assert!(body["detail"].as_str().unwrap().contains("/v1/portal"), "{body}");
+            fake.world(|world| assert!(world.open().is_empty(), "a page that can be paid beside it"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_page_where_something_else_is_bought_is_left_alone() {
+    let fake = Fake::new(9);
+    let api = api(MemoryStore::new(), fake.stripe());
+    fake.world(|world| {
+        world
+            .sessions
+            .push(json!({"id": "cs_other", "status": "open", "url": null, "created": 1_800_000_001,
+            "expires_at": 1_800_090_000, "customer": "cus_1", "metadata": {}}));
+    });
+    assert_eq!(buy(&api, "pro", NOW).await.0, 200);
+    fake.world(|world| assert_eq!(world.open().len(), 2, "{:?}", world.sessions));
 }
 
 #[tokio::test]

@@ -30,8 +30,10 @@ pub(super) struct World {
     pub(super) customers: Vec<String>,
     pub(super) deleted: Vec<String>,
     pub(super) sessions: Vec<Value>,
-    /// Customers, one for each subscription.
+    /// Customers, one for each subscription that was paid.
     pub(super) subscriptions: Vec<String>,
+    /// What else every customer has.
+    pub(super) others: Vec<Value>,
     kept: BTreeMap<String, (u16, Value)>,
     /// Method, path and form of everything that was asked.
     pub(super) asked: Vec<(String, String, BTreeMap<String, String>)>,
@@ -52,6 +54,7 @@ impl Fake {
             deleted: Vec::new(),
             sessions: Vec::new(),
             subscriptions: Vec::new(),
+            others: Vec::new(),
             kept: BTreeMap::new(),
             asked: Vec::new(),
             failing: None,
@@ -150,7 +153,8 @@ impl World {
             }
             ("GET", ["subscriptions"]) => {
                 let of = self.subscriptions.iter().filter(|customer| **customer == request.query["customer"]);
-                let data: Vec<Value> = of.map(|_| json!({"status": "active"})).collect();
+                let ours = of.map(|_| subscription("active", &json!({"lookup_key": "inkmeter_pro_base_v1"})));
+                let data: Vec<Value> = ours.chain(self.others.iter().cloned()).collect();
                 (200, json!({"object": "list", "data": data, "has_more": false}))
             }
             ("POST", ["billing_portal", "sessions"]) => {
@@ -180,6 +184,11 @@ impl World {
         self.sessions.push(session.clone());
         (200, session)
     }
+}
+
+/// A subscription to one price.
+pub(super) fn subscription(status: &str, price: &Value) -> Value {
+    json!({"status": status, "items": {"object": "list", "data": [{"price": price}]}})
 }
 
 fn price(key: &str) -> Value {

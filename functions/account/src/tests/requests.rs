@@ -1,10 +1,10 @@
 //! What is refused, the cap, and receipts.
 
-use super::{APP, NOW, api, ask, fake::Fake, request, user};
+use super::{APP, NOW, api, ask, fake::Fake, meanwhile::Meanwhile, request, user};
 use crate::handler::AccountApi;
 use domain::{
-    Classes, CustomerId, Denial, HoldId, NanoUsd, Outcome, PlanId, Receipt, Refusal, ReportRow, RowFate,
-    Timestamp, Tokens, Usage,
+    Classes, CustomerId, Denial, Hold, HoldId, NanoUsd, Outcome, PlanId, Receipt, Refusal, ReportRow,
+    RowFate, Timestamp, Tokens, Usage, Window,
 };
 use http::{Method, header};
 use ledger::{MemoryStore, MeterKey, Store};
@@ -185,6 +185,92 @@ async fn receipts_come_newest_first_in_pages_and_their_costs_add_up_to_the_overa
     assert_eq!((&first["usage"], &first["charged"]), (&usage, &2_500.into()));
 }
 
+/// A subscriber who has used three times 400,000 tokens of the 500,000 that are included.
+async fn thrice(store: &MemoryStore) -> MeterKey {
+    let key = used(&plain(store), store, 1_200_000, 0).await;
+    let mut kept = store.kept();
+    let meter = kept.meters.get_mut(&key).unwrap();
+    meter.plan = PlanId::parse("pro").unwrap();
+    meter.customer = CustomerId::parse("cus_1").ok();
+    for number in 0..3 {
+        let receipt = receipt(number, key.period_start, 400_000);
+        kept.receipts.insert((key.clone(), receipt.id.clone()), receipt);
+    }
+    key
+}
+
+fn costs(body: &Value) -> Vec<Option<&str>> {
+    body["receipts"].as_array().unwrap().iter().map(|receipt| receipt["costUsd"].as_str()).collect()
+}
+
+#[tokio::test]
+async fn i2_a_settle_between_the_readings_of_a_page_shows_in_no_wrong_cost() {
+    for (settles, expected) in [
+        (0, vec!["0.80", "0.60", "0.00"]),
+        (1, vec!["0.80", "0.80", "0.60", "0.00"]),
+        (2, vec!["0.80", "0.80", "0.80", "0.60", "0.00"]),
+    ] {
+        let store = MemoryStore::new();
+        let key = thrice(&store).await;
+        let settle = |number: u32| -> Box<dyn Fn(&MemoryStore) + Send> {
+            let (key, receipt) = (key.clone(), receipt(number, key.period_start, 400_000));
+            Box::new(move |store| {
+                let mut kept = store.kept();
+                kept.receipts.insert((key.clone(), receipt.id.clone()), receipt.clone());
+                let meter = kept.meters.get_mut(&key).unwrap();
+                meter.settled = meter.settled.saturating_add(receipt.charged);
+            })
+        };
+        let meanwhile = Meanwhile::new(store, (0..settles).map(|n| settle(3 + n)).collect());
+        let api = api(meanwhile.clone(), Fake::new(0).stripe());
+        let (status, body) = ask(&api, Method::GET, "/v1/receipts", &Value::Null, NOW).await;
+        assert_eq!((status, meanwhile.left()), (200, 0), "{body}");
+        assert_eq!(costs(&body), expected.into_iter().map(Some).collect::<Vec<_>>(), "{settles} meanwhile");
+    }
+}
+
+#[tokio::test]
+async fn i8_a_page_whose_meter_never_stands_still_is_given_up_rather_than_guessed() {
+    let store = MemoryStore::new();
+    let key = thrice(&store).await;
+    let settle = |_| -> Box<dyn Fn(&MemoryStore) + Send> {
+        let key = key.clone();
+        Box::new(move |store| {
+            let mut kept = store.kept();
+            let meter = kept.meters.get_mut(&key).unwrap();
+            meter.settled = meter.settled.saturating_add(Tokens::from_u32(1));
+        })
+    };
+    let api = api(Meanwhile::new(store, (0..100).map(settle).collect()), Fake::new(0).stripe());
+    let (status, body) = ask(&api, Method::GET, "/v1/receipts", &Value::Null, NOW).await;
+    assert_eq!((status, &body["code"]), (503, &"store_unavailable".into()));
+}
+
+#[tokio::test]
+async fn a_receipt_whose_hold_is_open_still_has_no_cost_and_shifts_nobody_elses() {
+    let store = MemoryStore::new();
+    let key = thrice(&store).await;
+    {
+        let mut kept = store.kept();
+        // Put, and its meter has not moved yet; not the newest, for an old request may take long.
+        let put = Receipt {
+            id: HoldId::parse(&format!("H{:024}5", 0)).unwrap(),
+            ..receipt(0, key.period_start, 90)
+        };
+        let hold = Hold {
+            tokens: Tokens::from_u32(100),
+            cost_most: NanoUsd::ZERO,
+            window: Window::from_index(0),
+            expires_at: NOW,
+        };
+        kept.meters.get_mut(&key).unwrap().holds.insert(put.id.clone(), hold);
+        kept.receipts.insert((key.clone(), put.id.clone()), put);
+    }
+    let api = plain(&store);
+    let (_, body) = ask(&api, Method::GET, "/v1/receipts", &Value::Null, NOW).await;
+    assert_eq!(costs(&body), [None, Some("0.80"), Some("0.60"), Some("0.00")]);
+}
+
 #[tokio::test]
 async fn the_first_page_says_what_was_refused_why_and_what_came_late() {
     let store = MemoryStore::new();
@@ -200,6 +286,7 @@ async fn the_first_page_says_what_was_refused_why_and_what_came_late() {
         tokens: Tokens::from_u32(7),
         timestamp: NOW,
         first_attempt_at: None,
+        last_attempt_at: None,
         fence: 0,
     };
     store.put_report(&key, &row, RowFate::Invoiced, NOW, Some("ii_1")).await.unwrap();

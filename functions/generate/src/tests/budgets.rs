@@ -8,7 +8,7 @@ use crate::{
 use domain::{Classes, Day, ModelPrice, NanoUsd, PlanId, Pool, Spending, SubscriptionId, Tokens, UserId};
 use edge::{plans::PlanBook, problem::Problem};
 use http::Response;
-use ledger::Ledger;
+use ledger::{Ledger, Store};
 use std::sync::Arc;
 
 const USERS: u32 = 500;
@@ -234,6 +234,30 @@ async fn f20_a_failed_call_that_may_have_cost_counts_whole_and_the_next_one_is_r
     assert_eq!(world.upstream.calls(), 2);
     assert_eq!(world.spent(Pool::Everyone), world.most() + world.cost());
     assert_eq!(world.spent(Pool::Trial), world.most() + world.cost());
+}
+
+#[tokio::test]
+async fn f20_a_stop_before_the_first_text_gives_nothing_of_the_budget_back() {
+    let world = World::new().await;
+    // The model has begun, and thinks.
+    world.upstream.write(HEAD);
+    let stop = async {
+        while world.upstream.calls() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let id = world.store.inner().every_meter()[0].holds.keys().next().unwrap().clone();
+        let until = edge::clock::now().plus_ms(60_000);
+        world.store.inner().put_stop(&world.user, &id, until).await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(world.ask(), stop);
+    drop(chunks(answer.unwrap()).await);
+    world.drain.drained().await;
+    assert_eq!(world.upstream.calls(), 1);
+    assert_eq!(
+        (world.spent(Pool::Trial), world.spent(Pool::Everyone)),
+        (world.most(), world.most()),
+        "what the model may have thought was given back"
+    );
 }
 
 #[tokio::test]

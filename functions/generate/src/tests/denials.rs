@@ -1,7 +1,8 @@
 //! What is kept of requests that a limit refused.
 
 use super::{PORTAL_URL, World, problem};
-use domain::{Account, DenialCode, Timestamp};
+use crate::budget::Ceilings;
+use domain::{Account, DenialCode, NanoUsd, Timestamp};
 use edge::plans::PlanBook;
 use ledger::Ledger;
 use serde_json::Value;
@@ -44,4 +45,31 @@ async fn f14_a_store_that_does_not_answer_refuses_nobody_by_a_limit() {
     assert_eq!(head.status.as_u16(), 503);
     world.drain.drained().await;
     assert!(world.store.inner().kept().denials.is_empty());
+}
+
+#[tokio::test]
+async fn f20_who_met_a_used_up_budget_sees_later_which_and_until_when() {
+    for (trial_usd, owner_usd, code, problem_code) in [
+        (0, 50, DenialCode::TrialBudget, "trial_budget_used_up"),
+        (5, 0, DenialCode::OwnerCeiling, "owner_ceiling_reached"),
+    ] {
+        let ceilings = Ceilings { everyone: NanoUsd::of_usd(owner_usd), trial: NanoUsd::of_usd(trial_usd) };
+        let world = World::within(ceilings).await;
+        // Nobody has seen this user yet: one more account that is made is no reason to write.
+        drop(world.ask().await.err().unwrap());
+        world.drain.drained().await;
+        assert!(world.store.inner().kept().denials.is_empty());
+        assert!(world.store.inner().every_meter().is_empty());
+
+        let standing = world.generate.ledger.standing(&world.user, edge::clock::now()).await.unwrap();
+        let (_, body) = problem(world.ask().await.err().unwrap());
+        assert_eq!(body["code"], problem_code);
+        world.drain.drained().await;
+        let kept = world.store.inner().kept();
+        let denials: Vec<_> = kept.denials.values().collect();
+        let [denial] = denials[..] else { panic!("{denials:?}") };
+        assert_eq!((denial.code, denial.period_start), (code, standing.meter.period.start()));
+        assert_eq!(denial.until.unwrap().to_string(), body["resetsAt"].as_str().unwrap());
+        assert!(denial.asked.get() > 0 && denial.left.is_none(), "{denial:?}");
+    }
 }

@@ -63,7 +63,7 @@ async fn f11_usage_that_misses_its_invoice_becomes_an_item_of_what_it_adds_to_th
     let item = world.book.lock().unwrap().items[0].clone();
     let text = item["description"].as_str().unwrap();
     assert_eq!(text, "300 tokens used from 2027-01-15 to 2027-02-15, counted after that period's invoice");
-    assert_eq!(item["period"]["start"], period.start().s().to_string());
+    assert_eq!(item["period"]["start"], period.start().s());
     let idle = world.run().await;
     assert_eq!((idle.meters, idle.calls), (0, 0));
 }
@@ -121,8 +121,8 @@ async fn f09_f11_f23_a_late_row_is_billed_once_whatever_call_its_run_dies_at() {
             deaths += 1;
         }
     }
-    // The invoices, the items, and the new item: each before and after.
-    assert_eq!(deaths, 6);
+    // The invoices twice, the subscription, its price, the items, and the new item: each before and after.
+    assert_eq!(deaths, 12);
 }
 
 #[tokio::test]
@@ -310,6 +310,7 @@ async fn f11_what_a_change_of_plan_found_unreported_goes_on_the_next_invoice_at_
             })
         };
         world.deps.ledger.change_account(&user, since, changed).await.unwrap();
+        world.book.lock().unwrap().usage_until_a_change("cus_a", since);
         let period = world.store.kept().meters[&key].period;
         assert_eq!(period.end(), since, "the change cuts the meter");
         world.pass(MINUTE_MS);
@@ -320,5 +321,52 @@ async fn f11_what_a_change_of_plan_found_unreported_goes_on_the_next_invoice_at_
         assert_eq!((report.invoiced, report.failed, report.accepted), (1, 0, u32::from(opened)));
         assert_eq!(items(&world).iter().map(|(cents, _)| *cents).collect::<Vec<_>>(), [200]);
         assert_eq!(world.counted("cus_a").iter().sum::<u64>(), if opened { 905 } else { 900 });
+    }
+}
+
+#[tokio::test]
+async fn f11_late_usage_is_billed_at_the_price_that_its_subscription_was_sold_by() {
+    let world = World::new().await;
+    let (_, key, _) = late(&world).await;
+    // Whoever bought before the book changed has less included, and pays two cents and a half for each further token.
+    world.book.lock().unwrap().sold_at = Some((500, "2.5"));
+    assert_eq!(world.run().await.invoiced, 1);
+    assert_eq!(items(&world).iter().map(|(cents, _)| *cents).collect::<Vec<_>>(), [750]);
+    // The account has moved on to another plan, and no item says what the old one cost.
+    let world = World::new().await;
+    let (_, moved, _) = late(&world).await;
+    world.store.kept().meters.get_mut(&moved).unwrap().plan = domain::PlanId::parse("gone").unwrap();
+    assert_eq!(world.run().await.parked, 1);
+    assert_eq!(key, moved);
+}
+
+#[tokio::test]
+async fn late_usage_of_a_trial_comes_to_nothing() {
+    for (after_ms, billed) in [(0, vec![]), (1, vec![200])] {
+        let world = World::new().await;
+        let (_, _, period) = late(&world).await;
+        world.book.lock().unwrap().trial_end_s = Some(Timestamp::from_ms(period.end().ms() - after_ms).s());
+        assert_eq!(world.run().await.invoiced, 1);
+        assert_eq!(items(&world).iter().map(|(cents, _)| *cents).collect::<Vec<_>>(), billed);
+    }
+}
+
+#[tokio::test]
+async fn f10_late_usage_whose_price_nobody_says_is_parked_unless_it_is_included() {
+    for (used, parked) in [(300, 1), (100, 0)] {
+        let world = World::new().await;
+        let user = world.pays("cus_a", START).await;
+        world.uses(&user, 900).await;
+        world.run().await;
+        let hold = world.admit(&user, used).await;
+        let (period, key) = (hold.period(), MeterKey { user, period_start: hold.period().start() });
+        world.set(period.end().plus_ms(3 * HOUR_MS));
+        world.deps.ledger.settle(hold, usage(used), &price(), world.now()).await.unwrap();
+        world.book.lock().unwrap().sold_at = Some((0, "1"));
+        let report = world.run().await;
+        assert_eq!((report.parked, report.invoiced), (parked, 1 - parked));
+        assert_eq!(items(&world), []);
+        let note = world.store.reports_of(&key).pop().unwrap().note.unwrap();
+        assert_eq!(note.starts_with("the price of late usage cannot be told: sub_1"), parked == 1, "{note}");
     }
 }

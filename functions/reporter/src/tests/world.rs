@@ -60,6 +60,15 @@ pub(super) struct Book {
     pub(super) invoices: Vec<Value>,
     /// Every invoice item, the oldest first.
     pub(super) items: Vec<Value>,
+    /// Those that somebody else made.
+    pub(super) foreign_items: Vec<Value>,
+    /// The end of the subscription's trial, in seconds; none: it had none.
+    pub(super) trial_end_s: Option<u64>,
+    /// What the price of usage includes, in tokens, and what each further one costs, in cents; none: what the book says. Without
+    /// any tokens the subscription has no such price.
+    pub(super) sold_at: Option<(u64, &'static str)>,
+    /// Counts are refused for good: the customer was deleted.
+    pub(super) counts_are_refused: bool,
     /// Answers by idempotency key.
     saved: BTreeMap<String, Reply>,
     /// Every request, in order.
@@ -77,7 +86,12 @@ impl Book {
             ("POST", "/v1/billing/meter_events") => self.take(&request.form),
             ("GET", "/v1/billing/meters/mtr_1/event_summaries") => self.count(&request.query),
             ("GET", "/v1/invoices") => list(&self.invoices, &request.query["customer"]),
-            ("GET", "/v1/invoiceitems") => list(&self.items, &request.query["customer"]),
+            ("GET", "/v1/invoiceitems") => {
+                let all: Vec<Value> = self.foreign_items.iter().chain(&self.items).cloned().collect();
+                list(&all, &request.query["customer"])
+            }
+            ("GET", "/v1/subscriptions/sub_1") => self.subscription(),
+            ("GET", path) if path.starts_with("/v1/prices/") => self.price(path),
             ("POST", "/v1/invoiceitems") => self.add_item(request),
             (method, path) => panic!("no such endpoint: {method} {path}"),
         }
@@ -100,11 +114,39 @@ impl Book {
         let item = json!({"object": "invoiceitem", "id": format!("ii_{}", self.items.len()),
             "customer": form["customer"], "amount": form["amount"].parse::<i64>().unwrap(), "invoice": null,
             "description": form["description"], "metadata": {"inkmeter_report": form["metadata[inkmeter_report]"]},
-            "period": {"start": form["period[start]"], "end": form["period[end]"]}});
+            "period": {"start": form["period[start]"].parse::<u64>().unwrap(), "end": form["period[end]"].parse::<u64>().unwrap()}});
         self.items.push(item.clone());
         let answer = Reply::Answer(200, item.to_string());
         self.saved.insert(key, answer.clone());
         if mishap.is_some() { Reply::Cut } else { answer }
+    }
+
+    fn subscription(&self) -> Reply {
+        let meter = self.sold_at.is_none_or(|(included, _)| included > 0).then_some("mtr_1");
+        let items = json!({"data": [{"price": {"id": "price_1", "recurring": {"meter": meter}}}]});
+        let body =
+            json!({"id": "sub_1", "object": "subscription", "trial_end": self.trial_end_s, "items": items});
+        Reply::Answer(200, body.to_string())
+    }
+
+    fn price(&self, path: &str) -> Reply {
+        let (included, cents) = self.sold_at.unwrap_or((u64::from(INCLUDED), "1"));
+        let tier = |up_to: Option<u64>, cents: &str| json!({"up_to": up_to, "unit_amount_decimal": cents, "flat_amount_decimal": null});
+        let recurring =
+            json!({"interval": "month", "interval_count": 1, "usage_type": "metered", "meter": "mtr_1"});
+        let price = json!({"id": path.rsplit('/').next(), "active": true, "currency": "usd", "product": "prod_1",
+            "lookup_key": null, "billing_scheme": "tiered", "tiers_mode": "graduated", "unit_amount_decimal": null,
+            "transform_quantity": null, "recurring": recurring,
+            "tiers": [tier(Some(included), "0"), tier(None, cents)]});
+        Reply::Answer(200, price.to_string())
+    }
+
+    /// What Stripe makes of the usage of a price that a change of plan takes off its subscription.
+    pub(super) fn usage_until_a_change(&mut self, customer: &str, at: Timestamp) {
+        self.foreign_items.push(json!({"object": "invoiceitem", "id": format!("ii_foreign_{}", self.foreign_items.len()),
+            "customer": customer, "amount": 0, "invoice": null, "metadata": {},
+            "pricing": {"type": "price_details", "price_details": {"price": "price_old", "product": "prod_1"}},
+            "period": {"start": at.s() - 60, "end": at.s()}}));
     }
 
     /// Draws up the invoice of a customer's period: a draft that becomes final an hour after it, or one that is final.
@@ -148,6 +190,9 @@ impl Book {
     }
 
     fn count(&self, query: &BTreeMap<String, String>) -> Reply {
+        if self.counts_are_refused {
+            return error(400, "No such customer");
+        }
         let bound = |name: &str| query[name].parse::<u64>().unwrap();
         let (start, end) = (bound("start_time"), bound("end_time"));
         assert!(start.is_multiple_of(60) && end.is_multiple_of(60) && start < end);

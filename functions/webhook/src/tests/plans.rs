@@ -212,13 +212,19 @@ async fn a_paused_collection_ends_what_nobody_will_pay_for_and_goes_on_where_it_
 #[tokio::test]
 async fn what_is_canceled_at_the_periods_end_goes_on_until_then() {
     let world = on_pro().await;
-    changes(&world, |subscription| subscription["cancel_at_period_end"] = json!(true)).await;
-    assert_eq!(world.standing().await, pro("sub_1", BEGAN_S));
     let end_s = BEGAN_S + 30 * DAY_S;
+    changes(&world, |subscription| {
+        subscription["cancel_at_period_end"] = json!(true);
+        subscription["cancel_at"] = json!(end_s);
+    })
+    .await;
+    assert_eq!(world.standing().await, pro("sub_1", BEGAN_S));
+    assert_eq!(world.account().await.ends_at.map(Timestamp::s), Some(end_s));
     world.set(end_s + 5);
     world.stripe_has(ended("sub_1", BEGAN_S, end_s));
     assert_eq!(world.delivers(DELETED, "sub_1").await, answer(200, "in_line"));
     assert_eq!(world.standing().await, free(end_s));
+    assert_eq!(world.account().await.ends_at, None);
 }
 
 #[tokio::test]

@@ -684,6 +684,7 @@ async fn two_changes_of_one_object_or_customer_at_a_time_are_one_too_many() {
             keyed(),
             shop.form(&format!("/v1/customers/{customer}"), "name=A"),
             shop.form("/v1/subscriptions", &subscribe),
+            shop.form("/v1/subscription_schedules", &format!("from_subscription={subscription}")),
         ] {
             let busy = shop.send(request).await;
             assert_eq!((busy.status, busy.refusal().1), (429, "lock_timeout".to_owned()));

@@ -275,8 +275,8 @@ pub(super) fn describe(charge: &money::TierCharge, name: &str) -> String {
 
 fn lines_of(world: &World, invoice: &Invoice, plan: &LinePlan) -> Vec<Line> {
     let name = product_name(world, &plan.price);
-    let user = User { customer: &invoice.customer, item: &plan.item, price: &plan.price };
-    let used = || usage(world, user, plan.start_s, plan.end_s);
+    let whose = User { customer: &invoice.customer, item: &plan.item, price: &plan.price };
+    let used = || usage(world, whose, plan.start_s, plan.end_s);
     let line = |id: String, description: String, quantity, unit: String, cents, proration| Line {
         id,
         item: Some(plan.item.clone()),

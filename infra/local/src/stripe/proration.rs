@@ -90,8 +90,8 @@ pub(super) fn debit(
 /// Bills what a metered item that goes has counted so far, at its own price.
 pub(super) fn usage(world: &mut World, of: &Subscription, item: &Item, at_s: i64) -> Result<(), ApiError> {
     let from_s = item.usage_from_s.max(of.period_start_s);
-    let user = invoices::User { customer: &of.customer, item: &item.id, price: &item.price };
-    let quantity = invoices::usage(world, user, from_s, at_s);
+    let whose = invoices::User { customer: &of.customer, item: &item.id, price: &item.price };
+    let quantity = invoices::usage(world, whose, from_s, at_s);
     if quantity == 0 {
         return Ok(());
     }

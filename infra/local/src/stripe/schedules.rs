@@ -58,6 +58,18 @@ enum Stage {
     Canceled { at_s: i64 },
 }
 
+impl Stage {
+    /// Stripe's word for it.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Completed { .. } => "completed",
+            Self::Released { .. } => "released",
+            Self::Canceled { .. } => "canceled",
+        }
+    }
+}
+
 /// A schedule.
 #[derive(Clone, Debug)]
 pub(super) struct Schedule {
@@ -98,11 +110,11 @@ impl Schedule {
     /// Its JSON.
     pub(super) fn wire(&self, world: &World) -> Value {
         let of = world.subscriptions.get(&self.subscription);
-        let (status, canceled_s, completed_s, released_s) = match self.stage {
-            Stage::Active => ("active", None, None, None),
-            Stage::Canceled { at_s } => ("canceled", Some(at_s), None, None),
-            Stage::Completed { at_s } => ("completed", None, Some(at_s), None),
-            Stage::Released { at_s } => ("released", None, None, Some(at_s)),
+        let (canceled_s, completed_s, released_s) = match self.stage {
+            Stage::Active => (None, None, None),
+            Stage::Canceled { at_s } => (Some(at_s), None, None),
+            Stage::Completed { at_s } => (None, Some(at_s), None),
+            Stage::Released { at_s } => (None, None, Some(at_s)),
         };
         let active = self.stage == Stage::Active;
         let current = self.current().filter(|_| active);
@@ -129,7 +141,7 @@ impl Schedule {
             "phases": phases,
             "released_at": released_s,
             "released_subscription": released_s.map(|_| &self.subscription),
-            "status": status,
+            "status": self.stage.as_str(),
             "subscription": active.then_some(&self.subscription),
             "test_clock": null,
         })
@@ -419,7 +431,7 @@ fn active(world: &World, id: &str, verb: &str) -> Result<(Schedule, Subscription
     let found = world.schedules.get(id).ok_or_else(|| ApiError::no_such("subscription_schedule", id))?;
     let of = world.subscriptions.get(&found.subscription).filter(|_| found.stage == Stage::Active);
     let of = of.ok_or_else(|| {
-        let status = found.wire(world)["status"].as_str().unwrap_or_default().to_owned();
+        let status = found.stage.as_str();
         ApiError::invalid_request(format!(
             "You cannot {verb} a subscription schedule that is currently in the `{status}` status. It must be in \
              `not_started` or `active` status."
@@ -542,7 +554,7 @@ fn end(hash: &mut Params, of: &Subscription, start_s: i64, now_s: i64) -> Result
     let end = hash.text("end_date")?;
     let duration = duration(hash)?;
     let boundary = |index| of.cycle.boundary(of.anchor_s, index);
-    let mut ends =
+    let mut boundaries =
         (1..=of.end_index.saturating_add(MAX_PERIODS)).map_while(boundary).filter(|end_s| *end_s > start_s);
     let end_s = match (end.as_deref(), duration) {
         (Some(_), Some(_)) => {
@@ -551,13 +563,13 @@ fn end(hash: &mut Params, of: &Subscription, start_s: i64, now_s: i64) -> Result
         }
         (Some("now"), None) => return Err(ApiError::not_modelled(&name)),
         (Some(text), None) => text.parse().map_err(|_| ApiError::not_an_integer(&name, text))?,
-        (None, None) => ends.next().ok_or_else(|| ApiError::server(500))?,
+        (None, None) => return boundaries.next().ok_or_else(|| too_far(&name)),
         (None, Some(Cycle { interval, count }))
             if interval == of.cycle.interval && count % of.cycle.count == 0 =>
         {
             // Whole periods are counted by the subscription's own boundaries.
             let periods = usize::try_from(count / of.cycle.count).unwrap_or(usize::MAX);
-            return ends.nth(periods.saturating_sub(1)).ok_or_else(|| too_far(&name));
+            return boundaries.nth(periods.saturating_sub(1)).ok_or_else(|| too_far(&name));
         }
         (None, Some(cycle)) => cycle.boundary(start_s, 1).ok_or_else(|| too_far(&name))?,
     };
@@ -567,7 +579,7 @@ fn end(hash: &mut Params, of: &Subscription, start_s: i64, now_s: i64) -> Result
     if end_s <= now_s {
         return Err(ApiError::invalid(&name, "The end_date of a phase must be in the future."));
     }
-    if ends.any(|boundary_s| boundary_s == end_s) {
+    if boundaries.any(|boundary_s| boundary_s == end_s) {
         Ok(end_s)
     } else {
         Err(ApiError::not_modelled("a phase that ends within a period"))
@@ -608,7 +620,8 @@ fn items(
     for mut item in hash.hashes("items")? {
         let (name, quantity_name) = (item.name("price"), item.name("quantity"));
         let price = item.required("price")?;
-        let era = if kept.iter().any(|kept| kept.price == price) { Era::BeforeMeters } else { Era::Now };
+        let stays = kept.iter().any(|kept| kept.price == price) && !world.refuses_legacy_phases;
+        let era = if stays { Era::BeforeMeters } else { Era::Now };
         let found = subscriptions::price_of(world, &name, &price, era)?;
         let quantity = subscriptions::quantity_of(found, &quantity_name, item.natural("quantity")?, 1)?;
         let mut metadata = Metadata::new();

@@ -1137,4 +1137,5 @@ fn debug_shows_no_secret() {
 
 mod changes;
 mod collection;
+mod schedules;
 mod told;

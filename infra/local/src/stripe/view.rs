@@ -208,6 +208,12 @@ impl Stripe {
         made
     }
 
+    /// Sets whether a schedule refuses a price without a meter also where it only repeats what its subscription has. Stripe's
+    /// guide has it taken, its changelog can be read as a refusal: whoever moves subscriptions must live with both.
+    pub fn refuse_legacy_phases(&self, refuse: bool) {
+        lock(&self.shared().world).refuses_legacy_phases = refuse;
+    }
+
     /// Adds to what an item of such a subscription has used, as of now, in units: the usage records that the API had. They
     /// are billed with the period that they fall in.
     ///
@@ -290,7 +296,7 @@ impl Stripe {
 
 fn made(answer: Result<Value, ApiError>) -> Result<String, RefusedBefore> {
     let answer = answer.map_err(|error| RefusedBefore(error.message().to_owned()))?;
-    Ok(answer["id"].as_str().unwrap_or_default().to_owned())
+    Ok(answer.get("id").and_then(Value::as_str).unwrap_or_default().to_owned())
 }
 
 fn view_line(world: &World, line: Line) -> InvoiceLine {

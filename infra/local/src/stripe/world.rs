@@ -629,6 +629,8 @@ pub(super) struct World {
     pub(super) outbox: Outbox,
     /// How long a draft waits, in seconds, whatever the webhooks answer; `None`: Stripe's own hour.
     pub(super) finalization_grace_s: Option<i64>,
+    /// Whether a schedule refuses to be given a price without a meter again, even in its current phase.
+    pub(super) refuses_legacy_phases: bool,
     /// What becomes of a subscription when the last retry has failed.
     pub(super) dunning_end: DunningEnd,
     pub(super) next_invoice_number: u64,
@@ -668,6 +670,7 @@ impl World {
             summary_lag_s: 0,
             outbox: Outbox::default(),
             finalization_grace_s: None,
+            refuses_legacy_phases: false,
             dunning_end: DunningEnd::default(),
             next_invoice_number: 0,
             next_due_s: None,

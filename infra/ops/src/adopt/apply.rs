@@ -210,6 +210,7 @@ impl<S: Store> Work<'_, S> {
                 tokens,
                 timestamp: meter.period.clamp_s(now),
                 first_attempt_at: None,
+                last_attempt_at: None,
                 fence: 0,
             };
             let fate = match billing {

@@ -153,10 +153,11 @@ async fn adopt<S: Store>(
 ) -> Result<Exit, AdoptFailure> {
     let mapped = read(&arguments.mapping)?;
     let rules = rules(stripe, book, &arguments.prices).await?;
-    let work = Work { stripe, ledger, rules: &rules, now };
+    let work = &Work { stripe, ledger, rules: &rules, now };
     let mut to_do = Vec::new();
-    let mut plans =
-        stream::iter(&mapped).map(|mapped| async { (mapped, work.plan(mapped).await) }).buffered(AT_ONCE_MAX);
+    let mut plans = stream::iter(&mapped)
+        .map(|mapped| async move { (mapped, work.plan(mapped).await) })
+        .buffered(AT_ONCE_MAX);
     while let Some((mapped, plan)) = plans.next().await {
         let plan = plan.map_err(|error| AdoptFailure::Unread(mapped.customer.clone(), error))?;
         show.plan(console.out, mapped, &plan)?;
@@ -171,8 +172,9 @@ async fn adopt<S: Store>(
             return Err(AdoptFailure::NotConfirmed);
         }
     }
-    let mut ended =
-        stream::iter(to_do).map(|mapped| async { (mapped, work.adopt(mapped).await) }).buffered(AT_ONCE_MAX);
+    let mut ended = stream::iter(to_do)
+        .map(|mapped| async move { (mapped, work.adopt(mapped).await) })
+        .buffered(AT_ONCE_MAX);
     while let Some((mapped, ended)) = ended.next().await {
         show.ended(console.out, mapped, &ended)?;
     }

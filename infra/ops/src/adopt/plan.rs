@@ -99,6 +99,8 @@ pub struct Target {
     pub anchor: Timestamp,
     /// The current period.
     pub cycle: Period,
+    /// When the subscription is set to end.
+    pub ends_at: Option<Timestamp>,
 }
 
 impl Target {
@@ -123,6 +125,7 @@ impl Target {
             anchor: self.anchor,
             plan_since: None,
             pay_by: None,
+            ends_at: self.ends_at,
             ..account.clone()
         })
     }
@@ -301,7 +304,13 @@ fn candidate<'a>(seen: &'a Seen, rules: &Rules, now: Timestamp) -> Result<Candid
         () if of.items.iter().any(|item| item.metered) => Billing::Item,
         () => Billing::Flat,
     };
-    let target = Target { plan: plan.clone(), subscription: of.id.clone(), anchor: of.anchor, cycle };
+    let target = Target {
+        plan: plan.clone(),
+        subscription: of.id.clone(),
+        anchor: of.anchor,
+        cycle,
+        ends_at: of.ends_at,
+    };
     Ok(Candidate { of, plan, target, moved, billing })
 }
 
@@ -371,7 +380,7 @@ fn at_stripe(of: &Candidate<'_>, seen: &Seen, rules: &Rules, plan: &mut Plan) ->
         }
         return Ok(());
     }
-    if subscription.ends {
+    if subscription.ends_at.is_some() {
         plan.notes.push("it is set to end: its prices stay as they are until then".to_owned());
         return Ok(());
     }

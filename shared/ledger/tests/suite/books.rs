@@ -8,8 +8,8 @@ use domain::{
     ReportRow, RowFate, Timestamp, Tokens, UserId,
 };
 use ledger::{
-    AdmitError, Attempt, Changed, Ledger, METERS_MAX, MeterKey, PAGE_MAX, ReceiptCursor, ReportCursor,
-    Retried, SHARDS, Store,
+    AdmitError, Attempt, CapError, Changed, Ledger, METERS_MAX, MeterKey, PAGE_MAX, ReceiptCursor,
+    ReportCursor, Retried, SHARDS, Store,
 };
 use std::collections::BTreeSet;
 
@@ -83,9 +83,9 @@ fn f09_a_row_is_attempted_under_the_highest_fence_and_under_no_lower_one() {
         }
         let pending = store.meter(&key).await.unwrap().unwrap().pending.unwrap();
         assert_eq!(
-            (pending.first_attempt_at, pending.fence),
-            (Some(T0), 5),
-            "the first attempt is the first"
+            (pending.first_attempt_at, pending.last_attempt_at, pending.fence),
+            (Some(T0), Some(T0.plus_ms(2)), 5),
+            "the first attempt is the first, the last is that of the highest fence"
         );
         ledger.finish(&key, &row, RowFate::Accepted, T0, None).await.unwrap();
         assert_eq!(ledger.attempt(&key, &row, T0, 9).await.unwrap(), Attempt::Gone);
@@ -401,6 +401,7 @@ fn report_items_are_listed_to_their_end_newest_first_and_by_period() {
                     tokens: t(1),
                     timestamp: period_start,
                     first_attempt_at: None,
+                    last_attempt_at: None,
                     fence: 0,
                 };
                 let put = store.put_report(&key, &row, RowFate::Parked, T0, Some("no")).await.unwrap();
@@ -582,13 +583,33 @@ fn whoever_owes_is_refused_from_the_instant_on_even_by_who_remembers_otherwise()
 fn a_spend_cap_is_set_and_taken_away_and_fences_whatever_was_decided_before() {
     on_each(async |store| {
         let (ledger, user) = (ledger(&store), user());
-        let set = ledger.set_spend_cap(&user, Some(t(300)), T0).await.unwrap();
+        let set = ledger.set_spend_cap(&user, Some(t(300)), false, T0).await.unwrap();
         assert_eq!((set.account.spend_cap, set.account.rev), (Some(t(300)), 1), "created with it");
-        let same = ledger.set_spend_cap(&user, Some(t(300)), T0).await.unwrap();
+        let same = ledger.set_spend_cap(&user, Some(t(300)), false, T0).await.unwrap();
         assert_eq!(same.account.rev, 2, "an earlier wish may yet land");
         assert_eq!(store.load(&user).await.unwrap(), Some(same));
-        let none = ledger.set_spend_cap(&user, None, T0).await.unwrap();
+        let none = ledger.set_spend_cap(&user, None, false, T0).await.unwrap();
         assert_eq!(none.account.spend_cap, None);
         assert_eq!(store.load(&user).await.unwrap(), Some(none));
+    });
+}
+
+#[test]
+fn a_spend_cap_is_held_against_the_period_that_counts_now_and_no_other() {
+    on_each(async |store| {
+        let (ledger, user) = (ledger(&store), user());
+        use_up(&ledger, &user, 200, T0).await;
+        let Err(CapError::BelowUsed { cap, settled, held }) =
+            ledger.set_spend_cap(&user, Some(t(199)), false, T0).await
+        else {
+            panic!("set, though unconfirmed")
+        };
+        assert_eq!((cap, settled, held), (t(199), t(200), t(0)));
+        assert_eq!(store.load(&user).await.unwrap().unwrap().account.spend_cap, None);
+        let equal = ledger.set_spend_cap(&user, Some(t(200)), false, T0).await.unwrap();
+        assert_eq!(equal.account.spend_cap, Some(t(200)));
+        // What was used last month is nothing of this one's.
+        let later = ledger.set_spend_cap(&user, Some(t(10)), false, T0.plus_ms(MONTH_MS)).await.unwrap();
+        assert_eq!(later.account.spend_cap, Some(t(10)));
     });
 }

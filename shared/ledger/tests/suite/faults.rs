@@ -318,7 +318,7 @@ async fn a_spend_cap_whose_answer_was_lost_is_decided_again_and_lands_once() {
         let (ledger, user) = (Ledger::new(store.clone(), plans()), user());
         ledger.standing(&user, T0).await.unwrap();
         store.plan.lock().unwrap().changes = vec![fate];
-        let set = ledger.set_spend_cap(&user, Some(t(300)), T0).await.unwrap();
+        let set = ledger.set_spend_cap(&user, Some(t(300)), false, T0).await.unwrap();
         assert_eq!((set.account.spend_cap, set.account.rev), (Some(t(300)), 2), "{fate:?}");
         assert_eq!(store.load(&user).await.unwrap(), Some(set), "{fate:?}");
         assert!(
@@ -339,7 +339,7 @@ async fn a_wish_for_a_spend_cap_that_was_given_up_never_undoes_a_later_one() {
     let change = AccountChange::new(before, wish, &meter_of(&store, &user).await);
     assert!(store.change_account(&change).await.is_err());
     // The user looks, sees no cap, and says so: nothing seems to change.
-    let set = ledger.set_spend_cap(&user, None, T0).await.unwrap();
+    let set = ledger.set_spend_cap(&user, None, false, T0).await.unwrap();
     assert!(!store.late_changes_land().await, "the cap that nobody wants any more landed");
     assert_eq!(store.load(&user).await.unwrap(), Some(set));
 }

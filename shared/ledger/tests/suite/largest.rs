@@ -55,6 +55,7 @@ fn account() -> Account {
         subscription: Some(longest("s", SubscriptionId::LENGTH_MAX, SubscriptionId::parse)),
         anchor: start(),
         plan_since: Some(start()),
+        ends_at: Some(Timestamp::MAX),
         current: start(),
         spend_cap: Some(Tokens::MAX),
         pay_by: Some(Timestamp::MAX),
@@ -127,6 +128,7 @@ fn row() -> ReportRow {
         tokens: Tokens::MAX,
         timestamp: start(),
         first_attempt_at: None,
+        last_attempt_at: None,
         fence: 0,
     }
 }

@@ -449,7 +449,8 @@ impl Run {
             }
             Write::Change => {
                 let capped = Account { spend_cap: Some(t(tokens)), ..account.clone() };
-                let change = AccountChange::new(account, capped, &meter);
+                let most = (!tokens.is_multiple_of(3)).then(|| t(tokens));
+                let change = AccountChange::new(account, capped, &meter).within(most);
                 same!(change_account(&change));
             }
             Write::Release => {
@@ -646,6 +647,7 @@ impl Run {
             tokens: t(tokens),
             timestamp: key.period_start,
             first_attempt_at: None,
+            last_attempt_at: None,
             fence: 0,
         };
         let fate = if invoiced { RowFate::Invoiced } else { RowFate::Accepted };

@@ -12,9 +12,9 @@ use domain::{
     SliceAnswer, SliceAsk, Timestamp, Tokens, UserId,
 };
 use ledger::{
-    AdmitAnswer, AdmitError, AdmitFailure, ChangeError, Changed, Cursor, Fault, Ledger, Loaded, MeterKey,
-    Page, ReceiptCursor, ReceiptPage, ReportCursor, ReportPage, Store, StoreError, Unavailable, UserCursor,
-    UserPage,
+    AdmitAnswer, AdmitError, AdmitFailure, CapError, ChangeError, Changed, Cursor, Fault, Ledger, Loaded,
+    MeterKey, Page, ReceiptCursor, ReceiptPage, ReportCursor, ReportPage, Store, StoreError, Unavailable,
+    UserCursor, UserPage,
 };
 use std::{
     fmt::Debug,
@@ -40,6 +40,8 @@ struct Together {
     turn: Arc<Mutex<u64>>,
     stale: Arc<AtomicU64>,
     opened: Arc<AtomicU64>,
+    /// Caps that came too late to lie above what is held.
+    too_low: Arc<AtomicU64>,
 }
 
 impl Together {
@@ -49,6 +51,7 @@ impl Together {
             turn: Arc::default(),
             stale: Arc::default(),
             opened: Arc::default(),
+            too_low: Arc::default(),
         }
     }
 
@@ -105,6 +108,13 @@ impl Store for Together {
         Ok(answer)
     }
 
+    async fn change_account(&self, change: &AccountChange) -> Result<Changed, StoreError> {
+        let answer = same!(self.change_account(change));
+        let too_low = answer == Changed::No && change.committed_most.is_some();
+        self.too_low.fetch_add(u64::from(too_low), Ordering::Relaxed);
+        Ok(answer)
+    }
+
     /// The order of one shard's keys, and how they are paged, is each store's own.
     async fn dirty(&self, shard: u8, from: Option<&Cursor>) -> Result<Page, StoreError> {
         self.stores[0].1.dirty(shard, from).await
@@ -117,7 +127,6 @@ impl Store for Together {
     together! {
         fn load(&self, user: &UserId) -> Option<Loaded>;
         fn meter(&self, key: &MeterKey) -> Option<Meter>;
-        fn change_account(&self, change: &AccountChange) -> Changed;
         fn put_receipt(&self, receipt: &Receipt) -> Receipt;
         fn receipt(&self, key: &MeterKey, id: &HoldId) -> Option<Receipt>;
         fn release(&self, release: &Release) -> Changed;
@@ -308,4 +317,51 @@ fn i2_ledgers_that_work_at_once_get_the_same_answers_from_every_store() {
     );
     // Without decisions that somebody else overtook, nothing was at once; without a third meter, no period ended.
     assert!(stale > 50 && opened > 2 * SEEDS, "{total:?}");
+}
+
+#[test]
+fn i1_a_spend_cap_that_nobody_confirmed_never_ends_below_what_was_held_in_the_same_instant() {
+    world().runtime.block_on(async {
+        let mut ends = [0; 2];
+        for apart in 0..12 {
+            let together = Together::new();
+            let (owner, requests, user) = (ledger(&together), ledger(&together), user());
+            owner.standing(&user, T0).await.unwrap();
+            let number = AtomicU64::new(0);
+            let new_id =
+                || HoldId::parse(&format!("{user}-{}", number.fetch_add(1, Ordering::Relaxed))).unwrap();
+            let later = async {
+                for _ in 0..apart {
+                    tokio::task::yield_now().await;
+                }
+                requests.admit(&user, &demand(150), &price(), HOLD_MS, &new_id, T0).await
+            };
+            let (set, admitted) = tokio::join!(owner.set_spend_cap(&user, Some(t(100)), false, T0), later);
+            let Loaded { account, meter } = together.load(&user).await.unwrap().unwrap();
+            match set {
+                Ok(_) => assert!(meter.committed <= t(100), "{apart} apart: {meter:?}"),
+                Err(CapError::BelowUsed { cap, settled, held }) => {
+                    assert_eq!((cap, settled, held), (t(100), t(0), t(150)));
+                    assert_eq!(account.spend_cap, None, "{apart} apart");
+                }
+                Err(CapError::Unavailable(error)) => panic!("{error:?}"),
+            }
+            assert_eq!(
+                admitted.is_ok(),
+                account.spend_cap.is_none(),
+                "{apart} apart: one of them has to give way"
+            );
+            ends[0] += u64::from(admitted.is_ok());
+            ends[1] += together.too_low.load(Ordering::Relaxed);
+            // Whoever means it is asked nothing.
+            let confirmed = owner.set_spend_cap(&user, Some(t(100)), true, T0).await.unwrap();
+            assert_eq!(confirmed.account.spend_cap, Some(t(100)));
+        }
+        let [admitted, too_low] = ends;
+        assert!(admitted > 0 && admitted < 12 && too_low > 0, "the two never met: {ends:?}");
+    });
+}
+
+fn ledger(together: &Together) -> Ledger<Together> {
+    Ledger::new(together.clone(), plans())
 }

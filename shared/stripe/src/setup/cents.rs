@@ -47,6 +47,11 @@ impl Cents {
         Ok(Self(u128::from(price / NANO_USD_PER_MILLION_IN_A_UNIT)))
     }
 
+    /// As a price of one token, what a million tokens cost in nano-dollars, exact; none where that is too much for a number.
+    pub fn nano_usd_per_million(self) -> Option<u64> {
+        u64::try_from(self.0).ok()?.checked_mul(NANO_USD_PER_MILLION_IN_A_UNIT)
+    }
+
     /// Reads a decimal number such as `0.0002`.
     ///
     /// # Errors
@@ -83,7 +88,9 @@ mod tests {
     #[track_caller]
     fn check(nano_usd_per_million: u64, expected: Option<&str>) {
         let price = Cents::per_token(NonZeroU64::new(nano_usd_per_million).unwrap());
-        assert_eq!(price.ok().map(|price| price.to_string()).as_deref(), expected);
+        assert_eq!(price.clone().ok().map(|price| price.to_string()).as_deref(), expected);
+        let back = price.ok().and_then(Cents::nano_usd_per_million);
+        assert_eq!(back, expected.map(|_| nano_usd_per_million));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::{Cents, Listed, ObjectId, SOLD_BY_KEY, SetupError, object_id};
 use crate::client::Stripe;
 use miniserde::Deserialize;
 use miniserde::json::Value;
+use stripe_client_core::{RequestBuilder, StripeMethod};
 
 /// Lookup keys of one query: Stripe's most.
 pub const LOOKUP_KEYS_MAX: usize = 10;
@@ -212,6 +213,16 @@ impl Stripe {
             all.extend(self.list::<Wire>("/prices", &query).await?);
         }
         all.into_iter().map(Wire::read).collect()
+    }
+
+    /// One price, with its tiers.
+    ///
+    /// # Errors
+    /// See [`SetupError`].
+    pub async fn price(&self, id: &ObjectId) -> Result<Price, SetupError> {
+        let mut request = RequestBuilder::new(StripeMethod::Get, format!("/prices/{}", id.as_str()));
+        request.query = Some(Form::default().list("expand", ["tiers"]).encode());
+        self.call(StripeMethod::Get, request.customize::<Wire>()).await?.read()
     }
 
     /// Creates a price.

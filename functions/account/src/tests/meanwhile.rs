@@ -1,0 +1,98 @@
+//! A store beside which something happens: between two readings of one answer, once each time.
+
+use domain::{
+    AccountChange, Admission, Attempt, Claim, CustomerId, Day, Denial, Digest, EventId, HoldId, Lease, Level,
+    Meter, Opening, Pool, Receipt, Release, Report, ReportRow, RowFate, Seal, SliceAnswer, SliceAsk,
+    Timestamp, Tokens, UserId,
+};
+use ledger::{
+    AdmitAnswer, AdmitFailure, Changed, Cursor, Loaded, MemoryStore, MeterKey, Page, ReceiptCursor,
+    ReceiptPage, ReportCursor, ReportPage, Store, StoreError, UserCursor, UserPage,
+};
+use std::sync::{Arc, Mutex};
+
+type Happening = Box<dyn Fn(&MemoryStore) + Send>;
+
+/// The store. Clones share it.
+#[derive(Clone)]
+pub(super) struct Meanwhile {
+    inner: MemoryStore,
+    /// What happens after each of the next pages of receipts is read.
+    after_page: Arc<Mutex<Vec<Happening>>>,
+}
+
+impl Meanwhile {
+    pub(super) fn new(inner: MemoryStore, after_page: Vec<Happening>) -> Self {
+        Self { inner, after_page: Arc::new(Mutex::new(after_page)) }
+    }
+
+    /// How much of it did not happen.
+    pub(super) fn left(&self) -> usize {
+        self.after_page.lock().unwrap().len()
+    }
+}
+
+macro_rules! passed_on {
+    ($(fn $name:ident(&self $(, $arg:ident: $type:ty)*) -> $answer:ty;)*) => {
+        $(async fn $name(&self $(, $arg: $type)*) -> Result<$answer, StoreError> {
+            self.inner.$name($($arg),*).await
+        })*
+    };
+}
+
+impl Store for Meanwhile {
+    async fn admit(&self, admission: &Admission) -> Result<AdmitAnswer, AdmitFailure> {
+        self.inner.admit(admission).await
+    }
+
+    async fn receipts(
+        &self,
+        user: &UserId,
+        of: Option<Timestamp>,
+        before: Option<&ReceiptCursor>,
+    ) -> Result<ReceiptPage, StoreError> {
+        let page = self.inner.receipts(user, of, before).await;
+        if let Some(happen) = self.after_page.lock().unwrap().pop() {
+            happen(&self.inner);
+        }
+        page
+    }
+
+    passed_on! {
+        fn load(&self, user: &UserId) -> Option<Loaded>;
+        fn meter(&self, key: &MeterKey) -> Option<Meter>;
+        fn open(&self, opening: &Opening) -> Changed;
+        fn change_account(&self, change: &AccountChange) -> Changed;
+        fn put_receipt(&self, receipt: &Receipt) -> Receipt;
+        fn receipt(&self, key: &MeterKey, id: &HoldId) -> Option<Receipt>;
+        fn release(&self, release: &Release) -> Changed;
+        fn seal(&self, key: &MeterKey, seal: &Seal) -> Changed;
+        fn note_attempt(&self, key: &MeterKey, seq: u64, at: Timestamp, fence: u64) -> Attempt;
+        fn put_report(&self, key: &MeterKey, row: &ReportRow, fate: RowFate, at: Timestamp, note: Option<&str>) -> RowFate;
+        fn drop_row(&self, key: &MeterKey, row: &ReportRow, fate: RowFate) -> Changed;
+        fn clear(&self, key: &MeterKey) -> Changed;
+        fn dirty(&self, shard: u8, from: Option<&Cursor>) -> Page;
+        fn put_claim(&self, claim: &Claim, now: Timestamp) -> Option<Claim>;
+        fn change_claim(&self, claim: &Claim, owner: &HoldId) -> Changed;
+        fn drop_claim(&self, claim: &Claim) -> Changed;
+        fn claim(&self, user: &UserId, key: Digest) -> Option<Claim>;
+        fn put_stop(&self, user: &UserId, id: &HoldId, forget_at: Timestamp) -> ();
+        fn is_stopped(&self, user: &UserId, id: &HoldId) -> bool;
+        fn report(&self, key: &MeterKey, seq: u64) -> Option<Report>;
+        fn forgive(&self, key: &MeterKey, seq: u64, at: Timestamp, note: &str) -> Changed;
+        fn retry(&self, key: &MeterKey, seq: u64, row: &ReportRow, at: Timestamp) -> Changed;
+        fn reject(&self, key: &MeterKey, seq: u64, tokens: Tokens, at: Timestamp, note: &str) -> Changed;
+        fn import(&self, key: &MeterKey, receipt: &Receipt, report: &Report) -> Changed;
+        fn users(&self, shard: u8, from: Option<&UserCursor>) -> UserPage;
+        fn meters(&self, user: &UserId, from: Timestamp) -> Vec<Meter>;
+        fn reports(&self, user: &UserId, of: Option<Timestamp>, before: Option<&ReportCursor>) -> ReportPage;
+        fn put_denial(&self, denial: &Denial) -> Changed;
+        fn denials(&self, user: &UserId, period_start: Timestamp) -> Vec<Denial>;
+        fn put_event(&self, id: &EventId, kind: &str, at: Timestamp, forget_at: Timestamp) -> Changed;
+        fn event(&self, id: &EventId) -> bool;
+        fn take_lease(&self, customer: &CustomerId, owner: &HoldId, now: Timestamp, until: Timestamp) -> Option<Lease>;
+        fn drop_lease(&self, lease: &Lease) -> Changed;
+        fn lease_slice(&self, ask: &SliceAsk) -> SliceAnswer;
+        fn note_told(&self, day: Day, pool: Pool, level: Level) -> Changed;
+    }
+}
