@@ -28,11 +28,15 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use stripe::testing::{Memory, Reply, Request};
 use stripe::{Secret, Settings, SigningSecrets, Stripe};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use webhook::{handler::Webhook, sync::Accounts};
+use webhook::{
+    handler::{CALL_MS_MAX, Webhook},
+    sync::Accounts,
+};
 
 const BOOK: &str = include_str!("../../plans.toml");
 const KEY: &str = "sk_test_local";
@@ -149,7 +153,7 @@ impl World {
         let ledger = Ledger::new(store.clone(), book.plans().clone());
         let deps = Arc::new(Deps {
             ledger: ledger.clone(),
-            stripe: client(&stand_in),
+            stripe: client(&stand_in).timeout(Duration::from_millis(CALL_MS_MAX)),
             meter: StripeMeter { event_name: "inkmeter_tokens".into(), id: catalog.meter_id.clone() },
             bus: bus(),
             pace: Pace { pause_ms: 0, ..Pace::new(|_| 0, NonZeroU32::new(500).unwrap()) },
@@ -325,7 +329,9 @@ impl World {
             Reconciling::new(&self.deps, self.now().plus_ms(3_600_000), &now).within(100 * 86_400_000);
         for meter in self.store.every_meter() {
             let checkup = reconciling.meter(&MeterKey::of(&meter)).await.unwrap();
-            assert_eq!(checkup.finding, Finding::Agrees, "{meter:?}");
+            // Of a meter whose period was cut when its user came to pay, Stripe's count says nothing.
+            let expected = if meter.mixed { Finding::Incomparable } else { Finding::Agrees };
+            assert_eq!(checkup.finding, expected, "{meter:?}");
         }
     }
 
@@ -568,19 +574,19 @@ async fn a_run_that_dies_before_any_effect_is_finished_by_the_next() {
         died += usize::from(first.is_none_or(|ran| ran.exit == Exit::Failed));
         let ran = world.run(&file, &[]).await;
         assert_eq!(ran.exit, Exit::Done, "{}{}", ran.out, ran.err);
-        assert_eq!(
-            without_ids(world.left("user_1", &customer, &subscription).await),
-            without_ids(expected.clone())
-        );
+        assert_eq!(by_name(&world.left("user_1", &customer, &subscription).await), by_name(&expected));
         let again = world.run(&file, &[]).await;
         assert!(again.out.contains("1 as they should be, 0 done, 0 to do"), "{}", again.out);
     }
     assert_eq!(died, 10, "the last one had nothing left to die of");
 }
 
-/// Everything is named alike in every world of a test.
-fn without_ids(left: BTreeMap<&'static str, Value>) -> BTreeMap<&'static str, Value> {
-    left
+/// The same, with the cycle's start, which is a second later in a slow world, by name.
+fn by_name(left: &BTreeMap<&'static str, Value>) -> String {
+    let text = serde_json::to_string(left).unwrap();
+    let start_s: i64 = left["subscription"]["inkmeter_adopted"].as_str().unwrap().parse().unwrap();
+    let named = [("start", 0), ("end", FEBRUARY_S - JANUARY_S), ("next end", MARCH_S - JANUARY_S)];
+    named.into_iter().fold(text, |text, (name, after_s)| text.replace(&(start_s + after_s).to_string(), name))
 }
 
 #[tokio::test]
