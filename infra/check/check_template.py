@@ -104,7 +104,15 @@ REPORTER = {"Fn::GetAtt": ["Reporter", "Arn"]}
 ALERTS = {"Ref": "Alerts"}
 
 # What the bus says that is for no person.
-NOT_FOR_PEOPLE = ["Reporter Unfinished", "Usage Invoiced"]
+NOT_FOR_PEOPLE = ["Reporter Unfinished", "Drain Wanted", "Usage Invoiced"]
+
+# What wakes the reporter over the bus: who says it, and what it is called.
+WAKES = {
+    "ReporterUnfinished": ("inkmeter.reporter", "Reporter Unfinished"),
+    "ReporterDrain": ("inkmeter.webhook", "Drain Wanted"),
+}
+# How many refused deliveries within how many seconds reach the topic. One forged request must not.
+REFUSALS = (5, 900)
 
 # The schedules: what they are and what they hand on. An hourly one's retries are over before the next run.
 SCHEDULES = {
@@ -446,13 +454,14 @@ def check_schedule(inputs):
 
 
 def check_continuation(inputs):
-    """A run whose time ran out wakes the next one, over the bus, and nothing else there wakes it."""
+    """A run whose time ran out wakes the next one, a draft that waits wakes one, over the bus, and nothing else there does."""
     rules = inputs.of_type("AWS::Events::Rule")
     waking = {n: r["Properties"] for n, r in rules.items() if any(t["Arn"] == REPORTER for t in r["Properties"]["Targets"])}
-    if set(waking) != {"ReporterUnfinished"}:
+    if set(waking) != set(WAKES):
         yield f"the reporter is woken by {sorted(waking)}"
     for name, rule in waking.items():
-        pattern = {"source": ["inkmeter.reporter"], "detail-type": ["Reporter Unfinished"]}
+        source, kind = WAKES.get(name, (None, None))
+        pattern = {"source": [source], "detail-type": [kind]}
         if rule.get("EventPattern") != pattern or rule.get("EventBusName") != {"Ref": "Bus"}:
             yield f"{name}: {rule.get('EventPattern')} on {rule.get('EventBusName')}"
         if rule.get("State", "ENABLED") != "ENABLED":
@@ -502,6 +511,7 @@ def check_alarms(inputs):
         # What Lambda itself writes of a process that died is no line of ours.
         if ('"AWS/Lambda"', "Errors", json.dumps({"Ref": function})) not in found:
             yield f"{function}: a crash reaches nobody"
+    yield from refusals(inputs)
     queue = json.dumps({"Fn::GetAtt": ["ReporterFailures", "QueueName"]})
     if ('"AWS/SQS"', "ApproximateNumberOfMessagesVisible", queue) not in found:
         yield "a failed run of the reporter reaches nobody"
@@ -521,6 +531,24 @@ def check_alarms(inputs):
     mail = inputs.resources.get("AlertsByEmail", {})
     if mail.get("Condition") != "HasAlertEmail" or mail["Properties"].get("TopicArn") != ALERTS:
         yield "the mail is sent without an address, or not of this topic"
+
+
+def refusals(inputs):
+    """Webhooks that are refused reach the topic where there are several, as a wrong signing secret makes them."""
+    group = (inputs.property("Webhook", "LoggingConfig") or {}).get("LogGroup")
+    filtered = inputs.resources.get("WebhookRefusals", {}).get("Properties", {})
+    words = re.search(r'"(.*)"', filtered.get("FilterPattern", ""))
+    handler = (ROOT / "functions/webhook/src/handler.rs").read_text()
+    if filtered.get("LogGroupName") != group or not words or f'"{words[1]}"' not in handler:
+        yield "refused webhooks are counted by words that the function does not write"
+    p = inputs.resources.get("WebhookRefusalsAlarm", {}).get("Properties", {})
+    fires = (p.get("Threshold"), p.get("Period"))
+    metric = [(t["MetricNamespace"], t["MetricName"]) for t in filtered.get("MetricTransformations", [])]
+    once = (p.get("ComparisonOperator"), p.get("EvaluationPeriods"), p.get("TreatMissingData"), p.get("Statistic"))
+    if once != ("GreaterThanOrEqualToThreshold", 1, "notBreaching", "Sum") or fires != REFUSALS:
+        yield f"refused webhooks reach the topic at {fires}"
+    if p.get("AlarmActions") != [ALERTS] or metric != [(p.get("Namespace"), p.get("MetricName"))]:
+        yield "refused webhooks reach nobody"
 
 
 def check_table(inputs):
@@ -720,6 +748,9 @@ MUTATIONS = {
         drop(f"{REPORTER_PROPERTIES}/Events/Unfinished/Properties/EventBusName"),
         put(f"{REPORTER_PROPERTIES}/Events/Unfinished/Properties/Pattern/source", ["inkmeter.webhook"]),
         drop(f"{REPORTER_PROPERTIES}/Events/Unfinished/Properties/Pattern/detail-type"),
+        drop(f"{REPORTER_PROPERTIES}/Events/Drain"),
+        put(f"{REPORTER_PROPERTIES}/Events/Drain/Properties/Pattern/source", ["inkmeter.reporter"]),
+        drop(f"{REPORTER_PROPERTIES}/Events/Drain/Properties/EventBusName"),
         put("template/Resources/BusAlerts/Properties/Targets/0/Arn", REPORTER),
     ],
     "check_alarms": [
@@ -728,6 +759,11 @@ MUTATIONS = {
         put("template/Resources/WebhookErrors/Properties/FilterPattern", "ERROR"),
         put("template/Resources/WebhookErrors/Properties/LogGroupName", {"Ref": "GenerateLogs"}),
         put("template/Resources/ReporterErrorsAlarm/Properties/AlarmActions", []),
+        drop("template/Resources/WebhookRefusalsAlarm"),
+        put("template/Resources/WebhookRefusalsAlarm/Properties/Threshold", 1),
+        put("template/Resources/WebhookRefusalsAlarm/Properties/AlarmActions", []),
+        put("template/Resources/WebhookRefusals/Properties/FilterPattern", '{ $.message = "refused" }'),
+        drop("template/Resources/WebhookRefusals"),
         put("template/Resources/ReporterErrorsAlarm/Properties/Threshold", 10),
         put("template/Resources/ReporterErrorsAlarm/Properties/TreatMissingData", "missing"),
         drop("template/Resources/GenerateThrottlesAlarm"),

@@ -208,9 +208,9 @@ impl<S: Store + Clone + 'static> Generate<S> {
                 let prompt = openai::estimate(&question.system, &question.turns, 0);
                 // A model may have reasoned all the while, which nobody has seen and the owner pays.
                 if asked_of.is_some() {
-                    allowance.spent()
+                    allowance.spent();
                 } else {
-                    allowance.unused()
+                    allowance.unused();
                 }
                 let sent = asked_of.map(|price| (price, Usage::Estimated(prompt)));
                 Err(NotBegun::Stopped(Box::new(hold), sent))

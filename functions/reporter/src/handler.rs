@@ -1,6 +1,7 @@
 //! One invocation: what it was woken for, then word to the next one where time ran out.
 
 use crate::{
+    drain::{self, Finished},
     run::run_from,
     schedule::{Mode, NotScheduled, RUNS_MAX, Wake},
 };
@@ -17,6 +18,8 @@ use serde_json::Value;
 pub enum Answer {
     /// It reported.
     Report(Report),
+    /// It reported what a draft waits for.
+    Drained(Finished),
     /// It held figures against each other.
     Checked(Checked),
 }
@@ -43,6 +46,9 @@ pub async fn handle<S: Store>(
     deadline: Timestamp,
     now: impl Fn() -> Timestamp + Sync,
 ) -> Result<Answer, HandleError> {
+    if let Some(wanted) = drain::parse(payload, now())? {
+        return Ok(Answer::Drained(Box::pin(drain::drain(deps, wanted, deadline, now)).await));
+    }
     let wake = Wake::parse(payload)?;
     // Boxed, for a future of all that they do is too deep for the compiler to lay out.
     let (answer, shards_failed, stopped) = match wake.mode {

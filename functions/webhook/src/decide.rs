@@ -3,7 +3,7 @@
 //! It follows from what Stripe has now and from nothing that was heard before, so that neither the order of deliveries nor
 //! their number matters.
 
-use domain::{Account, Period, Plan, PlanId, SubscriptionId, Timestamp};
+use domain::{Account, Period, Plan, PlanId, SubscriptionId, Timestamp, UserId};
 use edge::plans::{LookupKeys, PlanBook};
 use stripe::{Collection, Item, Status, Subscription};
 
@@ -139,6 +139,8 @@ pub(crate) fn oddities(seen: &Seen, others: &[Subscription], book: &PlanBook) ->
     let subscription = &seen.subscription;
     let plan = match entitlement(seen, book) {
         Entitlement::To(plan, _) => plan,
+        // Its schedule is about to bring it to ours.
+        Entitlement::Unknown if subscription.adopted_soon => return Vec::new(),
         Entitlement::Unknown => return vec![Oddity::UnknownPrice],
         Entitlement::Ended | Entitlement::Undecided => return Vec::new(),
     };
@@ -162,9 +164,38 @@ pub(crate) fn oddities(seen: &Seen, others: &[Subscription], book: &PlanBook) ->
     found
 }
 
-fn is_in_force(subscription: &Subscription, book: &PlanBook) -> bool {
+/// Whether it entitles to a plan.
+pub(crate) fn is_in_force(subscription: &Subscription, book: &PlanBook) -> bool {
     let seen = Seen { subscription: subscription.clone(), unpaid_since: None };
     matches!(entitlement(&seen, book), Entitlement::To(..))
+}
+
+/// Whether a subscription that has ended, or never was, leaves its account to another one of the same customer.
+pub(crate) fn is_over(seen: &Seen, book: &PlanBook) -> bool {
+    matches!(entitlement(seen, book), Entitlement::Ended)
+}
+
+/// Those of a customer's subscriptions, but one, that a user's account may have instead of that one: in force, and not named to
+/// another user. The youngest first, as where two prevail over each other.
+pub(crate) fn next_of<'a>(
+    others: &'a [Subscription],
+    but: &SubscriptionId,
+    user: &UserId,
+    book: &PlanBook,
+) -> Vec<&'a Subscription> {
+    // One that names nobody may be its customer's, who is not shown in a list.
+    let may_be = |other: &&Subscription| {
+        other.id != *but && other.user.as_ref().is_none_or(|named| named == user) && is_in_force(other, book)
+    };
+    let mut next: Vec<_> = others.iter().filter(may_be).collect();
+    next.sort_by(|one, other| age(other).cmp(&age(one)));
+    next
+}
+
+/// What says which of two subscriptions is the younger. Of two of the same second, the one whose id comes last, so that the order
+/// of hearing does not matter.
+fn age(subscription: &Subscription) -> (Timestamp, &str) {
+    (subscription.created, subscription.id.as_str())
 }
 
 /// The other subscription of an account that has to be asked about before `of`, which entitles to a plan, may replace it.
@@ -173,16 +204,15 @@ pub(crate) fn rival<'a>(account: &'a Account, of: &Seen, book: &PlanBook) -> Opt
     account.subscription.as_ref().filter(|id| entitles && **id != of.subscription.id)
 }
 
-/// Whether `rival`, which the account has, goes on counting although `of` was heard of: it is in force, and younger. Of two of
-/// the same second, the one whose id comes last, so that the order of hearing does not matter.
+/// Whether `rival`, which the account has, goes on counting although `of` was heard of: it is in force, and younger.
 pub(crate) fn rival_prevails(rival: &Subscription, of: &Subscription, book: &PlanBook) -> bool {
-    is_in_force(rival, book) && (rival.created, rival.id.as_str()) > (of.created, of.id.as_str())
+    is_in_force(rival, book) && age(rival) > age(of)
 }
 
 /// The account as a subscription makes it; none: as it is. That the account's own subscription does not prevail has been
 /// established.
 ///
-/// `told_at` is when Stripe told of it: a change of plan was made by then, and what is used from then on is the new plan's.
+/// `told_at` is when Stripe told of a change of prices, if that is what it told of, and else `now`.
 pub(crate) fn decide(
     account: &Account,
     seen: &Seen,
@@ -197,7 +227,7 @@ pub(crate) fn decide(
             customer: Some(subscription.customer.clone()),
             subscription: Some(subscription.id.clone()),
             anchor: anchor(subscription, plan, book, now),
-            plan_since: plan_since(account, subscription, plan, told_at),
+            plan_since: plan_since(account, subscription, plan, (told_at, now)),
             ends_at: subscription.cancel_at,
             pay_by,
             ..account.clone()
@@ -223,21 +253,25 @@ pub(crate) fn end(account: &Account, ended_at: Timestamp, book: &PlanBook) -> Ac
     }
 }
 
-/// From when on the plan counts. A subscription that is new to the account begins with its plan; a plan that is new to the
-/// subscription begins when Stripe told of it, once.
+/// From when on the plan counts. A subscription that is new to the account begins with its plan, unless it goes on where the account
+/// was free for a while: what was used meanwhile is nobody's to pay. A plan that is new to the subscription begins when Stripe told
+/// of it, once; or when its item was added, for an event that told of an earlier change may come after this one.
 fn plan_since(
     account: &Account,
     subscription: &Subscription,
     plan: &Plan,
-    told_at: Timestamp,
+    (told_at, now): (Timestamp, Timestamp),
 ) -> Option<Timestamp> {
     if account.subscription.as_ref() != Some(&subscription.id) {
-        None
-    } else if account.plan == plan.id {
-        account.plan_since
-    } else {
-        Some(told_at.floor_s())
+        let was_free = account.subscription.is_none() && account.customer.is_some();
+        return (was_free && subscription.anchor < account.anchor).then(|| now.floor_s());
     }
+    if account.plan == plan.id {
+        return account.plan_since;
+    }
+    let added = |item: &Item| item.created.filter(|created| *created > subscription.created);
+    let added = subscription.items.iter().filter_map(added).max();
+    Some(added.map_or(told_at, |added| added.max(told_at)).floor_s())
 }
 
 /// An anchor that is still to come, as in a trial, ends the period that counts now; the boundary's event brings the anchor itself.

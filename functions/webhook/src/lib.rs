@@ -3,6 +3,7 @@
 pub mod config;
 mod decide;
 pub mod handler;
+mod left;
 mod rejections;
 pub mod sync;
 mod task;

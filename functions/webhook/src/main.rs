@@ -13,6 +13,9 @@ use webhook::{
     sync::Accounts,
 };
 
+/// The pause before the second call for one row, in milliseconds, at most: a delivery has to have its answer in two seconds.
+const PAUSE_MS: u64 = 50;
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     edge::log::init();
@@ -28,7 +31,10 @@ async fn main() -> anyhow::Result<()> {
         stripe,
         meter: config.meter,
         bus,
-        pace: Pace::new(|most_ms| ids::chance(most_ms.saturating_add(1)), config.calls_per_s),
+        pace: Pace {
+            pause_ms: PAUSE_MS,
+            ..Pace::new(|most_ms| ids::chance(most_ms.saturating_add(1)), config.calls_per_s)
+        },
         new_id: Box::new(ids::new_hold_id),
     };
     let webhook = Webhook::new(accounts, Arc::new(deps), config.secrets);

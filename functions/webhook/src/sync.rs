@@ -18,6 +18,8 @@ use stripe::{FetchError, LatestInvoice, Stripe};
 /// How often everything is asked again when the account changed meanwhile. Of those that meet at one account each round lets one
 /// through, and a purchase is told by half a dozen events at once.
 const ROUNDS_MAX: u32 = 12;
+/// How many of a customer's other subscriptions are looked at when the account's own has ended.
+const NEXT_MAX: usize = 5;
 
 /// What became of an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,7 +87,8 @@ impl<S: Store> Accounts<S> {
         Self { ledger, stripe, book: Arc::new(book) }
     }
 
-    /// Brings the account of this subscription's user in line with it. `told_at` is when Stripe told of it.
+    /// Brings the account of this subscription's user in line with it; or, where it was the account's and has ended, with the
+    /// youngest that its customer has besides. `told_at` is when Stripe told of a change of its prices, if it did, and else `now`.
     ///
     /// # Errors
     /// When Stripe or the ledger does not answer, or both went on changing: Stripe has to deliver again.
@@ -113,8 +116,12 @@ impl<S: Store> Accounts<S> {
             if outdone {
                 tracing::info!(%user, subscription = %id, "another subscription of this account prevails");
             }
+            let ends = read.subscription.as_ref() == Some(id) && decide::is_over(&seen, &self.book);
+            let next = if ends { self.next_of(&seen.subscription.customer, id, &user).await? } else { None };
             let decide = |account: &Account| {
-                decide::decide(account, &seen, &self.book, told_at, now).filter(|_| !outdone)
+                let told_at = if next.is_some() { now } else { told_at };
+                let follows = next.as_ref().unwrap_or(&seen);
+                decide::decide(account, follows, &self.book, told_at, now).filter(|_| !outdone)
             };
             if self.write(&user, &read, now, decide).await? {
                 return Ok(Synced::InLine(Box::new(InLine { user, seen })));
@@ -141,9 +148,11 @@ impl<S: Store> Accounts<S> {
                 return Ok(());
             };
             let seen = self.look(id).await?;
-            let decide = |account: &Account| match &seen {
+            let ends = seen.as_ref().is_none_or(|seen| decide::is_over(seen, &self.book));
+            let next = if ends { self.next_of(customer, id, user).await? } else { None };
+            let decide = |account: &Account| match next.as_ref().or(seen.as_ref()) {
                 None => Some(decide::end(account, now, &self.book)),
-                Some(seen) => decide::decide(account, seen, &self.book, now, now),
+                Some(follows) => decide::decide(account, follows, &self.book, now, now),
             };
             if self.write(user, &read, now, decide).await? {
                 return Ok(());
@@ -163,6 +172,27 @@ impl<S: Store> Accounts<S> {
             Vec::new()
         };
         Ok(decide::oddities(&of.seen, &others, &self.book))
+    }
+
+    /// The subscription that an account has next, of those of the customer whose subscription has ended; none: it has none.
+    ///
+    /// Its own events may all have come before, when the other one prevailed.
+    async fn next_of(
+        &self,
+        customer: &CustomerId,
+        ended: &SubscriptionId,
+        user: &UserId,
+    ) -> Result<Option<Seen>, FetchError> {
+        let others = there_is(self.stripe.subscriptions_of(customer).await)?.unwrap_or_default();
+        for other in decide::next_of(&others, ended, user, &self.book).into_iter().take(NEXT_MAX) {
+            let Some(seen) = self.look(&other.id).await? else { continue };
+            let in_force = decide::is_in_force(&seen.subscription, &self.book);
+            if in_force && seen.subscription.user.as_ref() == Some(user) {
+                tracing::info!(%user, subscription = %other.id, %ended, "a subscription of the same customer follows");
+                return Ok(Some(seen));
+            }
+        }
+        Ok(None)
     }
 
     /// The subscription as it is now; none: Stripe has none.

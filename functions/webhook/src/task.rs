@@ -3,6 +3,17 @@
 use domain::{CustomerId, InvoiceId, SubscriptionId, UserId};
 use stripe::{Event, Form};
 
+/// How much of a subscription may be new to its owner, who is told of what is odd about it. What an invoice is about was told before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// Nothing.
+    Nothing,
+    /// What it is.
+    Itself,
+    /// That there is one, so that it may be one too many.
+    Existence,
+}
+
 /// What has to be looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Task {
@@ -10,8 +21,8 @@ pub(crate) enum Task {
     Subscription {
         /// Which.
         id: SubscriptionId,
-        /// Whether it may be new, so that it may be one too many.
-        new: bool,
+        /// How much of it may be new to its owner.
+        news: News,
     },
     /// What the account has that a deleted customer paid for.
     DeletedCustomer {
@@ -53,9 +64,9 @@ pub(crate) fn task(event: &Event) -> Result<Task, Unnamed> {
 
 fn snapshot(event: &Event) -> Result<Task, Unnamed> {
     let object = |prefixes: &[&str]| named(event.object.as_deref(), prefixes);
-    let subscription = |text: &str, new| {
+    let subscription = |text: &str, news| {
         let id = SubscriptionId::parse(text).map_err(|_| Unnamed)?;
-        Ok(Task::Subscription { id, new })
+        Ok(Task::Subscription { id, news })
     };
     let invoice = || InvoiceId::parse(object(&["in_"])?).map_err(|_| Unnamed);
     match event.kind.as_str() {
@@ -64,15 +75,15 @@ fn snapshot(event: &Event) -> Result<Task, Unnamed> {
             // One that bought something else has none.
             match &event.subscription {
                 None => Ok(Task::Nothing),
-                Some(text) => subscription(named(Some(text), &["sub_"])?, true),
+                Some(text) => subscription(named(Some(text), &["sub_"])?, News::Existence),
             }
         }
-        "customer.subscription.created" => subscription(object(&["sub_"])?, true),
-        "customer.subscription.updated"
-        | "customer.subscription.deleted"
+        "customer.subscription.created" => subscription(object(&["sub_"])?, News::Existence),
+        "customer.subscription.updated" => subscription(object(&["sub_"])?, News::Itself),
+        "customer.subscription.deleted"
         | "customer.subscription.paused"
         | "customer.subscription.resumed"
-        | "customer.subscription.trial_will_end" => subscription(object(&["sub_"])?, false),
+        | "customer.subscription.trial_will_end" => subscription(object(&["sub_"])?, News::Nothing),
         "customer.deleted" => {
             let id = CustomerId::parse(object(&["cus_"])?).map_err(|_| Unnamed)?;
             Ok(event.user.clone().map_or(Task::Nobody, |user| Task::DeletedCustomer { id, user }))

@@ -2,19 +2,20 @@
 
 use crate::{
     decide::Oddity,
+    left::Draft,
     sync::{Accounts, InLine, SyncError, Synced},
-    task::Task,
+    task::{News, Task},
 };
 use bus::Announcement;
 use domain::{CustomerId, EventId, InvoiceId, Period, SubscriptionId, Timestamp, UserId};
 use ledger::{Ledger, Store, StoreError, Unavailable};
-use report::{Deps, Drained};
+use report::{Deps, Drained, Reason};
 use serde_json::{Value, json};
+use std::{
+    fmt,
+    sync::{Mutex, PoisonError},
+};
 use stripe::{FetchError, Invoice, InvoiceError, InvoiceStatus, Stripe};
-
-/// How long after its end a period may still be waited for before an owner hears of it, in milliseconds: 6 hours. Stripe waits
-/// for up to 72.
-const WAITING_MS_MAX: u64 = 6 * 60 * 60 * 1_000;
 
 /// What was done, as whoever looks at Stripe's list of deliveries reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,20 +79,35 @@ pub(crate) enum WorkError {
     Ledger(#[from] Unavailable),
     /// The period that an invoice bills is not reported to its end.
     #[error("the period's usage is not all reported yet: {0}")]
-    Waiting(String),
+    Waiting(Reasons),
     /// A row that Stripe has not counted is not at its end here.
     #[error("a row that Stripe names is still on its way")]
     RowPending,
+}
+
+/// Why a period is not reported to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Reasons(pub(crate) Vec<Reason>);
+
+impl fmt::Display for Reasons {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words: Vec<_> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&words.join("; "))
+    }
 }
 
 /// What one delivery works with.
 pub(crate) struct Worker<'a, S> {
     pub(crate) accounts: &'a Accounts<S>,
     pub(crate) deps: &'a Deps<S>,
-    /// When Stripe told of the event.
+    /// When Stripe told of a change of prices; of anything else it is now.
     pub(crate) told_at: Timestamp,
-    /// When it has to have an answer.
+    /// When Stripe made the event.
+    pub(crate) created: Timestamp,
+    /// When its work has to be done.
     pub(crate) deadline: Timestamp,
+    /// The draft that waits for it, as far as it came.
+    pub(crate) draft: &'a Mutex<Option<Draft>>,
     pub(crate) clock: &'a (dyn Fn() -> Timestamp + Sync),
 }
 
@@ -102,6 +118,10 @@ impl<S: Store> Worker<'_, S> {
 
     pub(crate) fn ledger(&self) -> &Ledger<S> {
         &self.deps.ledger
+    }
+
+    fn note(&self, draft: Option<Draft>) {
+        *self.draft.lock().unwrap_or_else(PoisonError::into_inner) = draft;
     }
 
     pub(crate) async fn announce(&self, kind: &'static str, detail: Value) {
@@ -117,7 +137,7 @@ impl<S: Store> Worker<'_, S> {
         now: Timestamp,
     ) -> Result<Outcome, WorkError> {
         match task {
-            Task::Subscription { id, new } => self.subscription(id, *new, now).await,
+            Task::Subscription { id, news } => self.subscription(id, *news, now).await,
             Task::DeletedCustomer { id, user } => {
                 self.accounts.sync_without(id, user, now).await?;
                 Ok(Outcome::InLine)
@@ -126,7 +146,9 @@ impl<S: Store> Worker<'_, S> {
             Task::Invoice(id) => match self.invoice(id).await? {
                 None => Ok(Outcome::Gone),
                 Some(Invoice { subscription: None, .. }) => Ok(Outcome::Ignored),
-                Some(Invoice { subscription: Some(id), .. }) => self.subscription(&id, false, now).await,
+                Some(Invoice { subscription: Some(id), .. }) => {
+                    self.subscription(&id, News::Nothing, now).await
+                }
             },
             Task::StuckInvoice(id) => self.stuck_invoice(id).await,
             Task::Dispute(id) => self.dispute(id).await,
@@ -143,7 +165,7 @@ impl<S: Store> Worker<'_, S> {
     async fn subscription(
         &self,
         id: &SubscriptionId,
-        new: bool,
+        news: News,
         now: Timestamp,
     ) -> Result<Outcome, WorkError> {
         let in_line = match self.accounts.sync(id, self.told_at, now).await? {
@@ -152,8 +174,10 @@ impl<S: Store> Worker<'_, S> {
             Synced::Foreign => return Ok(Outcome::Ignored),
             Synced::InLine(in_line) => in_line,
         };
-        for oddity in self.accounts.oddities(&in_line, new).await? {
-            self.complain(&in_line, oddity).await;
+        if news != News::Nothing {
+            for oddity in self.accounts.oddities(&in_line, news == News::Existence).await? {
+                self.complain(&in_line, oddity).await;
+            }
         }
         let Some(last) = in_line.last_draft() else { return Ok(Outcome::InLine) };
         // The end of a subscription drafts its last invoice. Whichever of the two events comes first has its usage reported.
@@ -180,8 +204,11 @@ impl<S: Store> Worker<'_, S> {
 
     /// An invoice was drafted, and Stripe does not finalize it before this is answered.
     async fn draft(&self, id: &InvoiceId, now: Timestamp) -> Result<Outcome, WorkError> {
+        // Until Stripe has shown it: it was drafted when its period ended, and Stripe told of that at once.
+        self.note(Some(Draft { invoice: id.clone(), until: self.created, of: None }));
         let Some(invoice) = self.invoice(id).await? else { return Ok(Outcome::Gone) };
         let Some(subscription) = &invoice.subscription else { return Ok(Outcome::Ignored) };
+        self.note(waiting(&invoice).map(|until| Draft { invoice: id.clone(), until, of: None }));
         match self.accounts.sync(subscription, self.told_at, now).await? {
             Synced::Gone => Ok(Outcome::Gone),
             Synced::NoUser => Ok(Outcome::NoUser),
@@ -192,10 +219,9 @@ impl<S: Store> Worker<'_, S> {
 
     /// Has the usage of the period that a draft bills reported to its end.
     async fn report(&self, invoice: &Invoice, of: &InLine, now: Timestamp) -> Result<Outcome, WorkError> {
-        let Some(until) = invoice.period.map(Period::end) else { return Ok(Outcome::InLine) };
-        if invoice.status != InvoiceStatus::Draft {
-            return Ok(Outcome::InLine);
-        }
+        let Some(until) = waiting(invoice) else { return Ok(Outcome::InLine) };
+        let payer = (invoice.customer.clone(), of.user.clone());
+        self.note(Some(Draft { invoice: invoice.id.clone(), until, of: Some(payer) }));
         // The period has ended by Stripe's clock, which is the one that bills.
         self.ledger().roll(&of.user, now.max(until)).await?;
         let drained =
@@ -203,20 +229,7 @@ impl<S: Store> Worker<'_, S> {
                 .await;
         match drained {
             Drained::Quiet => Ok(Outcome::Reported),
-            Drained::Waiting { reasons } => {
-                let reasons = reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-                if now.ms_since(until) > WAITING_MS_MAX {
-                    let detail = json!({
-                        "invoice": invoice.id.as_str(),
-                        "customer": invoice.customer.as_str(),
-                        "user": of.user.as_str(),
-                        "periodEnd": until.to_string(),
-                        "reasons": reasons,
-                    });
-                    self.announce("Invoice Waiting", detail).await;
-                }
-                Err(WorkError::Waiting(reasons))
-            }
+            Drained::Waiting { reasons } => Err(WorkError::Waiting(Reasons(reasons))),
         }
     }
 
@@ -266,6 +279,11 @@ impl<S: Store> Worker<'_, S> {
             Err(error) => Err(error),
         }
     }
+}
+
+/// The end of the period that a draft bills; none: it is no draft any more, or bills no time.
+fn waiting(invoice: &Invoice) -> Option<Timestamp> {
+    invoice.period.filter(|_| invoice.status == InvoiceStatus::Draft).map(Period::end)
 }
 
 fn as_fetched(error: InvoiceError) -> FetchError {

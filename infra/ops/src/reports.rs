@@ -192,8 +192,11 @@ async fn of_user<S: Store>(
             found.extend(meter.pending.take().map(|row| Shown::Pending(MeterKey::of(&meter), row)));
         }
     }
+    if arguments.pending {
+        return Ok(cut(found));
+    }
     let mut before = None;
-    while !arguments.pending {
+    loop {
         let page = ledger.reports(user, None, before.as_ref()).await?;
         let asked = |report: &Report| !arguments.parked || report.fate == RowFate::Parked;
         found.extend(page.reports.into_iter().filter(asked).map(Shown::Ended));
@@ -202,9 +205,14 @@ async fn of_user<S: Store>(
             break;
         }
     }
+    Ok(cut(found))
+}
+
+/// Cuts what is shown to what may be; answers whether that is all of it.
+fn cut(found: &mut Vec<Shown>) -> bool {
     let all = found.len() <= SHOWN_MAX;
     found.truncate(SHOWN_MAX);
-    Ok(all)
+    all
 }
 
 fn list(

@@ -102,6 +102,7 @@ impl Account {
                 let (id, product) = (self.next("price"), self.product_of(plan.as_str()));
                 self.present.prices.push(Price {
                     id,
+                    sold_by: Some(price.lookup_key.clone()),
                     active: true,
                     currency: "usd".into(),
                     product,
@@ -109,6 +110,10 @@ impl Account {
                     interval: Interval::Month,
                     charge: Some(charge),
                 });
+            }
+            Action::MarkPrice { id, lookup_key } => {
+                let price = self.present.prices.iter_mut().find(|price| price.id == id).unwrap();
+                price.sold_by = Some(lookup_key);
             }
             Action::CreateEndpoint { channel, replaces } => {
                 let id = self.next("we");
@@ -221,6 +226,29 @@ fn a_changed_amount_is_a_new_price_that_takes_the_lookup_key() {
     let steps = plan(&wanted_of(&finer), &Account::set_up(&wanted_of(BOOK)).present).unwrap();
     assert!(steps[0].action.to_string().contains("0.000199999999 cents a token from there on"), "{steps:?}");
     assert_eq!(steps.len(), 1);
+}
+
+/// Whoever pays by it would be unknown to the webhook from then on.
+#[test]
+fn a_price_made_by_hand_is_marked_before_its_lookup_key_goes() {
+    let dearer = wanted_of(&BOOK.replace("price_cents_per_month = 2_000", "price_cents_per_month = 2_500"));
+    let whole = Account::set_up(&wanted_of(BOOK));
+    for sold_by in [None, Some("another".to_owned())] {
+        let mut account = whole.clone();
+        let by_hand = account.present.prices.iter_mut().find(|price| price.id == id("price_3")).unwrap();
+        by_hand.sold_by = sold_by;
+        assert_eq!(actions(&wanted_of(BOOK), &account), Vec::<String>::new(), "nothing moves");
+        let steps = plan(&dearer, &account.present).unwrap();
+        let shown: Vec<_> = steps.iter().map(|step| step.action.to_string()).collect();
+        let mark = "mark price price_3 as sold by inkmeter_pro_base_v1";
+        assert_eq!(shown, [mark, "create price inkmeter_pro_base_v1: 2500 cents a month"]);
+        // A crash between the two leaves the rest to do.
+        account.carry_out(&steps[0]);
+        let rest = plan(&dearer, &account.present).unwrap();
+        assert_eq!(rest, steps[1..]);
+        account.carry_out(&steps[1]);
+        assert_eq!(actions(&dearer, &account), Vec::<String>::new());
+    }
 }
 
 #[test]

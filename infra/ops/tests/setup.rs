@@ -273,6 +273,22 @@ async fn a_changed_amount_leaves_the_old_price_to_those_who_pay_by_it() {
 }
 
 #[tokio::test]
+async fn a_price_without_its_mark_gets_it_before_another_takes_its_lookup_key() {
+    let world = World::start().await;
+    world.run(&[]).await;
+    let before = world.price_id("inkmeter_pro_base_v1").await;
+    world.post(&format!("v1/prices/{before}"), &[("metadata[inkmeter_lookup_key]", "")]).await;
+    let dearer = book(&BOOK.replace("price_cents_per_month = 2_000", "price_cents_per_month = 2_500"));
+    let ran = world.run(&["--plans", path(&dearer)]).await;
+    assert_eq!((ran.exit, ran.changes), (Exit::Done, 2), "{}{}", ran.out, ran.err);
+    let old = world.list("v1/prices?limit=100").await;
+    let old = old.into_iter().find(|price| price["id"] == before).unwrap();
+    assert_eq!(old["metadata"]["inkmeter_lookup_key"], "inkmeter_pro_base_v1");
+    assert_eq!(old["lookup_key"], Value::Null);
+    assert_eq!(world.run(&["--plans", path(&dearer)]).await.changes, 0);
+}
+
+#[tokio::test]
 async fn a_changed_name_is_the_products_and_makes_no_price() {
     let world = World::start().await;
     world.run(&[]).await;
@@ -351,6 +367,9 @@ async fn a_dry_run_shows_everything_and_does_nothing() {
     assert_eq!((ran.exit, ran.changes), (Exit::Done, 0), "{}", ran.err);
     assert!(ran.out.contains("create price inkmeter_pro_base_v1: 2000 cents a month"), "{}", ran.out);
     assert_eq!(world.counts().await.iter().sum::<usize>(), 0);
+    // No endpoint was made, so no secret was shown.
+    assert!(ran.out.contains("STRIPE_WEBHOOK_SECRET is shown once"), "{}", ran.out);
+    assert!(!ran.out.contains("was shown"), "{}", ran.out);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use aws_sdk_eventbridge::{
     types::{PutEventsRequestEntry, PutEventsResultEntry},
 };
 use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
-use domain::{Day, InvoiceItemId, Level, NanoUsd, Pool, ReportRow, Timestamp, Tokens, UserId};
+use domain::{CustomerId, Day, InvoiceItemId, Level, NanoUsd, Pool, ReportRow, Timestamp, Tokens, UserId};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -97,6 +97,15 @@ pub enum Announcement {
     },
     /// A run had no time for everything. It is not for people: a rule wakes the next run with it.
     Unfinished(Unfinished),
+    /// A draft waits for what is not reported yet. It is not for people: a rule has the reporter go on with it at once.
+    DrainWanted(DrainWanted),
+    /// The reporter could not go on with it either.
+    DrainFailed {
+        /// What was wanted.
+        wanted: DrainWanted,
+        /// Why, in words.
+        reasons: Vec<String>,
+    },
     /// The figures of a meter do not agree.
     Drift {
         /// Whose meter.
@@ -148,6 +157,25 @@ impl BudgetLevel {
             "ceilingNanoUsd": self.ceiling.get().to_string(),
             "resetsAt": self.day.end().to_string(),
         })
+    }
+}
+
+/// A user's ended periods that are wanted at Stripe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DrainWanted {
+    /// Whose usage.
+    pub user: UserId,
+    /// Who pays for it.
+    pub customer: CustomerId,
+    /// The end of the last of these periods.
+    pub until: Timestamp,
+}
+
+impl DrainWanted {
+    /// The instant is in Unix seconds.
+    fn wire(&self) -> Value {
+        let (user, customer) = (self.user.as_str(), self.customer.as_str());
+        json!({ "mode": "drain", "user": user, "customer": customer, "until": self.until.s() })
     }
 }
 
@@ -299,6 +327,14 @@ impl Announcement {
                 "Reporter Unfinished",
                 json!({ "run": run, "n": n, "mode": mode, "shard": shard, "after": after }),
             ),
+            Self::DrainWanted(wanted) => return (WEBHOOK, "Drain Wanted", wanted.wire()),
+            Self::DrainFailed { wanted, reasons } => {
+                let (user, customer) = (wanted.user.as_str(), wanted.customer.as_str());
+                let until = wanted.until.to_string();
+                let detail =
+                    json!({ "user": user, "customer": customer, "until": until, "reasons": reasons });
+                ("Drain Failed", detail)
+            }
             Self::Drift { user, period_start, equations } => {
                 let period = period_start.to_string();
                 ("Drift Found", json!({ "user": user.as_str(), "period": period, "equations": equations }))

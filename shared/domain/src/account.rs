@@ -99,6 +99,9 @@ impl AccountChange {
     /// period ends where the new anchor begins another, so that what it still reports is on the last invoice of what ended.
     /// It ends as well where another plan begins, and keeps the price that it began with.
     ///
+    /// A meter that nobody pays for and that began before the plan did stays nobody's: what was used while a subscription was paused
+    /// is on no invoice, though that subscription's anchor lies before it.
+    ///
     /// What its usage costs is what the subscription that pays for it says: the end of one does not make it cheaper or
     /// dearer. A meter that nobody pays for has the account's plan.
     pub fn new(before: Account, after: Account, meter: &Meter) -> Self {
@@ -115,10 +118,11 @@ impl AccountChange {
         let cut = Period::new(start, after.anchor.min(meter.period.end()));
         let began_after_the_end =
             after.billed_to().is_none() && before.anchor < after.anchor && after.anchor <= start;
-        let new_payer = after.billed_to().filter(|_| adopted.is_some());
+        let is_of_the_plan = after.began() <= start;
+        let may_pay = adopted.is_some() && (meter.customer.is_some() || is_of_the_plan);
+        let new_payer = after.billed_to().filter(|_| may_pay);
         let payer = new_payer.or(meter.customer.as_ref()).filter(|_| !began_after_the_end);
         let meter_customer = payer.cloned();
-        let is_of_the_plan = after.began() <= start;
         let repriced = (new_payer.is_some() || meter_customer.is_none()) && is_of_the_plan;
         let meter_plan = if repriced { after.plan.clone() } else { meter.plan.clone() };
         let whole = adopted.or(cut).unwrap_or(meter.period);

@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn an_amount_that_no_invoice_can_have_is_none() {
-        let dear = plan("dear", 0, 0, u64::from(u32::MAX) * 10_000_000_000);
+        let dear = plan("dear", 0, 0, u64::MAX);
         let all = Used { plan: &dear, since: START, tokens: Tokens::MAX };
         assert_eq!(overage_cents(&dear, Tokens::MAX), None);
         assert_eq!(next_invoice(month(), &[all], None, 0), None);

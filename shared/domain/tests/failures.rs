@@ -6,7 +6,8 @@ use crate::support::{
 use domain::{
     Account, AccountChange, Admission, Attempt, CapKind, CustomerId, IDENTIFIER_FORGOTTEN_MS, Meter,
     NextStep, Opening, Period, Placement, Plan, PlanId, Receipt, Refusal, ReportRow, RowFate, Seal,
-    SubscriptionId, Timestamp, Tokens, Verdict, cap_in_force, next_step, place, reconcile, seal,
+    SubscriptionId, Timestamp, Tokens, Verdict, cap_in_force, next_step, place, reconcile, reconcile_minute,
+    seal,
 };
 
 const DAY_MS: u64 = 86_400_000;
@@ -631,4 +632,16 @@ fn f09_a_row_belongs_to_the_highest_fence_that_attempted_it() {
     let row = meter.pending.unwrap();
     let last = Some(start().plus_ms(5));
     assert_eq!((row.first_attempt_at, row.last_attempt_at, row.fence), (Some(start()), last, 4));
+}
+
+#[test]
+fn f09_a_minute_says_that_a_row_is_missing_or_delivered_or_nothing() {
+    use Verdict::{Delivered, Missing, Unclear};
+    let (account, mut meter) = subscribed(start());
+    let admission = ask(&account, &plan("pro", 1_000, 10, 8), &mut meter, 1, 100, start()).unwrap();
+    assert!(settle(&mut meter, &admission, 70, start()));
+    let row = seal(&meter, start()).unwrap().row;
+    let judged = |counted: u32, is_alone| reconcile_minute(&row, Tokens::from_u32(counted), is_alone);
+    assert_eq!([0, 69, 70, 71].map(|counted| judged(counted, true)), [Missing, Unclear, Delivered, Unclear]);
+    assert_eq!([0, 69, 70, 71].map(|counted| judged(counted, false)), [Missing, Unclear, Unclear, Unclear]);
 }

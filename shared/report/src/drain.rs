@@ -4,11 +4,17 @@
 use crate::{counts::Report, deps::Deps, meter::Reporting};
 use domain::{CustomerId, Meter, Timestamp, UserId};
 use ledger::{MeterKey, Store, StoreError};
-use std::fmt;
+use std::{fmt, time::Duration};
 
 /// How far back ended periods are looked at, in milliseconds: 100 days. What is older was on its invoice long ago, or is late
 /// whenever it comes; the hourly run brings it.
 const LOOK_BACK_MS: u64 = 100 * 24 * 60 * 60 * 1_000;
+
+/// In how many calls to Stripe the time that is left is parted: one meter is begun only where there is time for three.
+const CALLS: u64 = 4;
+/// How long a call to Stripe is given at the least, in milliseconds: each opens a connection, and one that is cut short only makes its
+/// outcome unknown. Where there is no time for three such, nothing is begun.
+const CALL_MS_LEAST: u64 = 400;
 
 /// Whether a user's ended periods are all at Stripe.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +49,18 @@ pub enum Reason {
     Ledger,
 }
 
+impl Reason {
+    /// Whether reporting, begun now, can end any of these. What else there is ends by itself, or is somebody else's, as everything
+    /// of a customer is whom somebody else is reporting.
+    pub fn end_by_reporting(reasons: &[Self]) -> bool {
+        let ends = |reason: &Self| match reason {
+            Self::Unsealed | Self::Row | Self::Time | Self::Ledger => true,
+            Self::Open | Self::Hold | Self::OthersRow | Self::Leased => false,
+        };
+        reasons.iter().any(ends) && !reasons.contains(&Self::Leased)
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -59,7 +77,8 @@ impl fmt::Display for Reason {
 }
 
 /// Brings every period of `user` that `customer` pays for and that ended by `until` to Stripe, and says whether it is there. No
-/// other customer's rows are sent. Nothing is begun when `deadline` is near.
+/// other customer's rows are sent. Nothing is begun when `deadline` is near, and no call to Stripe may take longer than its part of
+/// the time until then.
 ///
 /// Whoever asks has opened the period that follows, so that nothing more is admitted in these.
 pub async fn drain<S: Store>(
@@ -70,7 +89,10 @@ pub async fn drain<S: Store>(
     deadline: Timestamp,
     now: impl Fn() -> Timestamp + Sync,
 ) -> Drained {
-    let reporting = Reporting::new(deps, deadline, &now).only(customer.clone());
+    let call_ms = (deadline.ms_since(now()) / CALLS).max(CALL_MS_LEAST);
+    let reporting = Reporting::new(deps, deadline, &now)
+        .only(customer.clone())
+        .calls_within(Duration::from_millis(call_ms));
     let mut reasons = match ended(deps, user, customer, until, &reporting).await {
         Ok(reasons) => reasons,
         Err(error) => {

@@ -112,6 +112,13 @@ impl<'a, S: Store> Reporting<'a, S> {
         Self { only: Some(customer), ..self }
     }
 
+    /// The same, but no call to Stripe may take longer than this.
+    #[must_use]
+    pub fn calls_within(self, most: Duration) -> Self {
+        let most = most.min(self.stripe.call_timeout());
+        Self { stripe: self.stripe.clone().timeout(most), ..self }
+    }
+
     /// Whether there is time to begin a meter.
     pub fn has_time(&self) -> bool {
         self.left_ms() > self.calls_ms(RESERVED_CALLS_BEGIN)

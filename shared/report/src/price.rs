@@ -82,6 +82,7 @@ impl<S: Store> Reporting<'_, S> {
         let has_moved_on = is_of_another_plan && (billed_by.is_none() || billed_by == own);
         let unknown = || Failed::ForGood("no subscription says at which price".to_owned());
         let subscription = billed_by.or(own).ok_or_else(unknown)?;
+        self.still(of)?;
         let terms = self.stripe.terms(&subscription, &self.deps.meter.id).await?;
         if terms.trial_ends_at.is_some_and(|ends_at| meter.period.end() <= ends_at) {
             return Ok(None);
@@ -90,7 +91,7 @@ impl<S: Store> Reporting<'_, S> {
             return self.price_of_a_change(of).await.map(Some);
         }
         let none = || Failed::ForGood(format!("{subscription} has no one price for what the meter counts"));
-        self.read_price(&terms.price.ok_or_else(none)?).await.map(Some)
+        self.read_price(of, &terms.price.ok_or_else(none)?).await.map(Some)
     }
 
     /// The price that a change of plan has taken off the subscription: Stripe has made an item of what was counted at it by then.
@@ -103,7 +104,7 @@ impl<S: Store> Reporting<'_, S> {
         prices.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
         prices.dedup();
         for price in prices.iter().take(PRICES_READ_MAX) {
-            match self.read_price(price).await {
+            match self.read_price(of, price).await {
                 Err(Failed::ForGood(_)) => {}
                 found => return found,
             }
@@ -111,7 +112,8 @@ impl<S: Store> Reporting<'_, S> {
         Err(Failed::ForGood("no invoice item of the change of plan says the old price".to_owned()))
     }
 
-    async fn read_price(&self, id: &ObjectId) -> Result<Terms, Failed> {
+    async fn read_price(&self, of: &Case<'_>, id: &ObjectId) -> Result<Terms, Failed> {
+        self.still(of)?;
         let price = self.stripe.price(id).await?;
         let of_ours = match price.charge {
             Some(Charge::Metered { ref meter, ref tiers }) if meter.as_str() == self.deps.meter.id => {
@@ -122,6 +124,11 @@ impl<S: Store> Reporting<'_, S> {
         of_ours.ok_or_else(|| {
             Failed::ForGood(format!("{id} charges in another way than the prices of the book"))
         })
+    }
+
+    /// There is time for another question.
+    fn still(&self, of: &Case<'_>) -> Result<(), Failed> {
+        self.may_call(of.lease).then_some(()).ok_or_else(|| Failed::NotNow("time ran out".to_owned()))
     }
 
     fn cents_by(&self, of: &Case<'_>, terms: &Terms) -> LatePrice {

@@ -237,12 +237,11 @@ impl Checked {
         let _: bool = count(&mut self.meters);
         let mut is_named = checkup.uninvoiced.is_some() && count(&mut self.uninvoiced);
         match &checkup.finding {
-            Finding::Agrees => {}
             Finding::Moving => is_named |= count(&mut self.moving),
             Finding::Incomparable => is_named |= count(&mut self.incomparable),
             Finding::Unasked => drop(count(&mut self.unasked)),
             Finding::Drifted(_) if count(&mut self.drifted) => return self.drifts.push(checkup),
-            Finding::Drifted(_) => {}
+            Finding::Agrees | Finding::Drifted(_) => {}
         }
         if is_named {
             self.others.push(checkup);

@@ -46,11 +46,10 @@ impl<S: Store> Reconciling<'_, S> {
         done.extend((swept > 0).then_some(Repair::Swept(swept)));
         match self.meter(key).await?.finding {
             Finding::Agrees if done.is_empty() => done.push(Repair::Agrees),
-            Finding::Agrees => {}
             Finding::Moving => done.push(Repair::Moving),
             Finding::Unasked => done.push(Repair::Unasked),
             Finding::Incomparable if done.is_empty() => done.push(Repair::Incomparable),
-            Finding::Incomparable => {}
+            Finding::Agrees | Finding::Incomparable => {}
             Finding::Drifted(drifts) => {
                 for drift in drifts {
                     done.extend(self.repair_drift(key, drift).await?);

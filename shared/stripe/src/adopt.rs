@@ -8,7 +8,7 @@ use crate::client::Stripe;
 use crate::failure::Failure;
 use crate::setup::form::Form;
 use crate::setup::{ObjectId, SOLD_BY_KEY, SetupError};
-use crate::subscription::{Status, USER_KEY};
+use crate::subscription::{MARK_ADOPT, MARK_KEY, Status, USER_KEY};
 use domain::{CustomerId, Period, SubscriptionId, Timestamp, UserId};
 use miniserde::{Deserialize, json::Value};
 use std::collections::BTreeMap;
@@ -51,6 +51,8 @@ pub struct OldSubscription {
     pub user: Option<String>,
     /// The start of the period in which it was taken over; none: it was not.
     pub adopted: Option<Timestamp>,
+    /// Whether it is marked as one whose prices are about to be ours.
+    pub marked: bool,
     /// Where it stands.
     pub status: Status,
     /// Whether its collection is paused.
@@ -196,6 +198,7 @@ impl Wire {
         Ok(OldSubscription {
             id: SubscriptionId::parse(&self.id).map_err(|_| SetupError::Malformed("id of a subscription"))?,
             user: metadata.remove(USER_KEY),
+            marked: metadata.remove(MARK_KEY).is_some_and(|mark| mark == MARK_ADOPT),
             adopted,
             status: Status::parse(self.status),
             paused: self.pause_collection.is_some(),
@@ -270,7 +273,8 @@ impl Stripe {
         self.post::<WireId>(format!("/customers/{id}"), &form).await.map(drop)
     }
 
-    /// Says on a subscription whose it is, and that it was taken over in the period that began at `adopted`.
+    /// Says on a subscription whose it is, and that it was taken over in the period that began at `adopted`; and marks it, so that
+    /// nobody is told of its old prices.
     ///
     /// # Errors
     /// See [`SetupError`].
@@ -282,7 +286,17 @@ impl Stripe {
     ) -> Result<(), SetupError> {
         let form = Form::default()
             .set(format!("metadata[{USER_KEY}]"), user.as_str())
-            .set(format!("metadata[{ADOPTED_KEY}]"), adopted.s().to_string());
+            .set(format!("metadata[{ADOPTED_KEY}]"), adopted.s().to_string())
+            .set(format!("metadata[{MARK_KEY}]"), MARK_ADOPT);
+        self.post::<WireId>(format!("/subscriptions/{id}"), &form).await.map(drop)
+    }
+
+    /// Takes the mark off a subscription that has our prices.
+    ///
+    /// # Errors
+    /// See [`SetupError`].
+    pub async fn unmark_subscription(&self, id: &SubscriptionId) -> Result<(), SetupError> {
+        let form = Form::default().set(format!("metadata[{MARK_KEY}]"), "");
         self.post::<WireId>(format!("/subscriptions/{id}"), &form).await.map(drop)
     }
 

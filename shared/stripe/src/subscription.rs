@@ -10,6 +10,10 @@ use stripe_client_core::{RequestBuilder, StripeMethod};
 
 /// The metadata key, on the subscription or else its customer, that names the user.
 pub(crate) const USER_KEY: &str = "user_id";
+/// The metadata key of what an owner has marked as this product's.
+pub(crate) const MARK_KEY: &str = "inkmeter";
+/// Its value on a subscription that a schedule is about to bring to our prices.
+pub(crate) const MARK_ADOPT: &str = "adopt";
 /// The most subscriptions of one customer, and unpaid invoices of one subscription, that are looked at: Stripe's page.
 const PAGE_MAX: u32 = 100;
 
@@ -58,6 +62,8 @@ pub struct Item {
     pub quantity: Option<u64>,
     /// Its current period.
     pub period: Option<Period>,
+    /// When it was added to the subscription. A price that was exchanged in its place leaves it as it was.
+    pub created: Option<Timestamp>,
 }
 
 /// A subscription's newest invoice.
@@ -83,6 +89,8 @@ pub struct Subscription {
     pub user: Option<UserId>,
     /// Where it stands.
     pub status: Status,
+    /// Whether an owner has marked it as one that is about to be sold by our prices: `inkmeter` is `adopt` in its metadata.
+    pub adopted_soon: bool,
     /// What becomes of its invoices, if their collection is paused.
     pub paused_collection: Option<Collection>,
     /// When it was created.
@@ -193,6 +201,7 @@ struct WirePause {
 struct WireItem {
     current_period_start: Option<u64>,
     current_period_end: Option<u64>,
+    created: Option<u64>,
     quantity: Option<u64>,
     price: WirePrice,
 }
@@ -227,6 +236,7 @@ impl Wire {
             _ => (None, None),
         };
         let named = self.metadata.as_ref().and_then(|metadata| metadata.get(USER_KEY));
+        let mark = self.metadata.as_ref().and_then(|metadata| metadata.get(MARK_KEY));
         let user = named.map(String::as_str).or(customers_user).and_then(|user| UserId::parse(user).ok());
         Ok(Subscription {
             id: SubscriptionId::parse(&self.id).map_err(|_| FetchError::Malformed("id"))?,
@@ -235,6 +245,7 @@ impl Wire {
                 .ok_or(FetchError::Malformed("customer"))?,
             user,
             status: Status::parse(self.status),
+            adopted_soon: mark.is_some_and(|mark| mark == MARK_ADOPT),
             paused_collection: self.pause_collection.map(|pause| Collection::parse(pause.behavior)),
             created: Timestamp::from_s(self.created),
             anchor: Timestamp::from_s(self.billing_cycle_anchor),
@@ -252,7 +263,8 @@ impl WireItem {
         let period =
             bounds.and_then(|(start, end)| Period::new(Timestamp::from_s(start), Timestamp::from_s(end)));
         let sold_by = self.price.metadata.and_then(|mut metadata| metadata.remove(SOLD_BY_KEY));
-        Item { lookup_key: self.price.lookup_key.or(sold_by), quantity: self.quantity, period }
+        let lookup_key = self.price.lookup_key.or(sold_by);
+        Item { lookup_key, quantity: self.quantity, period, created: self.created.map(Timestamp::from_s) }
     }
 }
 

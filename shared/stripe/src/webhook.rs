@@ -10,6 +10,7 @@ use domain::{EventId, Timestamp, UserId};
 use hmac::{Hmac, Mac};
 use serde_json::Value;
 use sha2::Sha256;
+use std::collections::BTreeSet;
 
 /// How far the time of a signature may lie from now, in seconds, before or after: Stripe's own libraries' figure.
 pub const TOLERANCE_S: u64 = 300;
@@ -48,6 +49,9 @@ pub struct Event {
     pub kind: String,
     /// When Stripe made it: at or after what it tells of; none: it says none, as thin ones do in another form.
     pub created: Option<Timestamp>,
+    /// Whether it tells that its object, a subscription, has other prices since. The update that changed them says so, and no
+    /// other does.
+    pub reprices: bool,
     /// The id of the object that it is about, if it names one.
     pub object: Option<String>,
     /// The id of the subscription that its object belongs to, if it names one as a checkout session does.
@@ -183,10 +187,23 @@ fn read(body: &[u8]) -> Result<Event, WebhookError> {
         form,
         kind: text("/type").ok_or_else(|| missing("type"))?.to_owned(),
         created: wire.pointer("/created").and_then(Value::as_u64).map(Timestamp::from_s),
+        reprices: form == Form::Snapshot && reprices(&wire),
         object: of_object("/id"),
         subscription: of_object("/subscription"),
         user: of_object("/metadata/user_id").and_then(|user| UserId::parse(&user).ok()),
     })
+}
+
+/// Whether a subscription's update names prices that it had before and has no more, or the other way round. A period's end changes
+/// its items too, and no price.
+fn reprices(wire: &Value) -> bool {
+    let prices = |path: &str| {
+        let items = wire.pointer(path).and_then(Value::as_array)?;
+        let price = |item: &Value| item.pointer("/price/id").and_then(Value::as_str).map(str::to_owned);
+        Some(items.iter().map(price).collect::<BTreeSet<_>>())
+    };
+    let before = prices("/data/previous_attributes/items/data");
+    before.is_some() && before != prices("/data/object/items/data")
 }
 
 #[cfg(test)]
@@ -217,6 +234,7 @@ mod tests {
             form: Form::Snapshot,
             kind: "customer.subscription.updated".into(),
             created: Some(Timestamp::from_s(7)),
+            reprices: false,
             object: Some("sub_1".into()),
             subscription: None,
             user: None,
@@ -285,6 +303,35 @@ mod tests {
         assert_eq!(event.object.as_deref(), Some("cs_1"));
         assert_eq!(event.subscription.as_deref(), Some("sub_1"));
         assert_eq!(event.user, UserId::parse("user_1").ok());
+    }
+
+    #[test]
+    fn an_update_that_changed_prices_says_so_and_one_that_ended_a_period_does_not() {
+        let items = |prices: &[&str], start: u64| {
+            let item =
+                |price: &&str| format!(r#"{{"current_period_start":{start},"price":{{"id":"{price}"}}}}"#);
+            format!(r#"{{"data":[{}]}}"#, prices.iter().map(item).collect::<Vec<_>>().join(","))
+        };
+        let body = |before: &str, now: &str| {
+            format!(
+                r#"{{"id":"evt_1","object":"event","type":"customer.subscription.updated","data":{{
+                "object":{{"id":"sub_1","items":{now}}},"previous_attributes":{before}}}}}"#
+            )
+        };
+        let now = items(&["a", "b"], 2);
+        for (before, reprices) in [
+            ("{}".to_owned(), false),
+            (r#"{"status":"incomplete"}"#.to_owned(), false),
+            (format!(r#"{{"items":{}}}"#, items(&["a", "b"], 1)), false),
+            (format!(r#"{{"items":{}}}"#, items(&["a", "c"], 2)), true),
+            (format!(r#"{{"items":{}}}"#, items(&["a"], 2)), true),
+            (r#"{"items":7}"#.to_owned(), false),
+        ] {
+            let body = body(&before, &now);
+            let header = format!("t={NOW_S},v1={}", sign(&body, "whsec_a", NOW_S));
+            let event = verify(&body, &header, &["whsec_a"], NOW_S).unwrap();
+            assert_eq!(event.reprices, reprices, "{before}");
+        }
     }
 
     #[test]

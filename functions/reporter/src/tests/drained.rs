@@ -1,8 +1,10 @@
 //! The end of a period, as the webhook asks for it.
 
 use super::world::{HOUR_MS, START, World, price, usage};
+use crate::handler::handle;
 use domain::{CustomerId, Timestamp, UserId};
 use report::{Drained, Reason, drain};
+use serde_json::{Value, json};
 
 fn customer(name: &str) -> CustomerId {
     CustomerId::parse(name).unwrap()
@@ -37,6 +39,50 @@ async fn f11_i7_a_period_is_quiet_once_every_token_of_it_is_at_stripe() {
     assert_eq!(world.counted("cus_a"), [100, 50]);
     assert_eq!(world.counted("cus_b"), Vec::<u64>::new(), "nobody else's rows are sent");
     assert!(world.store.every_meter().iter().filter(|meter| meter.user == user).all(|meter| !meter.dirty));
+}
+
+/// As the webhook leaves it: nothing is rolled, nothing sealed.
+#[tokio::test]
+async fn f11_what_a_draft_waits_for_is_reported_when_the_webhook_leaves_it_and_nobody_elses_is() {
+    let world = World::new().await;
+    let user = world.pays("cus_a", START).await;
+    let key = world.uses(&user, 100).await;
+    let other = world.pays("cus_b", START).await;
+    world.uses(&other, 7).await;
+    let period = world.store.kept().meters[&key].period;
+    world.set(period.end());
+    world.book.lock().unwrap().invoice("cus_a", period, None);
+    let detail =
+        json!({"mode": "drain", "user": user.as_str(), "customer": "cus_a", "until": period.end().s()});
+    let event = json!({"detail-type": "Drain Wanted", "source": "inkmeter.webhook", "detail": detail});
+    let runs = async |payload: &Value| {
+        let deadline = world.now().plus_ms(HOUR_MS);
+        let answer = handle(&world.deps, payload, "request-1", deadline, || world.now()).await.unwrap();
+        serde_json::to_value(answer).unwrap()
+    };
+    world.mishap("cus_a", &[super::world::Mishap::Status(503); 3]);
+    let failed = runs(&event).await;
+    assert_eq!(failed, json!({"quiet": false, "reasons": ["a report is not at Stripe"]}));
+    let told = world.announced();
+    let [told] = told.as_slice() else { panic!("{told:?}") };
+    assert!(told.to_string().contains("Drain Failed"), "{told}");
+
+    assert_eq!(runs(&detail).await, json!({"quiet": true, "reasons": []}));
+    assert_eq!(runs(&event).await, json!({"quiet": true, "reasons": []}));
+    assert_eq!(world.counted("cus_a"), [100]);
+    assert_eq!(world.counted("cus_b"), Vec::<u64>::new());
+    assert_eq!(world.announced().len(), 1);
+
+    // A request that is under way ends by itself, and nobody is told.
+    let next =
+        Timestamp::from_ms(world.store.every_meter().iter().map(|m| m.period.end().ms()).max().unwrap());
+    world.set(Timestamp::from_ms(next.ms() - 1_000));
+    let open = world.admit(&user, 50).await;
+    world.set(next);
+    let until = json!({"mode": "drain", "user": user.as_str(), "customer": "cus_a", "until": next.s()});
+    assert_eq!(runs(&until).await["reasons"], json!(["a request is under way"]));
+    assert_eq!(world.announced().len(), 1);
+    world.deps.ledger.settle(open, usage(50), &price(), world.now()).await.unwrap();
 }
 
 #[tokio::test]

@@ -80,6 +80,100 @@ async fn f16_of_two_subscriptions_in_force_the_younger_counts_in_any_order() {
     }
 }
 
+/// The account's own one ends, and the other one is still paid for: whatever is heard of first, the account is never free.
+#[tokio::test]
+async fn f16_of_two_in_force_the_end_of_the_accounts_own_leaves_the_other_in_any_order() {
+    let mut ends = Vec::new();
+    for order in [
+        vec![(DELETED, "sub_new")],
+        vec![(DELETED, "sub_new"), (UPDATED, "sub_old")],
+        vec![(UPDATED, "sub_old"), (DELETED, "sub_new")],
+        vec![(UPDATED, "sub_old"), (DELETED, "sub_new"), (UPDATED, "sub_old"), (UPDATED, "sub_new")],
+    ] {
+        let world = World::new();
+        world.stripe_has(subscription("sub_older", "active", 1_797_000_000));
+        world.stripe_has(subscription("sub_old", "active", 1_798_000_000));
+        world.stripe_has(subscription("sub_new", "active", 1_799_000_000));
+        world.delivers(CREATED, "sub_old").await;
+        world.delivers(CREATED, "sub_new").await;
+        assert_eq!(world.standing().await, pro("sub_new", 1_799_000_000));
+        world.stripe_has(ended("sub_new", 1_799_000_000, 1_799_900_000));
+        for (kind, id) in &order {
+            assert_eq!(world.delivers(kind, id).await, answer(200, "in_line"));
+        }
+        assert_eq!(world.standing().await, pro("sub_old", 1_798_000_000), "{order:?}");
+        ends.push(Account { rev: 0, ..world.account().await });
+    }
+    assert!(ends.iter().all(|end| *end == ends[0]), "{ends:?}");
+}
+
+#[tokio::test]
+async fn f16_what_is_not_this_users_or_not_in_force_follows_no_subscription_that_has_ended() {
+    let not_ours: [fn(&mut serde_json::Value); 5] = [
+        |other| other["metadata"] = json!({"user_id": "user_2"}),
+        // Whose it is, only its customer says.
+        |other| {
+            other["metadata"] = json!({});
+            other["customer"]["metadata"] = json!({"user_id": "user_2"});
+        },
+        |other| other["status"] = json!("incomplete"),
+        |other| other["pause_collection"] = json!({"behavior": "void", "resumes_at": null}),
+        |other| other["items"]["data"] = json!([{"price": {"lookup_key": "a_book"}}]),
+    ];
+    for change in not_ours {
+        let world = World::new();
+        world.stripe_has(subscription("sub_1", "active", 1_799_000_000));
+        world.delivers(CREATED, "sub_1").await;
+        let mut other = subscription("sub_2", "active", 1_798_000_000);
+        change(&mut other);
+        world.stripe_has(other.clone());
+        world.stripe_has(ended("sub_1", 1_799_000_000, 1_799_900_000));
+        assert_eq!(world.delivers(DELETED, "sub_1").await, answer(200, "in_line"));
+        assert_eq!(world.standing().await, free(1_799_900_000), "{other}");
+    }
+}
+
+/// While the first delivery looks at what follows, that ends too, and the delivery that says so finds nothing to change.
+#[tokio::test]
+async fn f16_what_follows_a_subscription_is_asked_again_when_another_delivery_comes_between() {
+    let world = World::new();
+    world.stripe_has(subscription("sub_old", "active", 1_798_000_000));
+    world.stripe_has(subscription("sub_new", "active", 1_799_000_000));
+    world.delivers(CREATED, "sub_new").await;
+    world.stripe_has(ended("sub_new", 1_799_000_000, 1_799_900_000));
+    let ledger = world.ledger.clone();
+    let end = move |books: &mut Books| {
+        books.put("/v1/subscriptions/sub_old", ended("sub_old", 1_798_000_000, 1_799_950_000));
+        let user = UserId::parse("user_1").unwrap();
+        at_once(ledger.change_account(&user, NOW, |account: &Account| Some(account.clone()))).unwrap();
+    };
+    // Whose the subscription is, what it is, what else there is; the answer to the fourth is what would be written.
+    world.stripe(|books| books.hook = Some(Hook { question: 4, then: Box::new(end) }));
+    assert_eq!(world.delivers(DELETED, "sub_new").await, answer(200, "in_line"));
+    assert!(world.stripe(|books| books.hook.is_none()));
+    assert_eq!(world.standing().await, free(1_799_900_000));
+
+    // Or that is nothing any more that entitles, which a list did not show yet.
+    let world = World::new();
+    world.stripe_has(subscription("sub_old", "active", 1_798_000_000));
+    world.stripe_has(subscription("sub_new", "active", 1_799_000_000));
+    world.delivers(CREATED, "sub_new").await;
+    world.stripe_has(ended("sub_new", 1_799_000_000, 1_799_900_000));
+    let change = |books: &mut Books| {
+        let mut other = subscription("sub_old", "active", 1_798_000_000);
+        other["items"]["data"] = json!([{"price": {"lookup_key": "a_book"}}]);
+        books.put("/v1/subscriptions/sub_old", other);
+    };
+    world.stripe(|books| books.hook = Some(Hook { question: 3, then: Box::new(change) }));
+    assert_eq!(world.delivers(DELETED, "sub_new").await, answer(200, "in_line"));
+    assert!(world.stripe(|books| books.hook.is_none()));
+    assert_eq!(world.standing().await, free(1_799_900_000));
+
+    let both = tokio::join!(world.delivers(DELETED, "sub_new"), world.delivers(DELETED, "sub_old"));
+    assert_eq!(both, (answer(200, "in_line"), answer(200, "in_line")));
+    assert_eq!(world.standing().await, free(1_799_900_000));
+}
+
 /// The subscription ends between Stripe's answer and the write, and another delivery writes that first: the older answer must
 /// not be written over it.
 #[tokio::test]

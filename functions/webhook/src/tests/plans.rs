@@ -33,6 +33,14 @@ fn set_prices(subscription: &mut Value, keys: &[&str]) {
     subscription["items"]["data"] = items.collect();
 }
 
+/// The subscription's prices change at Stripe, and the update that did it is delivered.
+async fn reprices(world: &World, keys: &[&str]) {
+    let mut subscription = world.stripe(|books| books.objects["/v1/subscriptions/sub_1"].clone());
+    set_prices(&mut subscription, keys);
+    world.stripe_has(subscription);
+    assert_eq!(world.reprices("sub_1").await, answer(200, "in_line"));
+}
+
 /// What the bus heard of the subscription.
 fn complaints(world: &World) -> Vec<String> {
     let heard = world.heard().into_iter().filter(|(kind, _)| kind == "Subscription Unusual");
@@ -66,7 +74,7 @@ async fn an_upgrade_and_a_downgrade_change_the_plan_from_when_stripe_told_of_it(
     for (plan, keys) in [("agency", ["agency_base", "agency_tokens"]), ("pro", ["pro_base", "pro_tokens"])] {
         // The second time nothing is new.
         for _ in 0..2 {
-            changes(&world, |subscription| set_prices(subscription, &keys)).await;
+            reprices(&world, &keys).await;
             assert_eq!(world.standing().await, (plan.into(), Some("sub_1".into()), BEGAN_S));
             assert_eq!(world.account().await.plan_since.map(Timestamp::s), Some(TOLD_S));
         }
@@ -77,6 +85,122 @@ async fn an_upgrade_and_a_downgrade_change_the_plan_from_when_stripe_told_of_it(
     world.stripe_has(subscription("sub_2", "active", BEGAN_S + 9));
     assert_eq!(world.delivers(CREATED, "sub_2").await, answer(200, "in_line"));
     assert_eq!(world.account().await.plan_since, None);
+}
+
+/// What Stripe made before the change, and delivers after it, says nothing of when that was.
+#[tokio::test]
+async fn a_change_of_plan_is_never_dated_back_by_an_event_that_tells_of_something_else() {
+    const KEYS: [&str; 2] = ["agency_base", "agency_tokens"];
+    for (kind, object) in [
+        (CREATED, "sub_1"),
+        (UPDATED, "sub_1"),
+        ("customer.subscription.trial_will_end", "sub_1"),
+        ("invoice.paid", "in_1"),
+        ("invoice.created", "in_1"),
+    ] {
+        let world = on_pro().await;
+        world.stripe_has(invoice("in_1", "sub_1", "paid", (BEGAN_S, BEGAN_S)));
+        let mut subscription = world.stripe(|books| books.objects["/v1/subscriptions/sub_1"].clone());
+        set_prices(&mut subscription, &KEYS);
+        world.stripe_has(subscription);
+        assert_eq!(world.delivers(kind, object).await, answer(200, "in_line"));
+        assert_eq!(world.standing().await.0, "agency", "{kind}");
+        assert_eq!(world.account().await.plan_since, Some(NOW), "{kind}");
+        // The update itself, late: what counts already goes on.
+        assert_eq!(world.reprices("sub_1").await, answer(200, "in_line"));
+        assert_eq!(world.account().await.plan_since, Some(NOW), "{kind}");
+    }
+    // It tells of an earlier change to the same prices, which were exchanged again since.
+    let world = on_pro().await;
+    let mut subscription = world.stripe(|books| books.objects["/v1/subscriptions/sub_1"].clone());
+    set_prices(&mut subscription, &KEYS);
+    for item in subscription["items"]["data"].as_array_mut().unwrap() {
+        item["created"] = json!(TOLD_S + 50);
+    }
+    world.stripe_has(subscription);
+    assert_eq!(world.reprices("sub_1").await, answer(200, "in_line"));
+    assert_eq!(world.account().await.plan_since.map(Timestamp::s), Some(TOLD_S + 50));
+}
+
+/// Customer and tokens of each meter, the oldest first.
+async fn meters(world: &World) -> Vec<(Option<String>, u64)> {
+    let user = domain::UserId::parse("user_1").unwrap();
+    let meters = world.ledger.meters(&user, Timestamp::from_s(0)).await.unwrap();
+    let of = |meter: &domain::Meter| (meter.customer.as_ref().map(ToString::to_string), meter.settled.get());
+    meters.iter().rev().map(of).collect()
+}
+
+#[tokio::test]
+async fn what_is_used_while_nobody_pays_is_billed_to_nobody_afterwards() {
+    let world = on_pro().await;
+    world.uses(100).await;
+    for pause in [DAY_S, 3 * DAY_S] {
+        world.set(NOW.s() + pause);
+        let paused = json!({"behavior": "void", "resumes_at": null});
+        changes(&world, |subscription| subscription["pause_collection"] = paused).await;
+        world.uses(50).await;
+        world.set(NOW.s() + pause + DAY_S);
+        changes(&world, |subscription| subscription["pause_collection"] = Value::Null).await;
+        world.uses(7).await;
+    }
+    let paid = |tokens| (Some("cus_1".to_owned()), tokens);
+    assert_eq!(meters(&world).await, [paid(100), (None, 50), paid(7), (None, 50), paid(7)]);
+}
+
+#[tokio::test]
+async fn what_is_used_between_the_end_of_one_subscription_and_another_of_the_same_day_is_billed_to_nobody() {
+    let world = on_pro().await;
+    world.uses(100).await;
+    world.stripe_has(ended("sub_1", BEGAN_S, NOW.s() + 60));
+    world.set(NOW.s() + 61);
+    assert_eq!(world.delivers(DELETED, "sub_1").await, answer(200, "in_line"));
+    world.uses(50).await;
+    world.stripe_has(subscription("sub_2", "active", NOW.s() + 600));
+    world.set(NOW.s() + 601);
+    assert_eq!(world.delivers(CREATED, "sub_2").await, answer(200, "in_line"));
+    world.uses(7).await;
+    let paid = |tokens| (Some("cus_1".to_owned()), tokens);
+    assert_eq!(meters(&world).await, [paid(100), (None, 50), paid(7)]);
+    assert_eq!(world.standing().await, pro("sub_2", NOW.s() + 600));
+}
+
+#[tokio::test]
+async fn what_is_odd_about_a_subscription_is_told_where_it_may_be_new_and_not_with_each_of_its_events() {
+    let world = on_pro().await;
+    world.stripe_has(invoice("in_1", "sub_1", "paid", (BEGAN_S, BEGAN_S)));
+    changes(&world, |subscription| subscription["items"]["data"][0]["quantity"] = json!(3)).await;
+    assert_eq!(complaints(&world), ["quantity"]);
+    for (kind, object) in [
+        ("invoice.finalized", "in_1"),
+        ("invoice.paid", "in_1"),
+        ("invoice.payment_failed", "in_1"),
+        ("customer.subscription.resumed", "sub_1"),
+        ("customer.subscription.trial_will_end", "sub_1"),
+    ] {
+        assert_eq!(world.delivers(kind, object).await, answer(200, "in_line"));
+        assert_eq!(complaints(&world), ["quantity"], "{kind}");
+    }
+}
+
+/// Its account is linked already, and its schedule brings it to our prices with its next period.
+#[tokio::test]
+async fn a_subscription_that_is_about_to_have_our_prices_keeps_its_account_and_bothers_nobody() {
+    let world = on_pro().await;
+    changes(&world, |subscription| {
+        set_prices(subscription, &["somebody_elses"]);
+        subscription["metadata"]["inkmeter"] = json!("adopt");
+        subscription["schedule"] = json!("sub_sched_1");
+    })
+    .await;
+    let as_it_is = world.account().await;
+    assert_eq!(world.delivers(CREATED, "sub_1").await, answer(200, "in_line"));
+    assert_eq!(world.standing().await, pro("sub_1", BEGAN_S));
+    assert_eq!(domain::Account { rev: as_it_is.rev, ..world.account().await }, as_it_is);
+    assert_eq!(complaints(&world), Vec::<String>::new());
+    // The boundary: it is an ordinary one from here on, and what is odd about it is told.
+    changes(&world, |subscription| set_prices(subscription, &["agency_base"])).await;
+    assert_eq!(world.standing().await.0, "agency");
+    assert_eq!(complaints(&world), ["not_metered"]);
 }
 
 #[tokio::test]

@@ -33,6 +33,7 @@ use stripe::{
     Secret, Settings, SigningSecrets, Stripe,
     testing::{Memory, Reply, Request as Asked, sign},
 };
+use tokio::time::Instant;
 
 pub(super) const NOW: Timestamp = Timestamp::from_s(1_800_000_000);
 /// When Stripe made the events that are delivered, in seconds.
@@ -107,6 +108,8 @@ pub(super) struct Books {
     pub(super) hook: Option<Hook>,
     /// It does not answer.
     pub(super) down: bool,
+    /// How long it takes for each answer, in milliseconds.
+    pub(super) slow_ms: u64,
     /// It says nothing to what is asked at paths that begin so.
     pub(super) silent_at: Option<&'static str>,
 }
@@ -187,6 +190,8 @@ pub(super) struct World {
     books: Arc<Mutex<Books>>,
     heard: Arc<Mutex<Vec<(String, Value)>>>,
     now_ms: AtomicU64,
+    /// Since when the time goes on as the test's does; none: it stands.
+    flows_since: Mutex<Option<Instant>>,
     ids: AtomicU32,
 }
 
@@ -226,6 +231,13 @@ pub(super) fn event(id: &str, kind: &str, object: &str) -> String {
         .to_string()
 }
 
+/// The update that changed the prices of a subscription.
+pub(super) fn repricing(id: &str, subscription: &str) -> String {
+    let mut event: Value = serde_json::from_str(&event(id, UPDATED, subscription)).unwrap();
+    event["data"]["previous_attributes"] = json!({"items": {"data": [{"price": {"id": "price_before"}}]}});
+    event.to_string()
+}
+
 pub(super) fn thin_event(id: &str, kind: &str) -> String {
     json!({"id": id, "object": "v2.core.event", "type": kind, "livemode": false, "created": "2027-01-15T08:00:00.000Z",
         "related_object": {"id": "mtr_1", "type": "billing.meter", "url": "/v1/billing/meters/mtr_1"}})
@@ -250,8 +262,16 @@ impl World {
         let books = Arc::new(Mutex::new(Books::default()));
         let known = Arc::clone(&books);
         let memory = Memory::new(move |request| {
-            let reply = known.lock().unwrap().answer(&request);
-            async move { reply }
+            let (reply, slow_ms) = {
+                let mut books = known.lock().unwrap();
+                (books.answer(&request), books.slow_ms)
+            };
+            async move {
+                if slow_ms > 0 {
+                    tokio::time::sleep(Duration::from_millis(slow_ms)).await;
+                }
+                reply
+            }
         });
         let settings = Settings { base_url: None, secret_key: Secret::new("sk_test_x") };
         let stripe =
@@ -271,15 +291,23 @@ impl World {
         let secrets =
             SigningSecrets { snapshot: secrets(&[OLD_SECRET, SECRET]), thin: secrets(&[THIN_SECRET]) };
         let webhook = Webhook::new(accounts, Arc::new(deps), secrets);
-        Self { webhook, ledger, books, heard, now_ms: AtomicU64::new(NOW.ms()), ids: AtomicU32::new(0) }
+        let (now_ms, ids, flows_since) = (AtomicU64::new(NOW.ms()), AtomicU32::new(0), Mutex::new(None));
+        Self { webhook, ledger, books, heard, now_ms, flows_since, ids }
     }
 
     pub(super) fn now(&self) -> Timestamp {
-        Timestamp::from_ms(self.now_ms.load(Ordering::Relaxed))
+        let flowed = self.flows_since.lock().unwrap().map_or(Duration::ZERO, |since| since.elapsed());
+        let flowed_ms = u64::try_from(flowed.as_millis()).unwrap();
+        Timestamp::from_ms(self.now_ms.load(Ordering::Relaxed) + flowed_ms)
     }
 
     pub(super) fn set(&self, now_s: u64) {
         self.now_ms.store(now_s * 1_000, Ordering::Relaxed);
+    }
+
+    /// From now on the time goes on, as the test's does.
+    pub(super) fn flow(&self) {
+        *self.flows_since.lock().unwrap() = Some(Instant::now());
     }
 
     pub(super) fn stripe<T>(&self, change: impl FnOnce(&mut Books) -> T) -> T {
@@ -321,6 +349,12 @@ impl World {
         let (status, answer) = self.answers(body, &signature(body, secret, self.now())).await;
         let word = if status == StatusCode::OK { &answer["outcome"] } else { &answer["code"] };
         (status.as_u16(), word.as_str().unwrap().to_owned())
+    }
+
+    /// Delivers the update that changed a subscription's prices.
+    pub(super) async fn reprices(&self, subscription: &str) -> (u16, String) {
+        let id = format!("evt_{}", self.ids.fetch_add(1, Ordering::Relaxed));
+        self.takes(&repricing(&id, subscription), SECRET).await
     }
 
     /// Delivers an event that was not delivered before.

@@ -73,10 +73,8 @@ mod tests {
     use crate::cloud::TEMPLATE;
 
     #[test]
-    fn the_template_wakes_the_reporter_for_a_run_whose_time_ran_out_and_for_nothing_else() {
+    fn the_template_wakes_the_reporter_for_what_a_run_or_a_webhook_leaves_to_it_and_for_nothing_else() {
         let rules = Rule::of_template(TEMPLATE, "bus").unwrap();
-        let [rule] = rules.as_slice() else { panic!("{rules:?}") };
-        assert_eq!(rule.function, "reporter");
         let event = |bus: &str, source: &str, detail_type: &str| Event {
             id: "1".into(),
             bus: bus.into(),
@@ -86,13 +84,19 @@ mod tests {
             resources: Vec::new(),
             time_s: None,
         };
-        assert!(rule.matches(&event("bus", "inkmeter.reporter", "Reporter Unfinished")));
-        for (bus, source, detail_type) in [
-            ("default", "inkmeter.reporter", "Reporter Unfinished"),
-            ("bus", "inkmeter.webhook", "Reporter Unfinished"),
-            ("bus", "inkmeter.reporter", "Report Parked"),
+        for (bus, source, detail_type, wakes) in [
+            ("bus", "inkmeter.reporter", "Reporter Unfinished", 1),
+            ("bus", "inkmeter.webhook", "Drain Wanted", 1),
+            ("default", "inkmeter.reporter", "Reporter Unfinished", 0),
+            ("default", "inkmeter.webhook", "Drain Wanted", 0),
+            ("bus", "inkmeter.webhook", "Reporter Unfinished", 0),
+            ("bus", "inkmeter.reporter", "Drain Wanted", 0),
+            ("bus", "inkmeter.reporter", "Report Parked", 0),
         ] {
-            assert!(!rule.matches(&event(bus, source, detail_type)), "{bus} {source} {detail_type}");
+            let event = event(bus, source, detail_type);
+            let woken: Vec<_> = rules.iter().filter(|rule| rule.matches(&event)).collect();
+            assert_eq!(woken.len(), wakes, "{bus} {source} {detail_type}");
+            assert!(woken.iter().all(|rule| rule.function == "reporter"));
         }
     }
 

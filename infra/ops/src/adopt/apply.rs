@@ -154,8 +154,9 @@ impl<S: Store> Work<'_, S> {
         match step {
             Step::NameCustomer => self.stripe.name_customer(customer, user).await?,
             Step::MarkSubscription { id, cycle } => {
-                self.stripe.mark_subscription(id, user, cycle.start()).await?;
+                self.stripe.mark_subscription(id, user, *cycle).await?;
             }
+            Step::Unmark(id) => self.stripe.unmark_subscription(id).await?,
             Step::MakeFlexible(id) => self.stripe.make_flexible(id).await?,
             Step::Schedule { subscription, id, planned, .. } => {
                 let id = match id {

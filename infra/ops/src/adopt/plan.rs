@@ -55,9 +55,11 @@ pub enum Step {
     MarkSubscription {
         /// The subscription.
         id: SubscriptionId,
-        /// The period.
-        cycle: Period,
+        /// The period's start.
+        cycle: Timestamp,
     },
+    /// The subscription, which has the plan's prices, loses the mark that keeps the webhook quiet about its old ones.
+    Unmark(SubscriptionId),
     /// The subscription changes its billing mode.
     MakeFlexible(SubscriptionId),
     /// The subscription gets a schedule that brings it to the plan's prices at its cycle's end.
@@ -247,7 +249,10 @@ pub fn plan(mapped: &Mapped, seen: &Seen, rules: &Rules, now: Timestamp) -> Resu
     let cycle = of.target.cycle;
     // What was sold here was not taken over.
     let attached = seen.account.as_ref().is_some_and(|(account, _)| account.subscription.is_some());
-    if of.of.user.is_none() || (of.of.adopted.is_none() && !attached) {
+    let unmarked = of.of.adopted.is_none() && !attached || !of.of.marked && !of.moved;
+    if of.of.user.is_none() || unmarked {
+        // Of one that was taken over in an earlier cycle, that stays said.
+        let cycle = of.of.adopted.unwrap_or(cycle.start());
         plan.steps.push(Step::MarkSubscription { id: of.of.id.clone(), cycle });
     }
     at_stripe(&of, seen, rules, &mut plan)?;
@@ -365,6 +370,9 @@ fn at_stripe(of: &Candidate<'_>, seen: &Seen, rules: &Rules, plan: &mut Plan) ->
     let schedule = schedule.transpose()?;
     let is_legacy = of.billing == Billing::Item;
     if *moved {
+        if subscription.marked {
+            plan.steps.push(Step::Unmark(subscription.id.clone()));
+        }
         match schedule {
             Some(schedule) if schedule.is_ours => plan.steps.push(Step::Release(schedule.id.clone())),
             // It is on the plan's prices: what else is planned for it is somebody else's business.
@@ -525,8 +533,9 @@ impl fmt::Display for Step {
         match self {
             Self::NameCustomer => f.write_str("customer: no user -> the mapping's"),
             Self::MarkSubscription { id, cycle } => {
-                write!(f, "{id}: no user -> the mapping's, taken over in the cycle from {}", cycle.start())
+                write!(f, "{id}: no user -> the mapping's, taken over in the cycle from {cycle}")
             }
+            Self::Unmark(id) => write!(f, "{id}: marked as on its way -> not any more"),
             Self::MakeFlexible(id) => write!(f, "{id}: billing mode classic -> flexible"),
             Self::Schedule { subscription, id, planned, plan } => {
                 let prices = |items: &[PhaseItem]| {

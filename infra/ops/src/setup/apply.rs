@@ -69,6 +69,9 @@ impl Known {
                 let new = NewPrice { product, lookup_key, takes_over: replaces.is_some(), charge: &charge };
                 stripe.create_price(&new).await?;
             }
+            Action::MarkPrice { id, lookup_key } => {
+                stripe.mark_price(id, lookup_key).await?;
+            }
             Action::CreateEndpoint { channel, replaces } => {
                 let events = events(*channel);
                 let new = NewEndpoint { url: webhook_url, events: &events, replaces: replaces.as_ref() };

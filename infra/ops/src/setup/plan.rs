@@ -44,6 +44,13 @@ pub enum Action {
         /// The price that loses its lookup key to it, and is otherwise left as it is.
         replaces: Option<ObjectId>,
     },
+    /// Notes in a price the lookup key that it was sold by.
+    MarkPrice {
+        /// The price.
+        id: ObjectId,
+        /// The key.
+        lookup_key: String,
+    },
     /// Makes a place that gets events.
     CreateEndpoint {
         /// Which events.
@@ -265,11 +272,23 @@ impl Planning<'_> {
                     Err(conflict) => self.conflicts.push(conflict),
                     Ok(None) => {}
                     Ok(Some(why)) => {
+                        self.mark(held, key);
                         let left = if held.active { " and stays for those who pay by it" } else { "" };
                         self.step(create(Some(held.id.clone())), format!("{} {why}{left}", held.id));
                     }
                 },
             }
+        }
+    }
+
+    /// Has a price that is about to lose its lookup key keep it in its metadata: by that those who pay by it are known.
+    fn mark(&mut self, held: &Price, key: &str) {
+        if held.sold_by.as_deref() != Some(key) {
+            let action = Action::MarkPrice { id: held.id.clone(), lookup_key: key.to_owned() };
+            self.step(
+                action,
+                format!("it was sold by {key} and is about to lose it: who pays by it is known by the mark"),
+            );
         }
     }
 
@@ -448,6 +467,7 @@ impl fmt::Display for Action {
             Self::CreatePrice { price, .. } => {
                 write!(f, "create price {}: {}", price.lookup_key, price.charge)
             }
+            Self::MarkPrice { id, lookup_key } => write!(f, "mark price {id} as sold by {lookup_key}"),
             Self::CreateEndpoint { channel, .. } => {
                 write!(f, "create endpoint for {}", channel_name(*channel))
             }

@@ -93,10 +93,13 @@ impl Report {
         }
         for variable in unknown().filter(|variable| variable.secret) {
             let (name, when_lost) = (variable.name, variable.when_lost);
-            writeln!(
-                out,
-                "# {name} was shown when its endpoint was made; if it is lost, run this again with {when_lost}"
-            )?;
+            if self.dry_run {
+                let once = "is shown once, by the run that makes its endpoint";
+                writeln!(out, "# {name} {once}; if that was before and it is lost: {when_lost}")?;
+            } else {
+                let once = "was shown when its endpoint was made";
+                writeln!(out, "# {name} {once}; if it is lost, run this again with {when_lost}")?;
+            }
         }
         writeln!(out, "\n{}", sam_deploy(variables))?;
         writeln!(out, "\nInvoices: {finalization}.")

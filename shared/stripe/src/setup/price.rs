@@ -5,6 +5,7 @@ use super::{Cents, Listed, ObjectId, SOLD_BY_KEY, SetupError, object_id};
 use crate::client::Stripe;
 use miniserde::Deserialize;
 use miniserde::json::Value;
+use std::collections::BTreeMap;
 use stripe_client_core::{RequestBuilder, StripeMethod};
 
 /// Lookup keys of one query: Stripe's most.
@@ -57,6 +58,8 @@ pub struct Price {
     pub product: ObjectId,
     /// What it is found by.
     pub lookup_key: Option<String>,
+    /// The lookup key that its metadata keep for those who pay by it, whatever becomes of its own.
+    pub sold_by: Option<String>,
     /// How often it is charged.
     pub interval: Interval,
     /// What it charges; none: in a way that we never do.
@@ -83,6 +86,7 @@ struct Wire {
     currency: String,
     product: Value,
     lookup_key: Option<String>,
+    metadata: Option<BTreeMap<String, String>>,
     billing_scheme: String,
     tiers_mode: Option<String>,
     unit_amount_decimal: Option<String>,
@@ -168,6 +172,7 @@ impl Wire {
             charge: self.charge(),
             currency: self.currency,
             lookup_key: self.lookup_key,
+            sold_by: self.metadata.and_then(|mut metadata| metadata.remove(SOLD_BY_KEY)),
         })
     }
 }
@@ -223,6 +228,16 @@ impl Stripe {
         let mut request = RequestBuilder::new(StripeMethod::Get, format!("/prices/{}", id.as_str()));
         request.query = Some(Form::default().list("expand", ["tiers"]).encode());
         self.call(StripeMethod::Get, request.customize::<Wire>()).await?.read()
+    }
+
+    /// Notes in a price's metadata the lookup key that it was sold by, as prices that are created here have it from the start.
+    ///
+    /// # Errors
+    /// See [`SetupError`].
+    pub async fn mark_price(&self, id: &ObjectId, lookup_key: &str) -> Result<Price, SetupError> {
+        let form =
+            Form::default().set(format!("metadata[{SOLD_BY_KEY}]"), lookup_key).list("expand", ["tiers"]);
+        self.post::<Wire>(format!("/prices/{id}"), &form).await?.read()
     }
 
     /// Creates a price.
