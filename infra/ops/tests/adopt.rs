@@ -652,6 +652,23 @@ async fn what_was_imported_stands_whatever_a_later_mapping_says() {
 }
 
 #[tokio::test]
+async fn what_stripe_refuses_is_said_in_its_words_and_nobody_is_half_taken_over_for_ever() {
+    let world = World::start().await;
+    let (customer, subscription) = world.sold_metered(400).await;
+    world.advance(TAKEN_OVER_S).await;
+    let file = mapping(&[(&customer, "user_1", 400)]);
+    world.stand_in.refuse_legacy_phases(true);
+    let ran = world.run(&file, &[]).await;
+    assert_eq!(ran.exit, Exit::Failed);
+    assert!(ran.out.contains("NOT DONE") && ran.out.contains("Stripe refused"), "{}", ran.out);
+    assert!(world.account("user_1").is_none(), "nobody uses what would be billed by nothing");
+    world.stand_in.refuse_legacy_phases(false);
+    assert_eq!(world.run(&file, &[]).await.exit, Exit::Done);
+    let left = world.left("user_1", &customer, &subscription).await;
+    assert_eq!((left["schedules"].as_u64(), left["phases"].as_array().map(Vec::len)), (Some(1), Some(2)));
+}
+
+#[tokio::test]
 async fn a_mapping_with_a_fault_is_not_used_at_all() {
     let world = World::start().await;
     let (customer, _) = world.sold(&[&world.flat], None).await;

@@ -560,3 +560,171 @@ impl fmt::Display for Step {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::Opening;
+
+    /// 2030-01-01, 2030-02-01, and a day in between.
+    const START: Timestamp = Timestamp::from_s(1_893_456_000);
+    const END: Timestamp = Timestamp::from_s(1_893_456_000 + 31 * 86_400);
+    const NOW: Timestamp = Timestamp::from_s(1_893_456_000 + 86_400);
+
+    fn id(text: &str) -> ObjectId {
+        ObjectId::parse(text).unwrap()
+    }
+
+    fn pro() -> PlanId {
+        PlanId::parse("pro").unwrap()
+    }
+
+    fn rules() -> Rules {
+        let agency = include_str!("../../../../tests/agency.toml");
+        let book = format!("{}\n{agency}", include_str!("../../../plans.toml"));
+        let agency = PlanId::parse("agency").unwrap();
+        let old = [("price_flat", pro()), ("price_used", pro()), ("price_dear", agency.clone())];
+        Rules {
+            book: PlanBook::parse(&book).unwrap(),
+            old: old.map(|(price, plan)| (id(price), plan)).into(),
+            prices: BTreeMap::from([
+                (pro(), [id("price_base"), id("price_tokens")]),
+                (agency, [id("price_base2"), id("price_tokens2")]),
+            ]),
+        }
+    }
+
+    fn item(price: &str, metered: bool) -> OldItem {
+        let quantity = (!metered).then_some(1);
+        OldItem { price: id(price), lookup_key: None, metered, quantity, period: Period::new(START, END) }
+    }
+
+    fn sold(items: Vec<OldItem>) -> OldSubscription {
+        OldSubscription {
+            id: SubscriptionId::parse("sub_1").unwrap(),
+            user: None,
+            adopted: None,
+            marked: false,
+            status: Status::Active,
+            paused: false,
+            ends_at: None,
+            flexible: false,
+            automatic_tax: false,
+            schedule: None,
+            anchor: START,
+            items,
+            special: Vec::new(),
+        }
+    }
+
+    fn seen(subscription: OldSubscription) -> Seen {
+        Seen {
+            customer: Some(OldCustomer { user: None }),
+            subscriptions: vec![subscription],
+            schedules: Vec::new(),
+            account: None,
+            imported: None,
+        }
+    }
+
+    fn mapped(tokens: u32) -> Mapped {
+        Mapped {
+            line: 2,
+            customer: CustomerId::parse("cus_1").unwrap(),
+            user: UserId::parse("user_1").unwrap(),
+            tokens: Tokens::from_u32(tokens),
+        }
+    }
+
+    fn account(change: impl FnOnce(&mut Account)) -> Option<(Account, Meter)> {
+        let mut account = Account::first_seen(mapped(0).user, PlanId::parse("free").unwrap(), START);
+        change(&mut account);
+        let Opening { account, meter, .. } = Opening::first(account, NOW).unwrap();
+        Some((account, meter))
+    }
+
+    #[track_caller]
+    fn check(change: impl FnOnce(&mut Seen), expected: &str) {
+        let mut seen = seen(sold(vec![item("price_flat", false), item("price_used", true)]));
+        change(&mut seen);
+        let obstacle = plan(&mapped(7), &seen, &rules(), NOW).unwrap_err().to_string();
+        assert!(obstacle.contains(expected), "{obstacle}");
+    }
+
+    fn first(seen: &mut Seen) -> &mut OldSubscription {
+        &mut seen.subscriptions[0]
+    }
+
+    #[test]
+    fn whatever_stands_in_the_way_is_named_and_nothing_is_planned() {
+        check(|seen| seen.customer = None, "no such customer");
+        check(|seen| seen.customer = Some(OldCustomer { user: Some("user_2".into()) }), "user user_2's");
+        check(|seen| first(seen).user = Some("user_2".into()), "subscription is user user_2's");
+        check(|seen| seen.subscriptions.clear(), "no subscription");
+        check(|seen| first(seen).items = vec![item("price_x", false)], "--price price_x=PLAN");
+        check(|seen| first(seen).items.push(item("price_x", false)), "--price price_x=PLAN");
+        check(|seen| first(seen).items.push(item("price_dear", false)), "become pro and agency");
+        check(|seen| seen.subscriptions.push(sold(vec![item("price_flat", false)])), "2 subscriptions");
+        check(|seen| first(seen).status = Status::Trialing, "trialing, not active");
+        check(|seen| first(seen).status = Status::PastDue, "past_due, not active");
+        check(|seen| first(seen).paused = true, "paused");
+        check(|seen| first(seen).items[0].quantity = Some(3), "quantity is 3");
+        check(|seen| first(seen).special = vec!["a discount"], "has a discount");
+        check(|seen| first(seen).items[0].period = Period::new(START, END.plus_ms(1_000)), "not the month");
+        check(|seen| first(seen).anchor = NOW.plus_ms(1), "not the month");
+        check(|seen| first(seen).schedule = Some(id("sub_sched_1")), "somebody else's");
+        let bought = |account: &mut Account| account.subscription = SubscriptionId::parse("sub_2").ok();
+        check(|seen| seen.account = account(bought), "the subscription sub_2");
+        let paid = |account: &mut Account| account.customer = CustomerId::parse("cus_2").ok();
+        check(|seen| seen.account = account(paid), "the customer cus_2");
+        let own = |account: &mut Account| account.subscription = SubscriptionId::parse("sub_1").ok();
+        check(|seen| seen.account = account(own), "nothing to import");
+        check(
+            |seen| seen.imported = Some(Imported { tokens: Tokens::from_u32(8) }),
+            "8 tokens were imported",
+        );
+        let before = Timestamp::from_ms(START.ms() - 1_000);
+        check(|seen| first(seen).adopted = Some(before), "has ended before its 7 tokens");
+    }
+
+    #[track_caller]
+    fn steps(seen: &Seen, expected: &[&str]) {
+        let plan = plan(&mapped(7), seen, &rules(), NOW).unwrap();
+        let steps: Vec<String> = plan.steps.iter().map(ToString::to_string).collect();
+        assert_eq!(steps.len(), expected.len(), "{steps:?}");
+        for (step, expected) in steps.iter().zip(expected) {
+            assert!(step.contains(expected), "{step}");
+        }
+    }
+
+    #[test]
+    fn a_flat_price_changes_its_billing_mode_first_and_a_metered_one_once_it_is_moved() {
+        let flat = seen(sold(vec![item("price_flat", false)]));
+        let ledger = ["plan pro", "7 tokens", "paid by sub_1"];
+        let expected = [&["user", "user", "-> flexible", "price_base + price_tokens"], &ledger[..]].concat();
+        steps(&flat, &expected);
+        let mut metered = seen(sold(vec![item("price_flat", false), item("price_used", true)]));
+        steps(&metered, &[&["user", "user", "price_base + price_tokens"], &ledger[..]].concat());
+        let keys = ["inkmeter_pro_base_v1", "inkmeter_pro_tokens_v1"];
+        for (item, key) in first(&mut metered).items.iter_mut().zip(keys) {
+            item.lookup_key = Some(key.to_owned());
+        }
+        metered.customer = Some(OldCustomer { user: Some("user_1".into()) });
+        let moved = first(&mut metered);
+        (moved.user, moved.adopted, moved.marked) = (Some("user_1".into()), Some(START), true);
+        moved.schedule = Some(id("sub_sched_1"));
+        metered.account = account(|account| account.subscription = SubscriptionId::parse("sub_1").ok());
+        metered.imported = Some(Imported { tokens: Tokens::from_u32(7) });
+        metered.schedules = vec![Schedule {
+            id: id("sub_sched_1"),
+            is_ours: true,
+            is_unmarked: false,
+            releases: true,
+            phases: Vec::new(),
+        }];
+        steps(&metered, &["not any more", "released", "-> flexible"]);
+        let done = first(&mut metered);
+        (done.schedule, done.flexible, done.marked) = (None, true, false);
+        steps(&metered, &[]);
+    }
+}

@@ -322,6 +322,32 @@ fn i2_usage_from_elsewhere_is_imported_once_however_late_that_is_written() {
 }
 
 #[test]
+fn what_a_period_uses_that_stripes_meter_does_not_bill_is_one_row_at_its_end() {
+    for billing in [Billing::Item, Billing::Flat] {
+        on_each(async |store| {
+            let (ledger, key, row) = ended(&store, 70, RowFate::Accepted).await;
+            let id = HoldId::parse("import-1").unwrap();
+            let receipt = Receipt::imported(key.user.clone(), key.period_start, id, t(400), T0);
+            let row = ReportRow { seq: row.seq + 1, tokens: t(400), ..row };
+            let report = Report::of((key.user.clone(), key.period_start), &row, RowFate::Invoiced, T0, None);
+            assert_eq!(ledger.import(&key, &receipt, &report, billing).await.unwrap(), Changed::Yes);
+            let meter = store.meter(&key).await.unwrap().unwrap();
+            assert_eq!((meter.billing, meter.invoiced, meter.on_stripes_meter()), (billing, t(400), t(70)));
+            for tokens in [30, 40] {
+                use_up(&ledger, &key.user, tokens, T0).await;
+                assert_eq!(ledger.seal(&key, T0).await.unwrap(), None, "the period goes on");
+                assert!(!ledger.clear(&key).await.unwrap(), "and is looked at again");
+            }
+            let (_, row) = ledger.seal(&key, meter.period.end()).await.unwrap().unwrap();
+            assert_eq!(row.tokens, t(70));
+            let next = ledger.roll(&key.user, meter.period.end()).await.unwrap().unwrap().meter;
+            assert_eq!(next.billing, Billing::Metered, "as anybody's");
+            check_books(&store, &key).await;
+        });
+    }
+}
+
+#[test]
 fn i2_an_import_that_lands_after_a_seal_changes_nothing() {
     on_each(async |store| {
         let (ledger, key, row) = ended(&store, 70, RowFate::Accepted).await;
