@@ -12,8 +12,8 @@ use crate::{
     handler::{AccountApi, not_stored},
 };
 use domain::{
-    Billing, Classes, Denial, DenialCode, Meter, NanoUsd, Outcome, Plan, Receipt, Report, RowFate, Timestamp,
-    Tokens, Usage, UserId, overage_between,
+    Billing, Classes, Denial, DenialCode, InvoiceItemId, Meter, NanoUsd, Outcome, Plan, Receipt, Report,
+    RowFate, Timestamp, Tokens, Usage, UserId, overage_between,
 };
 use edge::{
     money::decimal_usd,
@@ -371,7 +371,8 @@ impl From<&Report> for LateWire {
             period_start: report.period_start.to_string(),
             tokens: report.tokens.get(),
             at: report.at.to_string(),
-            invoice_item: report.note.clone(),
+            // A note that is no id says why there is no item.
+            invoice_item: report.note.clone().filter(|note| InvoiceItemId::parse(note).is_ok()),
         }
     }
 }
