@@ -9,8 +9,8 @@ use crate::simulation::{
     world::World,
 };
 use domain::{
-    AccountChange, Admission, Attempt, Claim, ClaimState, CustomerId, HoldId, Lease, Meter, Opening, Outcome,
-    RateCounts, Receipt, Release, Report, ReportRow, RowFate, Seal, Timestamp, Tokens, UserId,
+    AccountChange, Admission, Attempt, Billing, Claim, ClaimState, CustomerId, HoldId, Lease, Meter, Opening,
+    Outcome, RateCounts, Receipt, Release, Report, ReportRow, RowFate, Seal, Timestamp, Tokens, UserId,
 };
 use futures_util::FutureExt;
 use ledger::{AdmitAnswer, Changed, MeterKey, Store};
@@ -379,8 +379,14 @@ pub(crate) fn reject(
     changed
 }
 
-pub(crate) fn import(world: &World, key: &MeterKey, receipt: &Receipt, report: &Report) -> Changed {
-    let mut changed = at_once(world.store.import(key, receipt, report));
+pub(crate) fn import(
+    world: &World,
+    key: &MeterKey,
+    receipt: &Receipt,
+    report: &Report,
+    billing: Billing,
+) -> Changed {
+    let mut changed = at_once(world.store.import(key, receipt, report, billing));
     if changed == Changed::No {
         world.saw("an import came second");
         if world.bug == Some(Bug::ImportWithoutCondition) {

@@ -5,7 +5,7 @@ use crate::simulation::{
     store::SimStore,
     world::{Process, World},
 };
-use domain::{HoldId, Meter, Receipt, Report, ReportRow, RowFate, Tokens, UserId};
+use domain::{Billing, HoldId, Meter, Receipt, Report, ReportRow, RowFate, Tokens, UserId};
 use ledger::{Attempt, Ledger, Loaded, MeterKey, Retried, StoreError};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{sleep, timeout};
@@ -138,7 +138,7 @@ async fn one_import(
         };
         let receipt = Receipt::imported(user.clone(), key.period_start, id, tokens, now);
         let report = Report::of((user.clone(), key.period_start), &row, fate, now, Some("from elsewhere"));
-        if ledger.import(&key, &receipt, &report).await? == ledger::Changed::Yes {
+        if ledger.import(&key, &receipt, &report, Billing::Metered).await? == ledger::Changed::Yes {
             world.saw("usage was imported");
             return Ok(());
         }

@@ -7,9 +7,9 @@ use crate::simulation::{
     world::{Process, Step, World},
 };
 use domain::{
-    AccountChange, Admission, Attempt, Claim, ClaimState, CustomerId, Day, Denial, Digest, EventId, HoldId,
-    Lease, Level, Meter, Opening, Pool, Receipt, Release, Report, ReportRow, RowFate, Seal, SliceAnswer,
-    SliceAsk, Timestamp, Tokens, UserId,
+    AccountChange, Admission, Attempt, Billing, Claim, ClaimState, CustomerId, Day, Denial, Digest, EventId,
+    HoldId, Lease, Level, Meter, Opening, Pool, Receipt, Release, Report, ReportRow, RowFate, Seal,
+    SliceAnswer, SliceAsk, Timestamp, Tokens, UserId,
 };
 use futures_util::FutureExt;
 use ledger::{
@@ -357,9 +357,10 @@ impl Store for SimStore {
         key: &MeterKey,
         receipt: &Receipt,
         report: &Report,
+        billing: Billing,
     ) -> Result<Changed, StoreError> {
         let (key, receipt, report) = (key.clone(), receipt.clone(), report.clone());
-        let import = move |world: &World| commit::import(world, &key, &receipt, &report);
+        let import = move |world: &World| commit::import(world, &key, &receipt, &report, billing);
         Ok(self.call("import", true, import).await?)
     }
 

@@ -6,8 +6,8 @@ use crate::{
     receipts::{LATE_MS, LATE_PAGES_MAX},
 };
 use domain::{
-    Account, Meter, NextInvoice, Period, Plans, RowFate, Timestamp, Tokens, Used, UserId, late_cents,
-    next_invoice,
+    Account, Billing, Meter, NextInvoice, Period, Plans, RowFate, Timestamp, Tokens, Used, UserId,
+    late_cents, next_invoice,
 };
 use edge::{money::decimal_usd, problem::Problem};
 use ledger::{Standing, Store};
@@ -54,7 +54,8 @@ impl<S: Store> AccountApi<S> {
         let begins = meters.partition_point(|meter| meter.period.start() < month.start());
         let (before, within) = meters.split_at(begins);
         let mut late = Some(0_u64);
-        for meter in before.iter().filter(|meter| meter.invoiced > Tokens::ZERO) {
+        let is_late = |meter: &&Meter| meter.invoiced > Tokens::ZERO && meter.billing != Billing::Flat;
+        for meter in before.iter().filter(is_late) {
             let cents = self.late_of(user, meter, month.start()).await?;
             late = late.zip(cents).and_then(|(sum, cents)| sum.checked_add(cents));
         }
@@ -103,7 +104,7 @@ impl InvoiceWire {
             plan: plans.get(&meter.plan).unwrap_or(plan),
             since: meter.period.start(),
             // What was parked is billed by nobody, unless somebody tries it again.
-            tokens: meter.settled.saturating_sub(meter.parked),
+            tokens: meter.priced().saturating_sub(meter.parked),
         });
         let used: Vec<_> = used.collect();
         let ends_at = account.ends_at.filter(|at| *at <= month.end());

@@ -12,8 +12,8 @@ use crate::{
     handler::{AccountApi, not_stored},
 };
 use domain::{
-    Classes, Denial, DenialCode, Meter, NanoUsd, Outcome, Plan, Receipt, Report, RowFate, Timestamp, Tokens,
-    Usage, UserId, overage_between,
+    Billing, Classes, Denial, DenialCode, InvoiceItemId, Meter, NanoUsd, Outcome, Plan, Receipt, Report,
+    RowFate, Timestamp, Tokens, Usage, UserId, overage_between,
 };
 use edge::{
     money::decimal_usd,
@@ -293,9 +293,10 @@ impl Priced<'_> {
         let below = if is_counted { up_to.saturating_sub(receipt.charged) } else { up_to };
         self.place =
             Some(Place { behind: ReceiptCursor::after(receipt), period_start: receipt.period_start, below });
-        // Of a meter that nobody pays for nothing is on an invoice.
+        // Of a meter that nobody pays for, or only a flat price, nothing is on an invoice.
+        let is_priced = |meter: &Meter| meter.customer.is_some() && meter.billing != Billing::Flat;
         let counted = meter.filter(|_| is_counted);
-        let plan = counted.map(|meter| self.plans.get(&meter.plan).filter(|_| meter.customer.is_some()));
+        let plan = counted.map(|meter| self.plans.get(&meter.plan).filter(|_| is_priced(meter)));
         ReceiptWire::new(receipt, plan.map(|plan| cost(plan, below, up_to)))
     }
 }
@@ -370,7 +371,8 @@ impl From<&Report> for LateWire {
             period_start: report.period_start.to_string(),
             tokens: report.tokens.get(),
             at: report.at.to_string(),
-            invoice_item: report.note.clone(),
+            // A note that is no id says why there is no item.
+            invoice_item: report.note.clone().filter(|note| InvoiceItemId::parse(note).is_ok()),
         }
     }
 }

@@ -116,7 +116,7 @@ impl UsageWire {
                 cap: cap.get(),
                 included: plan.included.get(),
             },
-            overage: OverageWire::of(plan, meter.settled),
+            overage: OverageWire::of(plan, meter.priced()),
             invoice,
             requests: meter.totals.requests,
             spend_cap: account.spend_cap.map(Tokens::get),

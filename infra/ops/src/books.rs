@@ -34,6 +34,20 @@ pub async fn ledger(mut env: Env, global: &Global) -> Result<Ledger<DynamoStore>
     open(table, plans).await
 }
 
+/// The ledger, and the plan book that it was opened with.
+///
+/// # Errors
+/// When the environment lacks its table, or the plan book cannot be used.
+pub async fn ledger_and_plans(
+    mut env: Env,
+    global: &Global,
+) -> Result<(Ledger<DynamoStore>, PlanBook), BooksError> {
+    let place = Place::read(&mut env, global);
+    let (table, plans) = env.finish(|| place)?;
+    let book = PlanBook::load(plans.as_deref()).map_err(BooksError::Plans)?;
+    Ok((open(table, plans).await?, book))
+}
+
 /// The ledger, Stripe and the meter there.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! The arguments.
 
-use crate::{reconcile, reports, setup};
+use crate::{adopt, reconcile, reports, setup};
 use clap::{Args, Parser, Subcommand};
 
 /// What stands below every help text.
@@ -8,7 +8,7 @@ const ENVIRONMENT: &str = "\
 Environment:
   STRIPE_SECRET_KEY   the key of the Stripe account, sk_... or rk_...; never an argument
   STRIPE_BASE_URL     where Stripe is, if not at Stripe; --stripe-base-url wins
-  TABLE_NAME          the ledger's table, for reports and reconcile; --table wins
+  TABLE_NAME          the ledger's table, for all but setup; --table wins
   STRIPE_METER_ID, STRIPE_METER_EVENT_NAME
                       the meter, for reconcile; as the functions'
   DYNAMODB_ENDPOINT, PLANS_FILE
@@ -62,6 +62,9 @@ pub enum Command {
     /// Holds receipts, meters, reports and Stripe's count against each other.
     #[command(after_help = reconcile::EXAMPLES)]
     Reconcile(reconcile::ReconcileArguments),
+    /// Takes over customers who have a subscription from another billing. Safe to repeat.
+    #[command(after_help = adopt::EXAMPLES)]
+    Adopt(adopt::AdoptArguments),
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! [`Exit`]. Keys come from the environment only, because arguments are seen by every process of the machine. Nothing live
 //! is touched without `--live`.
 
+pub mod adopt;
 pub mod books;
 pub mod cli;
 pub mod console;

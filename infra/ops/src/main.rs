@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use clap::Parser as _;
 use edge::{clock, config::Env};
-use ops::{Arguments, Command, Console, Exit, books, key::Account, reconcile, reports, setup};
+use ops::{Arguments, Command, Console, Exit, adopt, books, key::Account, reconcile, reports, setup};
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
@@ -20,6 +20,12 @@ async fn main() -> anyhow::Result<ExitCode> {
                 Ok(ledger) => {
                     let at = (clock::now(), edge::ids::new_hold_id as fn() -> _);
                     reports::run(&ledger, account.live, global, command, &mut console, at).await
+                }
+                Err(error) => console.fail(&error, Exit::Failed),
+            },
+            Command::Adopt(command) => match books::ledger_and_plans(Env::read(), global).await {
+                Ok((ledger, book)) => {
+                    adopt::run(&account, (&ledger, &book), global, command, &mut console, &clock::now).await
                 }
                 Err(error) => console.fail(&error, Exit::Failed),
             },

@@ -26,7 +26,7 @@ pub use ids::{
     CustomerId, EventId, HoldId, InvalidId, InvoiceId, InvoiceItemId, ModelId, PlanId, SubscriptionId, UserId,
 };
 pub use invoice::{NextInvoice, Used, next_invoice};
-pub use meter::{Hold, Meter, Opening, Predecessor, RateCounts, Totals};
+pub use meter::{Billing, Hold, Meter, Opening, Predecessor, RateCounts, Totals};
 pub use plan::{
     HOLDS_MAX, InvalidPlans, Plan, Plans, invoice_cents, late_cents, overage, overage_between, overage_cents,
 };

@@ -45,6 +45,19 @@ pub struct Totals {
     pub classes: Classes,
 }
 
+/// How what a period uses is billed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Billing {
+    /// By Stripe's meter.
+    #[default]
+    Metered,
+    /// By an invoice item once the period has ended: its subscription is not on the meter's price yet, so that an event would be
+    /// billed by nothing.
+    Item,
+    /// By the flat price that was paid for it already, whatever it comes to.
+    Flat,
+}
+
 /// One user's counters for one period.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Meter {
@@ -71,6 +84,9 @@ pub struct Meter {
     /// Whether some of `sealed` may be another payer's, or have a time that the period no longer holds: what Stripe has
     /// counted for payer and period then says nothing about a row.
     pub mixed: bool,
+    /// How its usage is billed. The period in which a subscription was taken over from another billing may have another way; no
+    /// period that follows takes it over.
+    pub billing: Billing,
     /// Requests by rate window.
     pub rate: RateCounts,
     /// Open holds.
@@ -139,6 +155,7 @@ impl Meter {
             parked: Tokens::ZERO,
             invoiced: Tokens::ZERO,
             mixed: false,
+            billing: Billing::default(),
             rate,
             holds: BTreeMap::new(),
             closed: false,
@@ -157,6 +174,14 @@ impl Meter {
     /// Of `sealed`, what Stripe's own meter must come to once the pending row is on it.
     pub fn on_stripes_meter(&self) -> Tokens {
         self.sealed.saturating_sub(self.parked).saturating_sub(self.invoiced)
+    }
+
+    /// Of `settled`, what the plan's price for usage applies to.
+    pub fn priced(&self) -> Tokens {
+        match self.billing {
+            Billing::Metered | Billing::Item => self.settled,
+            Billing::Flat => Tokens::ZERO,
+        }
     }
 
     /// Open holds that nobody works on any more, oldest expiry first.
@@ -315,9 +340,9 @@ impl Meter {
         may
     }
 
-    /// Takes over usage that was counted and reported elsewhere before, or changes nothing and says so: another row was sealed
-    /// since the decision, or receipt and report are not about the same usage.
-    pub fn apply_import(&mut self, receipt: &Receipt, report: &Report) -> bool {
+    /// Takes over usage that was counted and reported elsewhere before, and how the rest of the period is billed; or changes
+    /// nothing and says so: another row was sealed since the decision, or receipt and report are not about the same usage.
+    pub fn apply_import(&mut self, receipt: &Receipt, report: &Report, billing: Billing) -> bool {
         let tokens = report.tokens;
         if self.seq != report.seq || receipt.charged != tokens {
             return false;
@@ -326,6 +351,7 @@ impl Meter {
         self.committed = self.committed.saturating_add(tokens);
         self.sealed = self.sealed.saturating_add(tokens);
         self.seq = self.seq.saturating_add(1);
+        self.billing = billing;
         self.count(tokens, report.fate);
         true
     }

@@ -3,7 +3,7 @@
 //! The intent is stored before the call, immutable, under an identifier that Stripe remembers for a day. What is not
 //! known for longer than that is asked, not repeated. Who may ask and send is who has the customer's [`Lease`].
 
-use crate::{CustomerId, HoldId, Meter, Timestamp, Tokens, UserId};
+use crate::{Billing, CustomerId, HoldId, Meter, Timestamp, Tokens, UserId};
 
 /// How long after its first attempt a row whose outcome is unknown may still be sent again: 20 hours. Stripe remembers
 /// an identifier for at least 24; the gap covers a send that is still under way.
@@ -167,11 +167,13 @@ pub enum Verdict {
 
 /// Decides whether there is something to seal: usage beyond what is sealed, no row on its way, and somebody to bill.
 ///
-/// The row's time is `now` moved into the meter's own period, so that the usage is on that period's invoice.
+/// The row's time is `now` moved into the meter's own period, so that the usage is on that period's invoice. Of a period that
+/// Stripe's meter does not bill nothing is sealed before it has ended: what it comes to is one line for whoever pays.
 pub fn seal(meter: &Meter, now: Timestamp) -> Option<Seal> {
     let customer = meter.customer.as_ref()?;
     let tokens = meter.settled.checked_sub(meter.sealed).filter(|tokens| *tokens > Tokens::ZERO)?;
-    if meter.pending.is_some() {
+    let goes_on = !meter.closed && now < meter.period.end();
+    if meter.pending.is_some() || (goes_on && meter.billing != Billing::Metered) {
         return None;
     }
     let row = ReportRow {

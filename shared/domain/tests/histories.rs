@@ -362,7 +362,7 @@ proptest! {
                 }
                 for (receipt, row, fate) in &after.imports {
                     let report = domain::Report::of((meter.user.clone(), *start), row, *fate, after.clock, None);
-                    assert!(copy.apply_import(receipt, &report) || copy == *meter);
+                    assert!(copy.apply_import(receipt, &report, meter.billing) || copy == *meter);
                     copy.clone_from(meter);
                 }
                 assert!(copy.apply_clear() || copy == *meter);

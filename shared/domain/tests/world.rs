@@ -6,8 +6,8 @@
 
 use crate::support::{HOLD_MS, cost_most, id, plan, price, tokens, used, user};
 use domain::{
-    Account, AccountChange, Admission, AdmitRequest, CustomerId, Demand, Hold, HoldId, Meter, Opening,
-    Placement, Plan, Receipt, Refusal, ReportRow, RowFate, Seal, SubscriptionId, Timestamp,
+    Account, AccountChange, Admission, AdmitRequest, Billing, CustomerId, Demand, Hold, HoldId, Meter,
+    Opening, Placement, Plan, Receipt, Refusal, ReportRow, RowFate, Seal, SubscriptionId, Timestamp,
 };
 use proptest::{prelude::*, sample::Index};
 use std::collections::BTreeMap;
@@ -497,7 +497,7 @@ impl World {
             return;
         }
         let report = domain::Report::of((user(), start), &row, fate, self.clock, None);
-        if self.meters.get_mut(&start).unwrap().apply_import(&receipt, &report) {
+        if self.meters.get_mut(&start).unwrap().apply_import(&receipt, &report, Billing::Metered) {
             self.receipts.insert(receipt_key, receipt);
             self.reports.insert(report_key, (row.clone(), fate));
             self.rows.push((start, row));

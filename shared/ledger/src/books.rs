@@ -9,8 +9,8 @@ use crate::{
     store::{Changed, Fault, Loaded, MeterKey, Store, StoreError},
 };
 use domain::{
-    Account, AccountChange, CustomerId, Denial, EventId, HoldId, Lease, Meter, Placement, Receipt, Report,
-    Timestamp, Tokens, UserId,
+    Account, AccountChange, Billing, CustomerId, Denial, EventId, HoldId, Lease, Meter, Placement, Receipt,
+    Report, Timestamp, Tokens, UserId,
 };
 
 impl<S: Store> Ledger<S> {
@@ -29,6 +29,14 @@ impl<S: Store> Ledger<S> {
     /// When the store cannot answer.
     pub async fn meters(&self, user: &UserId, from: Timestamp) -> Result<Vec<Meter>, StoreError> {
         self.store.meters(user, from).await
+    }
+
+    /// One receipt, as last written; none while its request is under way.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub async fn receipt(&self, key: &MeterKey, id: &HoldId) -> Result<Option<Receipt>, StoreError> {
+        self.store.receipt(key, id).await
     }
 
     /// A page of a user's receipts, the newest first: of the period that began at `of`, or of all.
@@ -216,7 +224,8 @@ impl<S: Store> Ledger<S> {
         self.store.reject(key, seq, tokens, now, note).await
     }
 
-    /// Takes over usage that was counted and reported before this ledger began. `report.seq` is the meter's own; `No`: something
+    /// Takes over usage that was counted and reported before this ledger began, and with it how the rest of the period is billed.
+    /// `report.seq` is the meter's own; `No`: something
     /// was sealed since it was read, or this was imported before.
     ///
     /// # Errors
@@ -226,8 +235,9 @@ impl<S: Store> Ledger<S> {
         key: &MeterKey,
         receipt: &Receipt,
         report: &Report,
+        billing: Billing,
     ) -> Result<Changed, StoreError> {
-        self.store.import(key, receipt, report).await
+        self.store.import(key, receipt, report, billing).await
     }
 
     /// Sets a user's own cap, or takes it away; creates the account if there is none. One below what is used and held at the

@@ -31,9 +31,9 @@ use aws_sdk_dynamodb::{
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use domain::{
-    AccountChange, Admission, Attempt, Claim, CustomerId, Day, Denial, Digest, EventId, HoldId, Lease, Level,
-    Meter, Opening, Pool, Receipt, Release, Report, ReportRow, RowFate, Seal, SliceAnswer, SliceAsk,
-    Timestamp, Tokens, UserId, bounded_note,
+    AccountChange, Admission, Attempt, Billing, Claim, CustomerId, Day, Denial, Digest, EventId, HoldId,
+    Lease, Level, Meter, Opening, Pool, Receipt, Release, Report, ReportRow, RowFate, Seal, SliceAnswer,
+    SliceAsk, Timestamp, Tokens, UserId, bounded_note,
 };
 use std::{cmp::Reverse, error::Error, time::Duration};
 
@@ -546,6 +546,7 @@ impl Store for DynamoStore {
         key: &MeterKey,
         receipt: &Receipt,
         report: &Report,
+        billing: Billing,
     ) -> Result<Changed, StoreError> {
         if receipt.charged != report.tokens {
             return Ok(Changed::No);
@@ -553,7 +554,11 @@ impl Store for DynamoStore {
         let items = vec![
             self.put(item::write_receipt(receipt), expression::absent())?,
             self.put(item::write_report(report), expression::absent())?,
-            self.update_in(&key.user, &item::meter_sk(key.period_start), expression::import(report))?,
+            self.update_in(
+                &key.user,
+                &item::meter_sk(key.period_start),
+                expression::import(report, billing),
+            )?,
         ];
         self.transact("import", items).await
     }

@@ -1,13 +1,13 @@
 //! Every update and condition that is sent to DynamoDB, each the same sentence as one `apply_*` of `domain::Meter`.
 
 use crate::item::{
-    Item, STATE_RUNNING, attr, classes_entries, expiry, fate_name, n, s, shard_key, window_name, write_hold,
-    write_rate, write_row,
+    Item, STATE_RUNNING, attr, billing_name, classes_entries, expiry, fate_name, n, s, shard_key,
+    window_name, write_hold, write_rate, write_row,
 };
 use aws_sdk_dynamodb::types::AttributeValue;
 use domain::{
-    AccountChange, Admission, HoldId, Lease, Level, Predecessor, Release, Report, ReportRow, RowFate, Seal,
-    SliceAsk, Timestamp, Tokens, UserId, Window,
+    AccountChange, Admission, Billing, HoldId, Lease, Level, Predecessor, Release, Report, ReportRow,
+    RowFate, Seal, SliceAsk, Timestamp, Tokens, UserId, Window,
 };
 use std::collections::HashMap;
 
@@ -307,12 +307,16 @@ pub(crate) fn reject(seq: u64, tokens: Tokens) -> Expression {
 }
 
 /// `Meter::apply_import`.
-pub(crate) fn import(report: &Report) -> Expression {
+pub(crate) fn import(report: &Report, billing: Billing) -> Expression {
     let mut e = Expression::default();
     e.require(&[attr::SEQ], "=", n(report.seq));
     e.set(&[attr::SEQ], n(report.seq.saturating_add(1)));
     for name in [attr::SETTLED, attr::COMMITTED, attr::SEALED] {
         e.add(name, n(report.tokens.get()));
+    }
+    match billing_name(billing) {
+        Some(name) => e.set(&[attr::BILLING], s(name)),
+        None => e.remove(&[attr::BILLING]),
     }
     e.count(report.tokens, report.fate);
     e
@@ -690,11 +694,15 @@ mod tests {
             &["fate = 'parked'"],
         );
         let report = Report::of((user(), HOUR), &a_row(), RowFate::Accepted, at, None);
-        check(&import(&report), &["SET seq = 5 ADD settled 30, committed 30, sealed 30"], &["seq = 4"]);
+        check(
+            &import(&report, Billing::Metered),
+            &["SET seq = 5 REMOVE billing ADD settled 30, committed 30, sealed 30"],
+            &["seq = 4"],
+        );
         let invoiced = Report { fate: RowFate::Invoiced, ..report };
         check(
-            &import(&invoiced),
-            &["SET seq = 5 ADD settled 30, committed 30, sealed 30, invoiced 30"],
+            &import(&invoiced, Billing::Item),
+            &["SET seq = 5, billing = 'item' ADD settled 30, committed 30, sealed 30, invoiced 30"],
             &["seq = 4"],
         );
     }

@@ -20,9 +20,9 @@
 use crate::store::{Fault, MeterKey, StoreError, shard_of};
 use aws_sdk_dynamodb::types::AttributeValue;
 use domain::{
-    Account, Claim, ClaimState, Classes, CustomerId, Day, Denial, DenialCode, Digest, EventId, Hold, HoldId,
-    HoldRef, Lease, Level, Meter, NanoUsd, Outcome, Period, PlanId, Pool, RateCounts, Receipt, Report,
-    ReportRow, RowFate, Spending, SubscriptionId, Timestamp, Tokens, Totals, Usage, UserId, Window,
+    Account, Billing, Claim, ClaimState, Classes, CustomerId, Day, Denial, DenialCode, Digest, EventId, Hold,
+    HoldId, HoldRef, Lease, Level, Meter, NanoUsd, Outcome, Period, PlanId, Pool, RateCounts, Receipt,
+    Report, ReportRow, RowFate, Spending, SubscriptionId, Timestamp, Tokens, Totals, Usage, UserId, Window,
 };
 use std::collections::{BTreeMap, HashMap};
 
@@ -56,6 +56,7 @@ pub(crate) mod attr {
     pub(crate) const PARKED: &str = "parked";
     pub(crate) const INVOICED: &str = "invoiced";
     pub(crate) const MIXED: &str = "mixed";
+    pub(crate) const BILLING: &str = "billing";
     pub(crate) const RATE: &str = "rate";
     pub(crate) const NEWEST: &str = "rate_newest";
     pub(crate) const HOLDS: &str = "holds";
@@ -132,6 +133,8 @@ const OUTCOME_ESTIMATED: &str = "estimated";
 const OUTCOME_SWEPT: &str = "swept";
 const OUTCOME_VOID: &str = "void";
 const OUTCOME_IMPORTED: &str = "imported";
+const BILLING_ITEM: &str = "item";
+const BILLING_FLAT: &str = "flat";
 const FATES: [(RowFate, &str); 5] = [
     (RowFate::Accepted, "accepted"),
     (RowFate::Invoiced, "invoiced"),
@@ -416,6 +419,7 @@ pub(crate) fn read_meter(item: &Item) -> Result<Meter, StoreError> {
         parked: tokens(item, attr::PARKED)?,
         invoiced: tokens(item, attr::INVOICED)?,
         mixed: flag(item, attr::MIXED)?,
+        billing: optional(item, attr::BILLING, read_billing)?.unwrap_or_default(),
         rate: RateCounts {
             newest: Window::from_index(number(item, attr::NEWEST)?),
             counts: read_counts(map(item, attr::RATE)?)?,
@@ -432,6 +436,23 @@ pub(crate) fn read_meter(item: &Item) -> Result<Meter, StoreError> {
             classes: read_classes(item)?,
         },
     })
+}
+
+/// What is stored of how a period is billed; nothing: by Stripe's meter, as every period that was opened here.
+pub(crate) fn billing_name(billing: Billing) -> Option<&'static str> {
+    match billing {
+        Billing::Metered => None,
+        Billing::Item => Some(BILLING_ITEM),
+        Billing::Flat => Some(BILLING_FLAT),
+    }
+}
+
+fn read_billing(item: &Item, name: &str) -> Result<Billing, StoreError> {
+    match text(item, name)? {
+        BILLING_ITEM => Ok(Billing::Item),
+        BILLING_FLAT => Ok(Billing::Flat),
+        _ => Err(corrupt(name)),
+    }
 }
 
 fn read_counts(counts: &Item) -> Result<BTreeMap<Window, u32>, StoreError> {
@@ -844,6 +865,7 @@ mod tests {
             holds: BTreeMap::from([(id(), hold.clone())]),
             closed: true,
             mixed: true,
+            billing: Billing::Flat,
             pending: Some(ReportRow {
                 first_attempt_at: Some(AT),
                 last_attempt_at: Some(AT.plus_ms(3)),
@@ -872,6 +894,7 @@ mod tests {
             (attr::HOLDS, AttributeValue::M(HashMap::from([("h1".to_owned(), write_hold(&hold))]))),
             (attr::CLOSED, AttributeValue::Bool(true)),
             (attr::MIXED, AttributeValue::Bool(true)),
+            (attr::BILLING, s(BILLING_FLAT)),
             (attr::PENDING, AttributeValue::M(pending)),
             (attr::SEQ, n(5)),
             (attr::DIRTY, shard_key(&user())),
@@ -1046,7 +1069,7 @@ mod tests {
     fn a_damaged_item_is_corrupt_and_never_a_zero() {
         // The absence of these says something; the key of an account is not read from it.
         let (_, meter) = a_busy_meter();
-        check_damage(&meter, &[attr::CUSTOMER, attr::PENDING, attr::DIRTY], read_meter);
+        check_damage(&meter, &[attr::CUSTOMER, attr::BILLING, attr::PENDING, attr::DIRTY], read_meter);
         let may_lack = [
             attr::CUSTOMER,
             attr::SUBSCRIPTION,

@@ -9,8 +9,8 @@ use crate::{
     store::{AdmitAnswer, AdmitFailure, Changed, Loaded, MeterKey, Store, StoreError, shard_of},
 };
 use domain::{
-    Account, AccountChange, Admission, Attempt, Claim, CustomerId, Day, Denial, DenialCode, Digest, EventId,
-    HoldId, Lease, Level, Meter, Opening, Pool, Receipt, Release, Report, ReportRow, RowFate, Seal,
+    Account, AccountChange, Admission, Attempt, Billing, Claim, CustomerId, Day, Denial, DenialCode, Digest,
+    EventId, HoldId, Lease, Level, Meter, Opening, Pool, Receipt, Release, Report, ReportRow, RowFate, Seal,
     SliceAnswer, SliceAsk, Spending, Timestamp, Tokens, UserId, bounded_note,
 };
 use std::{
@@ -253,6 +253,7 @@ impl Store for MemoryStore {
         key: &MeterKey,
         receipt: &Receipt,
         report: &Report,
+        billing: Billing,
     ) -> Result<Changed, StoreError> {
         let mut kept = self.kept();
         let receipt_key = (key.clone(), receipt.id.clone());
@@ -260,7 +261,7 @@ impl Store for MemoryStore {
         if kept.receipts.contains_key(&receipt_key) || kept.reports.contains_key(&report_key) {
             return Ok(Changed::No);
         }
-        if !kept.meters.get_mut(key).is_some_and(|meter| meter.apply_import(receipt, report)) {
+        if !kept.meters.get_mut(key).is_some_and(|meter| meter.apply_import(receipt, report, billing)) {
             return Ok(Changed::No);
         }
         kept.receipts.insert(receipt_key, receipt.clone());

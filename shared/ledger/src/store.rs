@@ -3,9 +3,9 @@
 
 use crate::page::{Cursor, Page, ReceiptCursor, ReceiptPage, ReportCursor, ReportPage, UserCursor, UserPage};
 use domain::{
-    Account, AccountChange, Admission, Attempt, Claim, CustomerId, Day, Denial, Digest, EventId, HoldId,
-    Lease, Level, Meter, Opening, Pool, Receipt, Release, Report, ReportRow, RowFate, Seal, SliceAnswer,
-    SliceAsk, Timestamp, Tokens, UserId,
+    Account, AccountChange, Admission, Attempt, Billing, Claim, CustomerId, Day, Denial, Digest, EventId,
+    HoldId, Lease, Level, Meter, Opening, Pool, Receipt, Release, Report, ReportRow, RowFate, Seal,
+    SliceAnswer, SliceAsk, Timestamp, Tokens, UserId,
 };
 use std::{error::Error, fmt, future::Future};
 
@@ -246,8 +246,8 @@ pub trait Store: Clone + Send + Sync + 'static {
         note: &str,
     ) -> impl Future<Output = Result<Changed, StoreError>> + Send;
 
-    /// Puts the receipt and the report item of usage that was counted and reported before this ledger began, and moves the
-    /// meter by them.
+    /// Puts the receipt and the report item of usage that was counted and reported before this ledger began, moves the
+    /// meter by them, and notes how the rest of its period is billed.
     ///
     /// It may land late: receipt and item must both be absent, and the meter's `seq` the report's, so that it is made once
     /// under these names, and nothing was sealed since.
@@ -256,6 +256,7 @@ pub trait Store: Clone + Send + Sync + 'static {
         key: &MeterKey,
         receipt: &Receipt,
         report: &Report,
+        billing: Billing,
     ) -> impl Future<Output = Result<Changed, StoreError>> + Send;
 
     /// Drops the pending row, if it still is the one of this `seq`.

@@ -12,7 +12,8 @@ use crate::{
 };
 use bus::{AboutRow, Announcement};
 use domain::{
-    Attempt, CustomerId, InvoiceItemId, Lease, Meter, NextStep, ReportRow, RowFate, Timestamp, Verdict,
+    Attempt, Billing, CustomerId, InvoiceItemId, Lease, Meter, NextStep, ReportRow, RowFate, Timestamp,
+    Verdict,
 };
 use ledger::{MeterKey, Store, StoreError};
 use std::{
@@ -21,6 +22,8 @@ use std::{
 };
 use stripe::{InvoiceError, MeterEvent, NewInvoiceItem, SendError, Sent, Stripe};
 
+/// What the item of a row says that the flat price of its period covers.
+const FLAT_NOTE: &str = "covered by the flat price of the billing that was adopted";
 /// How often a row is sent in one run, always under its own identifier.
 const SENDS_MAX: u32 = 3;
 /// How often one meter is sealed in one run: once, and once more for what was settled meanwhile.
@@ -252,6 +255,8 @@ impl<'a, S: Store> Reporting<'a, S> {
 
     async fn under_lease(&self, of: &Case<'_>, report: &mut Report) -> Result<End, StoreError> {
         let way = match late::invoices_from(of.meter.period, (self.now)()) {
+            _ if of.meter.billing == Billing::Flat => return self.forgo(of, report).await,
+            _ if of.meter.billing == Billing::Item => Way::Item { since: of.meter.period.end() },
             None => Way::Event,
             Some(_) if self.is_of_an_old_plan(of).await? => Way::Item { since: of.meter.period.end() },
             Some(from) => match self.way(of, from).await {
@@ -271,6 +276,8 @@ impl<'a, S: Store> Reporting<'a, S> {
         // What sends nothing leaves the time of the last sending as it is: only that counts.
         let at = of.row.last_attempt_at.filter(|_| is_asked_first).unwrap_or((self.now)());
         let Some(may_be_there) = self.attempt(of, at).await? else { return Ok(End::Stays) };
+        // No event was ever sent for a period that Stripe's meter does not bill.
+        let may_be_there = may_be_there && of.meter.billing == Billing::Metered;
         match way {
             Way::Event => self.event(of, may_be_there, report).await,
             Way::Item { since } => {
@@ -312,6 +319,13 @@ impl<'a, S: Store> Reporting<'a, S> {
         }
         let account = self.deps.ledger.account(&key.user, (self.now)()).await.map_err(|error| error.0)?;
         Ok(domain::ended_by_a_change_of_plan(&account, meter.period))
+    }
+
+    /// Ends a row that nobody pays for beyond the flat price of its period.
+    async fn forgo(&self, of: &Case<'_>, report: &mut Report) -> Result<End, StoreError> {
+        self.deps.ledger.finish(of.key, of.row, RowFate::Invoiced, (self.now)(), Some(FLAT_NOTE)).await?;
+        report.invoiced += 1;
+        Ok(End::Gone)
     }
 
     /// What the customer's invoices say of the row's way; none: they are not to be had.

@@ -7,7 +7,7 @@ use crate::{
     late,
     meter::{Case, Reporting},
 };
-use domain::{Plan, SubscriptionId, Tokens};
+use domain::{Billing, Plan, SubscriptionId, Tokens};
 use ledger::{Store, StoreError};
 use std::num::NonZeroU64;
 use stripe::{
@@ -144,11 +144,13 @@ impl<S: Store> Reporting<'_, S> {
         cents.map_or_else(too_much, LatePrice::Cents)
     }
 
-    /// What would come to nothing by the book too is left to nobody.
+    /// What would come to nothing by the book too is left to nobody. Of a subscription that was taken over from another billing,
+    /// whoever did so has said which plan of the book its usage is priced by.
     fn by_the_book(&self, of: &Case<'_>, reason: String) -> LatePrice {
         let plan = self.deps.ledger.plans().get(&of.meter.plan);
         match plan.and_then(|plan| domain::late_cents(plan, before(of), of.row.tokens)) {
             Some(0) => LatePrice::Cents(0),
+            Some(cents) if of.meter.billing == Billing::Item => LatePrice::Cents(cents),
             Some(_) | None => LatePrice::Unknown(reason),
         }
     }

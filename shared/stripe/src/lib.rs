@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod adopt;
 mod checkout;
 mod client;
 mod customer;
@@ -12,6 +13,7 @@ mod invoice_item;
 mod meter_event;
 mod pace;
 mod portal;
+mod schedule;
 pub mod setup;
 mod subscription;
 mod summary;
@@ -21,6 +23,7 @@ pub mod testing;
 mod v2;
 mod webhook;
 
+pub use adopt::{OldCustomer, OldItem, OldSubscription};
 pub use checkout::{Checkout, NewCheckout, Progress};
 pub use client::{InvalidSettings, Secret, Settings, Stripe, TIMEOUT};
 pub use customer::SaleError;
@@ -31,6 +34,7 @@ pub use invoice::{Invoice, InvoiceError, InvoiceStatus};
 pub use invoice_item::{InvoiceItem, NewInvoiceItem};
 pub use meter_event::{MeterEvent, SendError, Sent};
 pub use pace::Pace;
+pub use schedule::{Move, Phase, PhaseItem, Schedule};
 pub use subscription::{Collection, Item, LatestInvoice, Status, Subscription};
 pub use summary::{CountError, Counted};
 pub use terms::Terms;

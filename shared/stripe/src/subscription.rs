@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 use stripe_client_core::{RequestBuilder, StripeMethod};
 
 /// The metadata key, on the subscription or else its customer, that names the user.
-const USER_KEY: &str = "user_id";
+pub(crate) const USER_KEY: &str = "user_id";
 /// The metadata key of what an owner has marked as this product's.
-const MARK_KEY: &str = "inkmeter";
+pub(crate) const MARK_KEY: &str = "inkmeter";
 /// Its value on a subscription that a schedule is about to bring to our prices.
-const MARK_ADOPT: &str = "adopt";
+pub(crate) const MARK_ADOPT: &str = "adopt";
 /// The most subscriptions of one customer, and unpaid invoices of one subscription, that are looked at: Stripe's page.
 const PAGE_MAX: u32 = 100;
 
@@ -283,7 +283,7 @@ fn latest_invoice(value: &Value) -> Option<LatestInvoice> {
 }
 
 impl Status {
-    fn parse(text: String) -> Self {
+    pub(crate) fn parse(text: String) -> Self {
         match text.as_str() {
             "active" => Self::Active,
             "trialing" => Self::Trialing,

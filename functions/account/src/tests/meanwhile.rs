@@ -1,9 +1,9 @@
 //! A store beside which something happens: between two readings of one answer, once each time.
 
 use domain::{
-    AccountChange, Admission, Attempt, Claim, CustomerId, Day, Denial, Digest, EventId, HoldId, Lease, Level,
-    Meter, Opening, Pool, Receipt, Release, Report, ReportRow, RowFate, Seal, SliceAnswer, SliceAsk,
-    Timestamp, Tokens, UserId,
+    AccountChange, Admission, Attempt, Billing, Claim, CustomerId, Day, Denial, Digest, EventId, HoldId,
+    Lease, Level, Meter, Opening, Pool, Receipt, Release, Report, ReportRow, RowFate, Seal, SliceAnswer,
+    SliceAsk, Timestamp, Tokens, UserId,
 };
 use ledger::{
     AdmitAnswer, AdmitFailure, Changed, Cursor, Loaded, MemoryStore, MeterKey, Page, ReceiptCursor,
@@ -82,7 +82,7 @@ impl Store for Meanwhile {
         fn forgive(&self, key: &MeterKey, seq: u64, at: Timestamp, note: &str) -> Changed;
         fn retry(&self, key: &MeterKey, seq: u64, row: &ReportRow, at: Timestamp) -> Changed;
         fn reject(&self, key: &MeterKey, seq: u64, tokens: Tokens, at: Timestamp, note: &str) -> Changed;
-        fn import(&self, key: &MeterKey, receipt: &Receipt, report: &Report) -> Changed;
+        fn import(&self, key: &MeterKey, receipt: &Receipt, report: &Report, billing: Billing) -> Changed;
         fn users(&self, shard: u8, from: Option<&UserCursor>) -> UserPage;
         fn meters(&self, user: &UserId, from: Timestamp) -> Vec<Meter>;
         fn reports(&self, user: &UserId, of: Option<Timestamp>, before: Option<&ReportCursor>) -> ReportPage;

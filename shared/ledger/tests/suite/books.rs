@@ -4,8 +4,8 @@ use super::support::{
     AnyStore, HOLD_MS, T0, customer, demand, new_id, on_each, plans, price, subscribe, t, used, user,
 };
 use domain::{
-    Account, CustomerId, Denial, DenialCode, EventId, HoldId, Outcome, Receipt, Refusal, Report, ReportRow,
-    RowFate, Timestamp, Tokens, UserId,
+    Account, Billing, CustomerId, Denial, DenialCode, EventId, HoldId, Outcome, Receipt, Refusal, Report,
+    ReportRow, RowFate, Timestamp, Tokens, UserId,
 };
 use ledger::{
     AdmitError, Attempt, CapError, Changed, Ledger, METERS_MAX, MeterKey, PAGE_MAX, ReceiptCursor,
@@ -283,22 +283,30 @@ fn i2_usage_from_elsewhere_is_imported_once_however_late_that_is_written() {
         let whose = (key.user.clone(), key.period_start);
         let report = Report::of(whose, &row, RowFate::Accepted, T0, Some("adopted"));
         let less = Report { tokens: t(399), ..report.clone() };
-        assert_eq!(ledger.import(&key, &receipt, &less).await.unwrap(), Changed::No, "not the same usage");
+        assert_eq!(
+            ledger.import(&key, &receipt, &less, Billing::Metered).await.unwrap(),
+            Changed::No,
+            "not the same usage"
+        );
         let behind = Report { seq: 0, ..report.clone() };
         assert_eq!(
-            ledger.import(&key, &receipt, &behind).await.unwrap(),
+            ledger.import(&key, &receipt, &behind, Billing::Metered).await.unwrap(),
             Changed::No,
             "a number that is taken"
         );
-        assert_eq!(ledger.import(&key, &receipt, &report).await.unwrap(), Changed::Yes);
+        assert_eq!(ledger.import(&key, &receipt, &report, Billing::Metered).await.unwrap(), Changed::Yes);
         assert_eq!(
-            ledger.import(&key, &receipt, &report).await.unwrap(),
+            ledger.import(&key, &receipt, &report, Billing::Metered).await.unwrap(),
             Changed::No,
             "the same write again"
         );
         // Decided again from a new reading, under the same receipt's name.
         let next = Report { seq: 2, ..report.clone() };
-        assert_eq!(ledger.import(&key, &receipt, &next).await.unwrap(), Changed::No, "it was imported");
+        assert_eq!(
+            ledger.import(&key, &receipt, &next, Billing::Metered).await.unwrap(),
+            Changed::No,
+            "it was imported"
+        );
         let meter = store.meter(&key).await.unwrap().unwrap();
         let moved = (meter.settled, meter.committed, meter.sealed, meter.seq);
         assert_eq!(moved, (t(470), t(470), t(470), 2));
@@ -314,6 +322,32 @@ fn i2_usage_from_elsewhere_is_imported_once_however_late_that_is_written() {
 }
 
 #[test]
+fn what_a_period_uses_that_stripes_meter_does_not_bill_is_one_row_at_its_end() {
+    for billing in [Billing::Item, Billing::Flat] {
+        on_each(async |store| {
+            let (ledger, key, row) = ended(&store, 70, RowFate::Accepted).await;
+            let id = HoldId::parse("import-1").unwrap();
+            let receipt = Receipt::imported(key.user.clone(), key.period_start, id, t(400), T0);
+            let row = ReportRow { seq: row.seq + 1, tokens: t(400), ..row };
+            let report = Report::of((key.user.clone(), key.period_start), &row, RowFate::Invoiced, T0, None);
+            assert_eq!(ledger.import(&key, &receipt, &report, billing).await.unwrap(), Changed::Yes);
+            let meter = store.meter(&key).await.unwrap().unwrap();
+            assert_eq!((meter.billing, meter.invoiced, meter.on_stripes_meter()), (billing, t(400), t(70)));
+            for tokens in [30, 40] {
+                use_up(&ledger, &key.user, tokens, T0).await;
+                assert_eq!(ledger.seal(&key, T0).await.unwrap(), None, "the period goes on");
+                assert!(!ledger.clear(&key).await.unwrap(), "and is looked at again");
+            }
+            let (_, row) = ledger.seal(&key, meter.period.end()).await.unwrap().unwrap();
+            assert_eq!(row.tokens, t(70));
+            let next = ledger.roll(&key.user, meter.period.end()).await.unwrap().unwrap().meter;
+            assert_eq!(next.billing, Billing::Metered, "as anybody's");
+            check_books(&store, &key).await;
+        });
+    }
+}
+
+#[test]
 fn i2_an_import_that_lands_after_a_seal_changes_nothing() {
     on_each(async |store| {
         let (ledger, key, row) = ended(&store, 70, RowFate::Accepted).await;
@@ -324,10 +358,14 @@ fn i2_an_import_that_lands_after_a_seal_changes_nothing() {
         let report = Report::of(whose, &row, RowFate::Invoiced, T0, None);
         use_up(&ledger, &key.user, 30, T0).await;
         let (_, sealed) = ledger.seal(&key, T0).await.unwrap().unwrap();
-        assert_eq!(store.import(&key, &receipt, &report).await.unwrap(), Changed::No);
+        assert_eq!(store.import(&key, &receipt, &report, Billing::Metered).await.unwrap(), Changed::No);
         assert_eq!(store.receipt(&key, &id).await.unwrap(), None, "half of it");
         let anew = Report { seq: 2, ..report };
-        assert_eq!(store.import(&key, &receipt, &anew).await.unwrap(), Changed::Yes, "beside a pending row");
+        assert_eq!(
+            store.import(&key, &receipt, &anew, Billing::Metered).await.unwrap(),
+            Changed::Yes,
+            "beside a pending row"
+        );
         ledger.finish(&key, &sealed, RowFate::Accepted, T0, None).await.unwrap();
         let meter = store.meter(&key).await.unwrap().unwrap();
         assert_eq!((meter.invoiced, meter.on_stripes_meter()), (t(400), t(100)));

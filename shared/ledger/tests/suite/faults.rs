@@ -2,9 +2,9 @@
 
 use super::support::{HOLD_MS, T0, demand, new_id, plans, price, t, used, user};
 use domain::{
-    AccountChange, Admission, Attempt, Claim, CustomerId, Day, Denial, Digest, EventId, HoldId, Lease, Level,
-    Meter, NanoUsd, Opening, Outcome, Pool, Receipt, Release, Report, ReportRow, RowFate, Seal, SliceAnswer,
-    SliceAsk, Spending, Timestamp, Tokens, UserId,
+    AccountChange, Admission, Attempt, Billing, Claim, CustomerId, Day, Denial, Digest, EventId, HoldId,
+    Lease, Level, Meter, NanoUsd, Opening, Outcome, Pool, Receipt, Release, Report, ReportRow, RowFate, Seal,
+    SliceAnswer, SliceAsk, Spending, Timestamp, Tokens, UserId,
 };
 use ledger::{
     AdmitAnswer, AdmitError, AdmitFailure, Changed, Cursor, Fault, Ledger, Loaded, MemoryStore, MeterKey,
@@ -177,7 +177,7 @@ impl Store for Faulty {
         fn forgive(&self, key: &MeterKey, seq: u64, at: Timestamp, note: &str) -> Changed;
         fn retry(&self, key: &MeterKey, seq: u64, row: &ReportRow, at: Timestamp) -> Changed;
         fn reject(&self, key: &MeterKey, seq: u64, tokens: Tokens, at: Timestamp, note: &str) -> Changed;
-        fn import(&self, key: &MeterKey, receipt: &Receipt, report: &Report) -> Changed;
+        fn import(&self, key: &MeterKey, receipt: &Receipt, report: &Report, billing: Billing) -> Changed;
         fn users(&self, shard: u8, from: Option<&UserCursor>) -> UserPage;
         fn meters(&self, user: &UserId, from: Timestamp) -> Vec<Meter>;
         fn receipts(&self, user: &UserId, of: Option<Timestamp>, before: Option<&ReceiptCursor>) -> ReceiptPage;

@@ -7,10 +7,10 @@ use super::{
     wire::{Call, Wire, on_a_wire},
 };
 use domain::{
-    Account, AccountChange, Admission, Classes, CustomerId, Denial, DenialCode, EventId, Facts, HOLDS_MAX,
-    Hold, HoldId, HoldSize, Meter, ModelId, NOTE_CHARS_MAX, NanoUsd, Opening, Outcome, Period, PlanId,
-    Predecessor, RateCounts, Receipt, Report, ReportRow, RowFate, Seal, SubscriptionId, Timestamp, Tokens,
-    Totals, Usage, UserId, Window,
+    Account, AccountChange, Admission, Billing, Classes, CustomerId, Denial, DenialCode, EventId, Facts,
+    HOLDS_MAX, Hold, HoldId, HoldSize, Meter, ModelId, NOTE_CHARS_MAX, NanoUsd, Opening, Outcome, Period,
+    PlanId, Predecessor, RateCounts, Receipt, Report, ReportRow, RowFate, Seal, SubscriptionId, Timestamp,
+    Tokens, Totals, Usage, UserId, Window,
 };
 use ledger::{AdmitAnswer, Attempt, Changed, DynamoStore, Ledger, MeterKey, SHARDS, Store};
 use serde_json::{Value, json};
@@ -66,6 +66,7 @@ fn meter() -> Meter {
     let account = account();
     Meter {
         mixed: true,
+        billing: Billing::Item,
         user: account.user,
         period: Period::new(start(), Timestamp::MAX).unwrap(),
         rev: account.rev,
@@ -235,7 +236,7 @@ async fn repairs<S: Store>(store: &S, key: &MeterKey) {
     let imported = ReportRow { seq: 2, tokens: Tokens::ZERO, ..row() };
     let whose = (key.user.clone(), key.period_start);
     let report = Report::of(whose, &imported, RowFate::Invoiced, Timestamp::MAX, Some(&note()));
-    assert_eq!(store.import(key, &receipt, &report).await.unwrap(), Changed::Yes);
+    assert_eq!(store.import(key, &receipt, &report, Billing::Item).await.unwrap(), Changed::Yes);
     assert_eq!(store.report(key, 2).await.unwrap(), Some(report));
     let denial = Denial {
         user: the_user(),

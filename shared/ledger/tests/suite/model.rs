@@ -3,8 +3,8 @@
 
 use super::support::{AnyStore, HOLD_MS, T0, demand, plans, price, stores, t, used, user, world};
 use domain::{
-    Account, AccountChange, AdmitRequest, CustomerId, Demand, Denial, Hold, HoldId, HoldSize, Lease, Meter,
-    Opening, Placement, PlanId, Plans, Receipt, Refusal, Report, ReportRow, RowFate, SubscriptionId,
+    Account, AccountChange, AdmitRequest, Billing, CustomerId, Demand, Denial, Hold, HoldId, HoldSize, Lease,
+    Meter, Opening, Placement, PlanId, Plans, Receipt, Refusal, Report, ReportRow, RowFate, SubscriptionId,
     Timestamp, Tokens, UserId,
 };
 use ledger::{AdmitAnswer, AdmitError, Changed, Ledger, Loaded, MeterKey, OpenHold, Retried, Store};
@@ -490,8 +490,8 @@ impl Run {
             }
             Write::Import => {
                 let (receipt, report) = self.imported(&key, meter.seq, tokens, tokens.is_multiple_of(2));
-                same!(import(&key, &receipt, &report));
-                same!(import(&key, &receipt, &report));
+                same!(import(&key, &receipt, &report, Billing::Metered));
+                same!(import(&key, &receipt, &report, Billing::Metered));
             }
             Write::TakeLease => {
                 let (customer, owner) = self.lease(tokens);
@@ -662,9 +662,9 @@ impl Run {
         // A meter whose row was dropped by a stale write may have this item already.
         let taken = self.model.reports.contains_key(&(key.period_start, seq));
         let meter = self.model.meters.get_mut(&key.period_start).unwrap();
-        let expected = !taken && meter.apply_import(&receipt, &report);
+        let expected = !taken && meter.apply_import(&receipt, &report, Billing::Metered);
         for kept in &self.kept {
-            let imported = kept.ledger.import(&key, &receipt, &report).await.unwrap();
+            let imported = kept.ledger.import(&key, &receipt, &report, Billing::Metered).await.unwrap();
             assert_eq!(imported, expected.into(), "{}", kept.name);
         }
         if expected {

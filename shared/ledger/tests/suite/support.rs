@@ -257,7 +257,7 @@ any_store! {
     fn forgive(&self, key: &MeterKey, seq: u64, at: Timestamp, note: &str) -> Result<Changed, StoreError>;
     fn retry(&self, key: &MeterKey, seq: u64, row: &ReportRow, at: Timestamp) -> Result<Changed, StoreError>;
     fn reject(&self, key: &MeterKey, seq: u64, tokens: Tokens, at: Timestamp, note: &str) -> Result<Changed, StoreError>;
-    fn import(&self, key: &MeterKey, receipt: &Receipt, report: &Report) -> Result<Changed, StoreError>;
+    fn import(&self, key: &MeterKey, receipt: &Receipt, report: &Report, billing: Billing) -> Result<Changed, StoreError>;
     fn users(&self, shard: u8, from: Option<&UserCursor>) -> Result<UserPage, StoreError>;
     fn meters(&self, user: &UserId, from: Timestamp) -> Result<Vec<Meter>, StoreError>;
     fn receipts(&self, user: &UserId, of: Option<Timestamp>, before: Option<&ReceiptCursor>) -> Result<ReceiptPage, StoreError>;

@@ -7,8 +7,8 @@ use super::{
     support::{AnyStore, HOLD_MS, T0, customer, demand, plans, price, stores, t, used, user, world},
 };
 use domain::{
-    Account, AccountChange, Admission, Attempt, Claim, CustomerId, Day, Denial, Digest, EventId, HoldId,
-    Lease, Level, Meter, Opening, PlanId, Pool, Receipt, Release, Report, ReportRow, RowFate, Seal,
+    Account, AccountChange, Admission, Attempt, Billing, Claim, CustomerId, Day, Denial, Digest, EventId,
+    HoldId, Lease, Level, Meter, Opening, PlanId, Pool, Receipt, Release, Report, ReportRow, RowFate, Seal,
     SliceAnswer, SliceAsk, Timestamp, Tokens, UserId,
 };
 use ledger::{
@@ -145,7 +145,7 @@ impl Store for Together {
         fn forgive(&self, key: &MeterKey, seq: u64, at: Timestamp, note: &str) -> Changed;
         fn retry(&self, key: &MeterKey, seq: u64, row: &ReportRow, at: Timestamp) -> Changed;
         fn reject(&self, key: &MeterKey, seq: u64, tokens: Tokens, at: Timestamp, note: &str) -> Changed;
-        fn import(&self, key: &MeterKey, receipt: &Receipt, report: &Report) -> Changed;
+        fn import(&self, key: &MeterKey, receipt: &Receipt, report: &Report, billing: Billing) -> Changed;
         fn meters(&self, user: &UserId, from: Timestamp) -> Vec<Meter>;
         fn receipts(&self, user: &UserId, of: Option<Timestamp>, before: Option<&ReceiptCursor>) -> ReceiptPage;
         fn reports(&self, user: &UserId, of: Option<Timestamp>, before: Option<&ReportCursor>) -> ReportPage;

@@ -5,21 +5,21 @@ use std::fmt::Write as _;
 
 /// Fields in the order in which they were set.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Form(Vec<(String, String)>);
+pub(crate) struct Form(Vec<(String, String)>);
 
 impl Form {
-    pub(super) fn set(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+    pub(crate) fn set(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.0.push((name.into(), value.into()));
         self
     }
 
     /// A list: `name[0]`, `name[1]` and so on.
-    pub(super) fn list(self, name: &str, values: impl IntoIterator<Item = impl Into<String>>) -> Self {
+    pub(crate) fn list(self, name: &str, values: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let numbered = values.into_iter().enumerate();
         numbered.fold(self, |form, (index, value)| form.set(format!("{name}[{index}]"), value))
     }
 
-    pub(super) fn encode(&self) -> String {
+    pub(crate) fn encode(&self) -> String {
         let mut text = String::new();
         for (name, value) in &self.0 {
             if !text.is_empty() {

@@ -7,7 +7,7 @@
 mod cents;
 mod draft;
 mod endpoint;
-mod form;
+pub(crate) mod form;
 mod meter;
 mod portal;
 mod price;
@@ -134,7 +134,7 @@ impl Stripe {
         Err(SetupError::Refused(format!("{path} lists more than {PAGES_MAX} pages")))
     }
 
-    async fn post<T: Deserialize>(&self, path: String, form: &Form) -> Result<T, SetupError> {
+    pub(crate) async fn post<T: Deserialize>(&self, path: String, form: &Form) -> Result<T, SetupError> {
         let mut request = RequestBuilder::new(StripeMethod::Post, path);
         request.body = Some(form.encode());
         Ok(self.call(StripeMethod::Post, request.customize::<T>()).await?)
