@@ -97,6 +97,8 @@ async fn answer(world: Arc<World>, process: Arc<Process>, request: Request) -> R
         count(&world, &request)
     } else if effect == "ask Stripe's invoices" {
         invoices(&request)
+    } else if request.path == "/v1/subscriptions" {
+        subscriptions_of(&world, &request.query["customer"])
     } else {
         subscription(&world, request.path.rsplit('/').next().unwrap())
     };
@@ -291,14 +293,26 @@ fn subscription(world: &World, id: &str) -> Reply {
     let Some(subscription) = world.with(|inner| inner.stripe.subscriptions.get(id).cloned()) else {
         return no(404, "No such subscription");
     };
+    Reply::Answer(200, shown(world, id, subscription).to_string())
+}
+
+/// A customer's that have not ended.
+fn subscriptions_of(world: &World, customer: &str) -> Reply {
+    let all = world.with(|inner| inner.stripe.subscriptions.clone());
+    let of = |subscription: &Subscription| subscription.customer == customer && subscription.ended.is_none();
+    let data: Vec<Value> =
+        all.into_iter().filter(|(_, one)| of(one)).map(|(id, one)| shown(world, &id, one)).collect();
+    Reply::Answer(200, json!({"object": "list", "url": "/", "has_more": false, "data": data}).to_string())
+}
+
+fn shown(world: &World, id: &str, subscription: Subscription) -> Value {
     let Subscription { user, customer, anchor, ended } = subscription;
     let period = Period::monthly(anchor, world.now().max(anchor)).unwrap();
     let status = if ended.is_some() { "canceled" } else { "active" };
     let item = json!({"current_period_start": period.start().s(), "current_period_end": period.end().s(),
         "price": {"lookup_key": "base"}});
-    let body: Value = json!({"id": id, "object": "subscription", "status": status, "created": anchor.s(),
+    json!({"id": id, "object": "subscription", "status": status, "created": anchor.s(),
         "billing_cycle_anchor": anchor.s(), "ended_at": ended.map(Timestamp::s), "metadata": {"user_id": user},
         "customer": {"id": customer, "object": "customer", "metadata": {}},
-        "items": {"object": "list", "data": [item]}});
-    Reply::Answer(200, body.to_string())
+        "items": {"object": "list", "data": [item]}})
 }
