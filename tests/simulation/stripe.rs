@@ -138,6 +138,7 @@ async fn answer(world: Arc<World>, process: Arc<Process>, request: Request) -> R
             "make an invoice item" => billing::make_item(&world, request).await,
             "ask Stripe's items" => billing::items(&world, &request),
             "ask Stripe's price" => price(&world, &request.path),
+            _ if request.path == "/v1/subscriptions" => subscriptions_of(&world, &request.query["customer"]),
             _ => subscription(&world, request.path.rsplit('/').next().unwrap()),
         }
     };
@@ -343,6 +344,19 @@ fn subscription(world: &World, id: &str) -> Reply {
         let error = json!({"type": "invalid_request_error", "code": "resource_missing", "message": "No such subscription"});
         return Reply::Answer(404, json!({ "error": error }).to_string());
     };
+    Reply::Answer(200, shown(world, id, subscription).to_string())
+}
+
+/// A customer's that have not ended.
+fn subscriptions_of(world: &World, customer: &str) -> Reply {
+    let all = world.with(|inner| inner.stripe.subscriptions.clone());
+    let of = |subscription: &Subscription| subscription.customer == customer && subscription.ended.is_none();
+    let data: Vec<Value> =
+        all.into_iter().filter(|(_, one)| of(one)).map(|(id, one)| shown(world, &id, one)).collect();
+    Reply::Answer(200, json!({"object": "list", "url": "/", "has_more": false, "data": data}).to_string())
+}
+
+fn shown(world: &World, id: &str, subscription: Subscription) -> Value {
     let (plan, Subscription { user, customer, anchor, ended, debt, .. }) =
         (subscription.plan(), subscription);
     let period = Period::monthly(anchor, world.now().max(anchor)).unwrap();
@@ -356,9 +370,8 @@ fn subscription(world: &World, id: &str) -> Reply {
             "price": {"id": format!("price_{plan}_{price}"), "lookup_key": format!("{plan}_{price}"),
                 "recurring": {"meter": (price == "metered").then_some(METER)}}})
     };
-    let body: Value = json!({"id": id, "object": "subscription", "status": status, "created": anchor.s(),
+    json!({"id": id, "object": "subscription", "status": status, "created": anchor.s(),
         "billing_cycle_anchor": anchor.s(), "ended_at": ended.map(Timestamp::s), "metadata": {"user_id": user},
         "customer": {"id": customer, "object": "customer", "metadata": {}},
-        "items": {"object": "list", "data": [item("base"), item("metered")]}});
-    Reply::Answer(200, body.to_string())
+        "items": {"object": "list", "data": [item("base"), item("metered")]}})
 }
