@@ -9,7 +9,7 @@ use crate::{
 };
 use local::{
     clock::CloudClock,
-    cloud::Cloud,
+    cloud::{Cloud, Options},
     stripe::{Fault, SignatureClock},
 };
 use std::{collections::BTreeMap, path::Path, process::Command, time::Duration};
@@ -65,24 +65,22 @@ impl Time {
         self.clock.set_ahead(ahead);
         cloud.stripe().unwrap().set_offset(i64::try_from(ahead.as_secs()).unwrap());
     }
-}
 
-pub(crate) async fn cloud_of(time: &Time, plans: &Path) -> Cloud {
-    cloud(|options| {
+    /// Has a cloud with these plans live by it.
+    pub(crate) fn rule(&self, options: &mut Options, plans: &Path) {
         let variable =
             |name: &str, path: std::path::PathBuf| (name.to_owned(), path.to_str().unwrap().to_owned());
-        options.extra.extend([variable("LD_PRELOAD", time.library()), variable("CLOCK_AHEAD", time.ahead())]);
-        options.clock = time.clock.clone();
+        options.extra.extend([variable("LD_PRELOAD", self.library()), variable("CLOCK_AHEAD", self.ahead())]);
+        options.clock = self.clock.clone();
         options.stripe.signature_clock = SignatureClock::Stripe;
         options.plans = Some(plans.to_owned());
-    })
-    .await
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i2_i6_f09_f23_stripe_is_away_for_two_days_and_every_token_is_counted_once() {
     let (time, plans) = (Time::new(), wide_plans(16));
-    let cloud = cloud_of(&time, plans.path()).await;
+    let cloud = cloud(|options| time.rule(options, plans.path())).await;
     let stripe = cloud.stripe().unwrap();
     let mut customers = BTreeMap::new();
     for name in ["lost", "never", "late"] {

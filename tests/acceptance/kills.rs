@@ -58,7 +58,7 @@ async fn holds_expired(books: &Books) {
 }
 
 /// Kills the process that is working, and waits until it is gone.
-async fn kill(cloud: &Cloud, function: &str) {
+pub(crate) async fn kill(cloud: &Cloud, function: &str) {
     let deaths = cloud.runtime().counts(function).deaths;
     assert!(cloud.runtime().kill_one(function).is_some(), "no {function} was at work");
     until(|| (cloud.runtime().counts(function).deaths > deaths).then_some(())).await;
@@ -217,7 +217,7 @@ async fn killed_while_reporting(cloud: &Cloud, store: &Store, user: &str, instan
 }
 
 /// What a dead reporter has leased is free again two minutes later. A test does not wait that long.
-fn leases_run_out(cloud: &Cloud) {
+pub(crate) fn leases_run_out(cloud: &Cloud) {
     let dynamo = cloud.dynamo().unwrap();
     for lease in dynamo.scan().unwrap().iter().filter(|item| item["sk"] == "L") {
         dynamo.set_number([lease["pk"].as_str().unwrap(), "L"], "until_ms", 0).unwrap();

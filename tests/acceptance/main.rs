@@ -18,6 +18,9 @@ mod identity;
 #[cfg(test)]
 mod kills;
 #[cfg(test)]
+#[cfg(target_os = "linux")]
+mod late;
+#[cfg(test)]
 mod money;
 #[cfg(test)]
 mod outage;

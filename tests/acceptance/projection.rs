@@ -1,10 +1,10 @@
 //! What a user is told that the next invoice will be, against the invoice that Stripe then makes.
 
 use crate::{
-    days::{Time, cloud_of},
+    days::Time,
     kills::charged,
     money::{stripe, webhooks},
-    support::{Client, report, subscribe},
+    support::{Client, cloud, report, subscribe},
 };
 use local::cloud::Cloud;
 use reqwest::Method;
@@ -86,7 +86,7 @@ async fn f21_f22_what_is_told_just_before_the_months_end_is_the_invoice_that_is_
     let time = Time::new();
     let plans = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(plans.path(), PLANS).unwrap();
-    let cloud = cloud_of(&time, plans.path()).await;
+    let cloud = cloud(|options| time.rule(options, plans.path())).await;
     let mut customers = BTreeMap::new();
     for name in ["plain", "ending", "changing"] {
         customers.insert(name, subscribe(&cloud, &Client::new(&cloud, name).user).await);

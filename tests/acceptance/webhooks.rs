@@ -115,10 +115,13 @@ async fn f09_what_a_delivery_had_no_time_for_is_at_stripe_before_it_is_delivered
     stripe.fail_next_on("/v1/billing/meter_events", 3, Fault::Status(503));
     stripe.advance_to(ends_s + 60).await.unwrap();
     assert_eq!(waiting(&cloud), ["invoice.created"]);
-    until(|| (counted(&cloud, &customer) == used).then_some(())).await;
-    let told: Vec<_> = cloud.events().events().into_iter().map(|event| event.detail_type).collect();
-    assert_eq!(told, ["Drain Wanted"]);
+    let told = || cloud.events().events().into_iter().map(|event| event.detail_type).collect::<Vec<_>>();
+    // On a machine so slow that the delivery began nothing, the reporter meets what was meant for it, and says so.
+    let ended = || counted(&cloud, &customer) == used || told().iter().any(|kind| kind == "Drain Failed");
+    until(|| ended().then_some(())).await;
+    assert_eq!(told()[0], "Drain Wanted");
     assert_eq!(soon(stripe.deliver_all(10)).await, 0, "{:?}", stripe.undelivered());
+    assert_eq!(counted(&cloud, &customer), used);
     cloud.shutdown().await;
 }
 

@@ -7,11 +7,11 @@ use crate::simulation::{
     provider, repairs,
     scenario::{HOUR_MS, Kind, Mishap},
     store::SimStore,
-    stripe::{self, Subscription},
+    stripe::{self, PlanChange, Subscription},
     world::{Process, World},
 };
 use clerk::{Settings as ClerkSettings, Verifier, VerifyingKey};
-use domain::{Account, HoldId, NanoUsd, SubscriptionId, Tokens, UserId};
+use domain::{Account, HoldId, NanoUsd, SubscriptionId, Timestamp, Tokens, UserId};
 use edge::{cors::Cors, models};
 use generate::{
     budget::Ceilings,
@@ -184,6 +184,8 @@ fn count(world: &World, report: &report::Report) {
         (u64::from(report.unclear), "reporter: found a row unclear"),
         (u64::from(report.already_existed), "reporter: heard that a row existed"),
         (u64::from(report.accepted), "reporter: accepted a row"),
+        (u64::from(report.late), "reporter: found a row late"),
+        (u64::from(report.invoiced), "reporter: billed a late row"),
         (u64::from(report.failed), "reporter: left a meter for later"),
     ];
     for (figure, what) in figures {
@@ -194,7 +196,7 @@ fn count(world: &World, report: &report::Report) {
 }
 
 /// A delivery of Stripe's, some time after the event, repeated until it is taken.
-async fn deliver(world: Arc<World>, subscription: String) {
+async fn deliver(world: Arc<World>, subscription: String, told_at: Timestamp) {
     let after_ms = world.with(|inner| if inner.calm { 0 } else { inner.dice.below(DELIVERED_AFTER_MS_MAX) });
     sleep(Duration::from_millis(after_ms)).await;
     let id = SubscriptionId::parse(&subscription).unwrap();
@@ -204,7 +206,7 @@ async fn deliver(world: Arc<World>, subscription: String) {
         let ledger = Ledger::new(SimStore::new(&world, &process), book.plans().clone());
         let accounts = Accounts::new(ledger, stripe::reached_by(&world, &process), book);
         let now = world.clock(&process);
-        let sync = accounts.sync(&id, now, now);
+        let sync = accounts.sync(&id, told_at, now);
         let outcome = timeout(Duration::from_millis(DELIVERY_MS), sync).await;
         process.kill();
         if let Ok(Ok(_)) = outcome {
@@ -223,33 +225,41 @@ async fn change(world: Arc<World>, number: u64, user: UserId) {
     let now = world.now();
     let own =
         |subscription: &&mut Subscription| subscription.user == user.as_str() && subscription.ended.is_none();
-    let what = world.with(|inner| inner.dice.below(4));
-    if what >= 2 {
+    let what = world.with(|inner| inner.dice.below(7));
+    if what >= 5 {
         return set_spend_cap(world, number, user).await;
     }
     let subscription = world.with(|inner| {
         let all = &mut inner.stripe.subscriptions;
         let active = all.iter_mut().find(|(_, subscription)| own(subscription));
         if let Some((id, subscription)) = active {
-            subscription.ended = Some(now.floor_s());
+            if what < 2 {
+                subscription.ended = Some(now.floor_s());
+            } else if what == 4 {
+                subscription.debt = if subscription.debt.is_some() { None } else { Some(now.floor_s()) };
+                *inner.seen.entry("an invoice was not paid, or was after all").or_default() += 1;
+            } else if subscription.plans.last().unwrap().since < now.floor_s() {
+                let plan = if subscription.plan() == "pro" { "team" } else { "pro" };
+                subscription.plans.push(PlanChange { since: now.floor_s(), at: now, plan });
+                *inner.seen.entry("a plan changed").or_default() += 1;
+            }
             return id.clone();
         }
         let id = format!("sub_{number}");
-        let new = Subscription {
-            user: user.to_string(),
-            customer: format!("cus_{user}_{}", number % 2),
-            anchor: now.floor_s(),
-            ended: None,
-        };
+        let plan = inner.dice.pick(&["pro", "pro", "team"]);
+        let new = Subscription::new(&user, format!("cus_{user}_{}", number % 2), now.floor_s(), plan);
         all.insert(id.clone(), new);
         id
     });
     world.trace(|| format!("{user} changes {subscription}"));
     if world.happens(Mishap::EventTwice) {
         let (again, subscription) = (Arc::clone(&world), subscription.clone());
-        tokio::join!(deliver(again, subscription.clone()), deliver(world, subscription));
+        tokio::join!(
+            deliver(again, subscription.clone(), now.floor_s()),
+            deliver(world, subscription, now.floor_s())
+        );
     } else {
-        deliver(world, subscription).await;
+        deliver(world, subscription, now.floor_s()).await;
     }
 }
 
@@ -285,10 +295,10 @@ pub(crate) async fn set_up(world: &Arc<World>) {
         if subscribed {
             let id = format!("sub_first_{number}");
             let customer = format!("cus_{user}");
-            let new = Subscription { user: user.to_string(), customer, anchor, ended: None };
+            let new = Subscription::new(&user, customer, anchor, "pro");
             world.with(|inner| inner.stripe.subscriptions.insert(id.clone(), new));
-            deliver(Arc::clone(world), id).await;
-        } else if world.scenario.kind == Kind::Rollover {
+            deliver(Arc::clone(world), id, anchor).await;
+        } else if matches!(world.scenario.kind, Kind::Rollover | Kind::Late) {
             let process = world.process(format!("set-up-{number}"));
             let ledger = Ledger::new(SimStore::new(world, &process), world.scenario.book.plans().clone());
             let since =
@@ -307,7 +317,9 @@ pub(crate) async fn drive(world: &Arc<World>) -> Vec<(Asked, Got)> {
     for number in 0..scenario.requests {
         let (at_ms, whose) = world.with(|inner| {
             if inner.dice.in_thousand(350) {
-                burst_ms = inner.dice.below(scenario.active_ms);
+                let within_ms =
+                    if inner.dice.in_thousand(800) { scenario.busy_ms } else { scenario.active_ms };
+                burst_ms = inner.dice.below(within_ms);
             }
             (burst_ms + inner.dice.below(8_000), inner.dice.below(scenario.users))
         });
@@ -319,8 +331,10 @@ pub(crate) async fn drive(world: &Arc<World>) -> Vec<(Asked, Got)> {
         });
     }
     for number in 0..scenario.changes {
-        let (at_ms, whose) =
-            world.with(|inner| (inner.dice.below(scenario.active_ms), inner.dice.below(scenario.users)));
+        let (at_ms, whose) = world.with(|inner| {
+            let within_ms = if inner.dice.in_thousand(700) { scenario.busy_ms } else { scenario.active_ms };
+            (inner.dice.below(within_ms), inner.dice.below(scenario.users))
+        });
         let world = Arc::clone(world);
         others.spawn(async move {
             sleep(Duration::from_millis(at_ms)).await;

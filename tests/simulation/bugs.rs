@@ -92,11 +92,23 @@ pub(crate) enum Bug {
     ClaimForgottenEarly,
     /// A wish to stop is not seen.
     StopUnseen,
+    /// An item is made for late usage without looking for one that is there, under a key of its own each time.
+    ItemUnlooked,
+    /// Late usage is sent as an event besides.
+    ItemAndEvent,
+    /// An item costs what its tokens would without those before them.
+    ItemPricedAlone,
+    /// An invoice that is final is taken for a draft.
+    FinalUnseen,
+    /// A change of plan cuts no meter: the one that counts goes on.
+    OldMeterGoesOn,
+    /// An account that is told of a debt goes on as before.
+    DebtIgnored,
 }
 
 impl Bug {
     /// All of them.
-    pub(crate) const ALL: [Self; 44] = [
+    pub(crate) const ALL: [Self; 50] = [
         Self::ReceiptWithoutCondition,
         Self::ReleaseWithoutCondition,
         Self::SweepIgnoresReceipt,
@@ -141,5 +153,11 @@ impl Bug {
         Self::BodyNotCompared,
         Self::ClaimForgottenEarly,
         Self::StopUnseen,
+        Self::ItemUnlooked,
+        Self::ItemAndEvent,
+        Self::ItemPricedAlone,
+        Self::FinalUnseen,
+        Self::OldMeterGoesOn,
+        Self::DebtIgnored,
     ];
 }

@@ -383,6 +383,7 @@ fn refused(code: &str) -> &'static str {
         "quota_exceeded" => "refused: quota_exceeded",
         "spend_cap_reached" => "refused: spend_cap_reached",
         "quota_held" => "refused: quota_held",
+        "past_due" => "refused: past_due",
         "concurrency" => "refused: concurrency",
         "rate_limited" => "refused: rate_limited",
         "store_unavailable" => "refused: store_unavailable",

@@ -236,8 +236,26 @@ pub(crate) fn change_account(world: &World, change: &AccountChange) -> Changed {
         *account = domain::Account { rev: change.before.rev, ..change.after.clone() };
         return Changed::Yes;
     }
-    let changed = at_once(world.store.change_account(change));
+    let mut change = change.clone();
+    if world.bug == Some(Bug::OldMeterGoesOn) && change.after.plan_since.is_some() {
+        // What would be if a change of plan cut no meter.
+        let before = on_meter(world, &key, |meter| (meter.period, meter.mixed));
+        if let Some((period, mixed)) = before {
+            (change.meter_period, change.meter_mixed) = (period, mixed);
+        }
+        change.after.plan_since = None;
+    }
+    if world.bug == Some(Bug::DebtIgnored) {
+        change.after.pay_by = None;
+    }
+    let changed = at_once(world.store.change_account(&change));
     if changed == Changed::Yes {
+        let of = |account: &domain::Account| (account.plan.clone(), account.subscription.clone());
+        if of(&change.before) != of(&change.after) {
+            let (plan, subscription) = of(&change.after);
+            let heard = (world.now(), plan, subscription);
+            world.with(|inner| inner.journal.heard.entry(key.user.clone()).or_default().push(heard));
+        }
         let held = on_meter(world, &key, |meter| !meter.holds.is_empty()).unwrap_or(false);
         world.saw(if held { "an account changed under open holds" } else { "an account changed" });
     }

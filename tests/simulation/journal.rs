@@ -1,7 +1,8 @@
 //! What the simulation itself writes down of every effect on the store, to hold the store's contents against.
 
 use domain::{
-    Account, Admission, Claim, CustomerId, HoldId, Meter, Receipt, Timestamp, Tokens, UserId, Window,
+    Account, Admission, Claim, CustomerId, HoldId, Meter, PlanId, Receipt, SubscriptionId, Timestamp, Tokens,
+    UserId, Window,
 };
 use ledger::MeterKey;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -26,6 +27,8 @@ pub(crate) struct Journal {
     pub(crate) leases: BTreeMap<CustomerId, (u64, HoldId)>,
     /// The highest fence under which each row was attempted.
     pub(crate) attempts: BTreeMap<(MeterKey, u64), u64>,
+    /// When a user's account came to which plan of which subscription.
+    pub(crate) heard: BTreeMap<UserId, Vec<Heard>>,
     /// What was imported.
     pub(crate) imports: BTreeMap<HoldId, Tokens>,
     /// How often the store failed while a hold's end was written.
@@ -39,6 +42,9 @@ pub(crate) struct Journal {
     /// How long the looks for it took after that, and what those cost that failed, in milliseconds.
     pub(crate) looks: BTreeMap<HoldId, u64>,
 }
+
+/// That an account came to a plan of a subscription, and when.
+pub(crate) type Heard = (Timestamp, PlanId, Option<SubscriptionId>);
 
 #[derive(Debug)]
 pub(crate) struct Held {

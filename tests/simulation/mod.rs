@@ -6,6 +6,7 @@
 //! effect, which to everybody else is the same as having died.
 
 mod actors;
+mod billing;
 mod bugs;
 mod bus;
 mod checks;
@@ -16,6 +17,7 @@ mod journal;
 mod keys;
 pub(crate) mod many;
 mod oracle;
+mod owed;
 mod provider;
 mod repairs;
 mod scenario;

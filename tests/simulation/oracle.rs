@@ -8,6 +8,8 @@ use domain::{Demand, Hold, Plan, Timestamp, Tokens, Window};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Admitted,
+    /// An invoice has been unpaid for too long.
+    PastDue,
     /// Cap, what is settled leaves, and when the period ends.
     Quota {
         code: &'static str,
@@ -48,6 +50,9 @@ fn by_expiry(snapshot: &Snapshot) -> Vec<&Hold> {
 /// swept first.
 pub(crate) fn verdict(snapshot: &Snapshot, plan: &Plan, demand: &Demand, now: Timestamp) -> Option<Verdict> {
     let Snapshot { account, meter } = snapshot;
+    if account.pay_by.is_some_and(|pay_by| pay_by <= now) {
+        return Some(Verdict::PastDue);
+    }
     let own = account.spend_cap.map_or(u64::MAX, Tokens::get);
     let (cap, code) =
         if own < plan.cap.get() { (own, "spend_cap_reached") } else { (plan.cap.get(), "quota_exceeded") };

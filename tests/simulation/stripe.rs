@@ -1,11 +1,13 @@
-//! Stripe, strict: meter events with identifiers that it forgets after a day, summaries that lag, subscriptions.
+//! Stripe, strict: meter events with identifiers that it forgets after a day, summaries that lag, subscriptions whose plan changes.
+//! What it bills of that is in `billing`.
 
 use crate::simulation::{
+    billing::{self, Items},
     bugs::Bug,
     scenario::{HOUR_MS, Mishap},
     world::{Process, Step, World},
 };
-use domain::{Period, Report, Timestamp};
+use domain::{Period, Report, Timestamp, UserId};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,11 +25,14 @@ use tokio::time::sleep;
 const REMEMBERED_MS: u64 = 24 * HOUR_MS;
 /// How much later than it was given up an event may be counted, in milliseconds.
 const LATE_MS_MAX: u64 = HOUR_MS;
+/// The same of an event of a period that has ended.
+const ENDED_LATE_MS_MAX: u64 = 4 * 60_000;
 const PAST_S_MAX: u64 = 35 * 24 * 3_600;
 const FUTURE_S_MAX: u64 = 5 * 60;
 const IDENTIFIER_CHARS_MAX: usize = 100;
 pub(crate) const EVENT_NAME: &str = "tokens";
 pub(crate) const METER: &str = "mtr_1";
+const PRICES: &str = "/v1/prices/";
 
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
@@ -35,7 +40,17 @@ pub(crate) struct Event {
     pub(crate) customer: String,
     pub(crate) tokens: u64,
     pub(crate) timestamp_s: u64,
-    counted_at_ms: u64,
+    pub(crate) counted_at_ms: u64,
+}
+
+/// From when on a subscription has a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PlanChange {
+    /// As Stripe dates it.
+    pub(crate) since: Timestamp,
+    /// When that was done.
+    pub(crate) at: Timestamp,
+    pub(crate) plan: &'static str,
 }
 
 #[derive(Clone, Debug)]
@@ -44,6 +59,23 @@ pub(crate) struct Subscription {
     pub(crate) customer: String,
     pub(crate) anchor: Timestamp,
     pub(crate) ended: Option<Timestamp>,
+    /// Since when it has had an invoice that Stripe has given up to collect, if it has one.
+    pub(crate) debt: Option<Timestamp>,
+    /// Its plans, the first one since its beginning.
+    pub(crate) plans: Vec<PlanChange>,
+}
+
+impl Subscription {
+    /// One that begins now.
+    pub(crate) fn new(user: &UserId, customer: String, anchor: Timestamp, plan: &'static str) -> Self {
+        let plans = vec![PlanChange { since: anchor, at: anchor, plan }];
+        Self { user: user.to_string(), customer, anchor, ended: None, debt: None, plans }
+    }
+
+    /// The plan that it has now.
+    pub(crate) fn plan(&self) -> &'static str {
+        self.plans.last().unwrap().plan
+    }
 }
 
 /// What Stripe knows.
@@ -52,6 +84,7 @@ pub(crate) struct Books {
     /// Every event that was counted.
     pub(crate) counted: Vec<Event>,
     pub(crate) subscriptions: BTreeMap<String, Subscription>,
+    pub(crate) items: Items,
     /// When an identifier was taken last.
     taken_at_ms: BTreeMap<String, u64>,
     /// Identifiers that are refused for good.
@@ -71,16 +104,20 @@ pub(crate) fn reached_by(world: &Arc<World>, process: &Arc<Process>) -> Stripe {
     Stripe::new(settings).unwrap().in_memory(memory)
 }
 
-fn no(status: u16, message: &str) -> Reply {
+pub(crate) fn no(status: u16, message: &str) -> Reply {
     let body = json!({"error": {"type": "invalid_request_error", "message": message}});
     Reply::Answer(status, body.to_string())
 }
 
 async fn answer(world: Arc<World>, process: Arc<Process>, request: Request) -> Reply {
-    let effect = match request.path.as_str() {
-        "/v1/billing/meter_events" => "send to Stripe",
-        "/v1/billing/meters/mtr_1/event_summaries" => "ask Stripe's count",
-        "/v1/invoices" => "ask Stripe's invoices",
+    let effect = match (request.path.as_str(), request.method.as_str()) {
+        ("/v1/billing/meter_events", _) => "send to Stripe",
+        ("/v1/billing/meters/mtr_1/event_summaries", _) => "ask Stripe's count",
+        ("/v1/invoices", _) if request.query.contains_key("subscription") => "ask Stripe's unpaid invoices",
+        ("/v1/invoices", _) => "ask Stripe's invoices",
+        (path, _) if path.starts_with(PRICES) => "ask Stripe's price",
+        ("/v1/invoiceitems", "POST") => "make an invoice item",
+        ("/v1/invoiceitems", _) => "ask Stripe's items",
         _ => "ask Stripe's subscription",
     };
     let step = world.step(&process, effect).await;
@@ -93,12 +130,16 @@ async fn answer(world: Arc<World>, process: Arc<Process>, request: Request) -> R
         no(429, "Too many requests")
     } else if world.happens(Mishap::StripeLostBefore) {
         Reply::Hang
-    } else if effect == "ask Stripe's count" {
-        count(&world, &request)
-    } else if effect == "ask Stripe's invoices" {
-        invoices(&request)
     } else {
-        subscription(&world, request.path.rsplit('/').next().unwrap())
+        match effect {
+            "ask Stripe's count" => count(&world, &request),
+            "ask Stripe's unpaid invoices" => unpaid(&world, &request.query["subscription"]),
+            "ask Stripe's invoices" => billing::invoices(&world, &request),
+            "make an invoice item" => billing::make_item(&world, request).await,
+            "ask Stripe's items" => billing::items(&world, &request),
+            "ask Stripe's price" => price(&world, &request.path),
+            _ => subscription(&world, request.path.rsplit('/').next().unwrap()),
+        }
     };
     if matches!(step, Step::DiesAfter) {
         pending::<()>().await;
@@ -178,7 +219,9 @@ fn take(world: &Arc<World>, event: Event, sends: u64) -> Reply {
     }
     if world.happens(Mishap::StripeLate) {
         let late = Arc::clone(world);
-        let after_ms = world.with(|inner| inner.dice.below(LATE_MS_MAX));
+        // Whoever sends to a period that has ended leaves it minutes to arrive in, not more.
+        let most_ms = if billing::is_ended(world, &event) { ENDED_LATE_MS_MAX } else { LATE_MS_MAX };
+        let after_ms = world.with(|inner| inner.dice.below(most_ms));
         #[expect(clippy::disallowed_methods, reason = "an event on its way; it ends with the simulation")]
         tokio::spawn(async move {
             sleep(Duration::from_millis(after_ms)).await;
@@ -226,7 +269,7 @@ pub(crate) fn counted_before(world: &World, report: &Report) {
 }
 
 /// Counts an event unless its identifier is remembered.
-fn count_in(world: &World, event: Event) -> bool {
+pub(crate) fn count_in(world: &World, event: Event) -> bool {
     let ms = world.ms();
     let identifier = event.identifier.clone();
     let before = world.with(|inner| {
@@ -272,33 +315,50 @@ fn count(world: &World, request: &Request) -> Reply {
     Reply::Answer(200, list.to_string())
 }
 
-/// How much earlier than a period's end the reporter asks for invoices from, in seconds.
-const ASKED_EARLY_S: u64 = 3_600;
+/// A plan's metered price.
+fn price(world: &World, path: &str) -> Reply {
+    let id = path.trim_start_matches(PRICES);
+    let plan = id.trim_start_matches("price_").trim_end_matches("_metered");
+    let (included, cents) = world.scenario.tiers(plan);
+    let body = json!({"id": id, "object": "price", "active": true, "currency": "usd", "product": "prod_1",
+        "lookup_key": format!("{plan}_metered"), "metadata": {}, "billing_scheme": "tiered", "tiers_mode": "graduated",
+        "unit_amount_decimal": null, "transform_quantity": null,
+        "recurring": {"interval": "month", "interval_count": 1, "usage_type": "metered", "meter": METER},
+        "tiers": [{"up_to": included, "unit_amount_decimal": "0", "flat_amount_decimal": null},
+            {"up_to": null, "unit_amount_decimal": cents, "flat_amount_decimal": null}]});
+    Reply::Answer(200, body.to_string())
+}
 
-/// A draft of the period that is asked about, which is never final, so that every event is in time: whoever is late is tested
-/// where the reporter is.
-fn invoices(request: &Request) -> Reply {
-    let end_s = request.query["created[gte]"].parse::<u64>().unwrap() + ASKED_EARLY_S;
-    let draft = json!({"object": "invoice", "id": "in_1", "customer": request.query["customer"], "status": "draft",
-        "parent": {"subscription_details": {"subscription": "sub_1"}}, "billing_reason": "subscription_cycle",
-        "period_start": 0, "period_end": end_s, "created": end_s, "automatically_finalizes_at": null,
-        "status_transitions": {"finalized_at": null}, "total": 0, "hosted_invoice_url": null});
-    let list = json!({"object": "list", "url": "/", "has_more": false, "data": [draft]});
-    Reply::Answer(200, list.to_string())
+/// The invoices of a subscription that are final and not paid.
+fn unpaid(world: &World, id: &str) -> Reply {
+    let debt =
+        world.with(|inner| inner.stripe.subscriptions.get(id).and_then(|subscription| subscription.debt));
+    let data: Vec<Value> =
+        debt.map(|since| json!({"status_transitions": {"finalized_at": since.s()}})).into_iter().collect();
+    Reply::Answer(200, json!({"object": "list", "url": "/", "has_more": false, "data": data}).to_string())
 }
 
 fn subscription(world: &World, id: &str) -> Reply {
     let Some(subscription) = world.with(|inner| inner.stripe.subscriptions.get(id).cloned()) else {
-        return no(404, "No such subscription");
+        let error = json!({"type": "invalid_request_error", "code": "resource_missing", "message": "No such subscription"});
+        return Reply::Answer(404, json!({ "error": error }).to_string());
     };
-    let Subscription { user, customer, anchor, ended } = subscription;
+    let (plan, Subscription { user, customer, anchor, ended, debt, .. }) =
+        (subscription.plan(), subscription);
     let period = Period::monthly(anchor, world.now().max(anchor)).unwrap();
-    let status = if ended.is_some() { "canceled" } else { "active" };
-    let item = json!({"current_period_start": period.start().s(), "current_period_end": period.end().s(),
-        "price": {"lookup_key": "base"}});
+    let status = match (ended, debt) {
+        (Some(_), _) => "canceled",
+        (None, Some(_)) => "unpaid",
+        (None, None) => "active",
+    };
+    let item = |price: &str| {
+        json!({"current_period_start": period.start().s(), "current_period_end": period.end().s(),
+            "price": {"id": format!("price_{plan}_{price}"), "lookup_key": format!("{plan}_{price}"),
+                "recurring": {"meter": (price == "metered").then_some(METER)}}})
+    };
     let body: Value = json!({"id": id, "object": "subscription", "status": status, "created": anchor.s(),
         "billing_cycle_anchor": anchor.s(), "ended_at": ended.map(Timestamp::s), "metadata": {"user_id": user},
         "customer": {"id": customer, "object": "customer", "metadata": {}},
-        "items": {"object": "list", "data": [item]}});
+        "items": {"object": "list", "data": [item("base"), item("metered")]}});
     Reply::Answer(200, body.to_string())
 }

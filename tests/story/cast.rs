@@ -62,7 +62,9 @@ impl Kind {
 /// What happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Deed {
-    /// Somebody subscribes to Pro.
+    /// Somebody looks at the page where Pro is bought, and does not pay yet.
+    Shop(usize),
+    /// Somebody pays there.
     Join(usize),
     /// Somebody cancels, for the end of the period.
     CancelAtEnd(usize),
@@ -114,6 +116,19 @@ fn joins_s(number: usize, dice: &mut Rng) -> i64 {
     begin_s() + day * DAY_S + dice.i64(60..DAY_S - 60)
 }
 
+/// What somebody does about his purchase: he looks at the page to pay on, and some try the free plan first. Who buys on the day
+/// on which nobody is told of it writes something all the same.
+fn hesitates(who: usize, joined_s: i64, plan: &mut Plan) {
+    let looks_s = joined_s - 20 - i64::try_from(who % 40).unwrap();
+    plan.push((looks_s, Deed::Shop(who)));
+    if who.is_multiple_of(5) {
+        plan.push((looks_s + 10, Deed::Ask { who, prompt: 200, answer: 40, leaves: false }));
+    }
+    if (joined_s - begin_s()) / DAY_S == LOST_DAY {
+        plan.push((joined_s + 600, Deed::Ask { who, prompt: 400, answer: 80, leaves: false }));
+    }
+}
+
 /// When somebody cancels, and how: one on each day after the tenth.
 fn leaves(number: usize, joined_s: i64, dice: &mut Rng) -> Option<(i64, Deed)> {
     let day = i64::try_from(number).unwrap() + 10;
@@ -152,6 +167,7 @@ pub(crate) fn plan() -> Plan {
     let mut plan = Plan::new();
     for who in 0..PEOPLE {
         let joined_s = joins_s(who, &mut dice);
+        hesitates(who, joined_s, &mut plan);
         plan.push((joined_s, Deed::Join(who)));
         let stays =
             CHANGES.iter().any(|(other, ..)| *other == who) || CARDS.iter().any(|(other, ..)| *other == who);

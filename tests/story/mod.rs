@@ -15,7 +15,7 @@ use domain::RowFate;
 use sketch::Defect;
 use std::collections::BTreeMap;
 use sums::Due;
-use town::{Ended, Town};
+use town::{Ended, Served, Town};
 
 /// What is due to one subscriber: the invoices, and what Stripe made none for.
 type DueTo = (Vec<Due>, Option<Due>);
@@ -30,7 +30,8 @@ async fn story() -> (Town, BTreeMap<usize, DueTo>, i64) {
     }
     town.see_who_was_cut_off().await;
     let due = |who: &usize| {
-        let served: Vec<_> = town.served.iter().filter(|served| served.who == *who).copied().collect();
+        let served: Vec<_> =
+            town.served.iter().filter(|served| served.who == *who && served.bought).copied().collect();
         sums::due(&town.bought[who], &served, end_s)
     };
     let due = town.bought.keys().map(|who| (*who, due(who))).collect();
@@ -70,6 +71,12 @@ async fn i2_i7_f11_f13_two_months_of_182_subscribers_are_invoiced_to_the_cent() 
 /// A story without its mishaps would prove nothing.
 fn everything_happened(town: &Town) {
     assert_eq!(town.deaths_s.len(), cast::DEATHS.len(), "reporters died after Stripe had counted");
+    assert!(town.same_pages > PEOPLE / 2, "nobody came back to the page to pay on");
+    let untold = |served: &&Served| !served.bought && town.bought[&served.who].joined_s <= served.at_s;
+    let free = town.served.iter().filter(|served| !served.bought).count();
+    let untold = town.served.iter().filter(untold).count();
+    assert!(untold > 0, "nobody wrote before the purchase was heard of");
+    assert!(free > untold, "nobody tried the free plan");
     assert!(town.refused["past_due"] > 0, "nobody was refused for a debt");
     let ended = |is: fn(&Ended) -> bool| {
         town.bought.values().filter(|bought| bought.ended.as_ref().is_some_and(is)).count()

@@ -7,6 +7,10 @@ use crate::story::{
     provider::{prompt, provider},
     sums::Price,
 };
+use account::{
+    config::Front as AccountFront,
+    handler::{AccountApi, Sale},
+};
 use axum::{Router, body::to_bytes, extract::Request};
 use clerk::{Settings as ClerkSettings, Verifier, VerifyingKey};
 use domain::{NanoUsd, Timestamp, Tokens, UserId};
@@ -25,6 +29,7 @@ use http_body_util::BodyExt;
 use lambda_http::Body;
 use ledger::{Ledger, MemoryStore};
 use local::{
+    clerk::{self as clerk_stand_in, Claims},
     cloud::Catalog,
     stripe::{self as stand_in, Card, Delivery, Fault, SignatureClock, WebhookEndpoint},
 };
@@ -32,7 +37,7 @@ use openai::{BaseUrl, Timeouts};
 use report::{CALLS_PER_S_MAX, Deps, Pace, StripeMeter};
 use serde_json::{Value, json};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     num::NonZeroU32,
     sync::{
         Arc,
@@ -53,6 +58,11 @@ const REPORTER_MS: u64 = 15 * 60_000;
 /// The most bytes of a webhook.
 const WEBHOOK_BYTES_MAX: usize = 1 << 20;
 
+/// The page that everybody comes from and is sent back to.
+const APP: &str = "https://app.example.com";
+
+/// One in so many tries to buy a second time.
+const PERSEVERING: usize = 5;
 /// A plan for those to whom Pro has become too small.
 const AGENCY: &str = include_str!("../agency.toml");
 
@@ -63,6 +73,8 @@ pub(crate) struct Served {
     pub(crate) at_s: i64,
     /// What the provider counted.
     pub(crate) tokens: u64,
+    /// Whether it counts for what its user has bought: not before that, nor while the product is not told of the purchase.
+    pub(crate) bought: bool,
 }
 
 /// A subscription, as whoever bought it knows it.
@@ -77,6 +89,8 @@ pub(crate) struct Bought {
     pub(crate) plans: Vec<(i64, Price)>,
     /// The flat price's and the metered price's items.
     items: [String; 2],
+    /// The events by which Stripe tells of the purchase, as long as it has told none of them.
+    untold: Vec<String>,
 }
 
 /// How a subscription ended, in Unix seconds.
@@ -95,6 +109,12 @@ pub(crate) struct Town {
     pub(crate) catalog: Catalog,
     pub(crate) store: MemoryStore,
     generate: Generate<MemoryStore>,
+    account: AccountApi<MemoryStore>,
+    clerk: clerk_stand_in::Handle,
+    /// The page to pay on that somebody was shown.
+    pages: BTreeMap<usize, String>,
+    /// How often somebody who came back was shown the same page to pay on.
+    pub(crate) same_pages: usize,
     deps: Arc<Deps<MemoryStore>>,
     http: reqwest::Client,
     endpoint_is_down: Arc<AtomicBool>,
@@ -150,7 +170,12 @@ impl Town {
         let mut endpoint = JoinSet::new();
         let url = serve_webhook(webhook, stripe.clone(), Arc::clone(&endpoint_is_down), &mut endpoint).await;
         stripe.set_webhook(Some(WebhookEndpoint { url, secret: SECRET.to_owned() }));
+        let clerk = clerk().await;
         Self {
+            account: account(&ledger, &stripe, book, &clerk),
+            clerk,
+            pages: BTreeMap::new(),
+            same_pages: 0,
             generate: generate(ledger, &stripe),
             deps,
             http: reqwest_client(),
@@ -177,7 +202,11 @@ impl Town {
         self.stripe.advance_to(at_s).await.unwrap();
         match deed {
             // Who cannot pay or cancel because Stripe is away does it when it is back.
-            Deed::Join(_) | Deed::CancelAtEnd(_) | Deed::CancelNow(_) | Deed::ChangePlan { .. }
+            Deed::Shop(_)
+            | Deed::Join(_)
+            | Deed::CancelAtEnd(_)
+            | Deed::CancelNow(_)
+            | Deed::ChangePlan { .. }
                 if self.stripe_is_down =>
             {
                 self.waiting.push(deed);
@@ -188,6 +217,10 @@ impl Town {
                 self.stripe.set_card(&self.bought[&who].customer, card).unwrap();
             }
             Deed::Dispute(who) => self.dispute(who),
+            Deed::Shop(who) => {
+                let page = self.page_to_pay(who).await;
+                self.pages.insert(who, page);
+            }
             Deed::Join(who) => self.join(who).await,
             Deed::CancelAtEnd(who) => self.cancel(who, false).await,
             Deed::CancelNow(who) => self.cancel(who, true).await,
@@ -214,27 +247,73 @@ impl Town {
         answered(self.http.post(format!("{}v1/{path}", self.stripe.base_url())).form(form)).await
     }
 
+    /// Asks the product, signed in, for the page where Pro is bought: its status and what it answers.
+    async fn checkout(&self, who: usize) -> (StatusCode, Value) {
+        let now = self.now();
+        let token = self.clerk.mint_with(Claims::new(user(who).as_str(), now.s()));
+        let wish = json!({
+            "plan": "pro",
+            "successUrl": format!("{APP}/?bought={{CHECKOUT_SESSION_ID}}"),
+            "cancelUrl": APP,
+        });
+        let request = http::Request::post("/v1/checkout")
+            .header(header::AUTHORIZATION, format!("Bearer {token}"))
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Body::Text(wish.to_string()))
+            .unwrap();
+        let answer = self.account.handle(request, now).await;
+        (answer.status(), serde_json::from_slice(answer.body()).unwrap())
+    }
+
+    async fn page_to_pay(&self, who: usize) -> String {
+        let (status, answer) = self.checkout(who).await;
+        assert_eq!(status, StatusCode::OK, "user {who} cannot buy: {answer}");
+        answer["url"].as_str().unwrap().to_owned()
+    }
+
+    /// Comes back to the page to pay on, which is another where the first one has ended, and presses its button.
     async fn join(&mut self, who: usize) {
-        let user = user(who);
-        let customer = self.post("customers", &[("metadata[user_id]", user.as_str())]).await;
-        let customer = customer["id"].as_str().unwrap().to_owned();
+        let page = self.page_to_pay(who).await;
+        self.same_pages += usize::from(self.pages.remove(&who).as_ref() == Some(&page));
+        let before: BTreeSet<String> = self.stripe.undelivered().into_iter().map(|event| event.id).collect();
+        let landed = self.http.post(&page).send().await.unwrap();
+        let landed = landed.headers()[header::LOCATION].to_str().unwrap().to_owned();
+        let session = landed.strip_prefix(&format!("{APP}/?bought=")).unwrap();
+        let session = self.get(&format!("checkout/sessions/{session}")).await;
+        let untold = self.stripe.undelivered().into_iter().map(|event| event.id);
+        let untold = untold.filter(|id| !before.contains(id)).collect();
+        let id = session["subscription"].as_str().unwrap();
+        let subscription = self.get(&format!("subscriptions/{id}")).await;
         let plan = &self.catalog.plans["pro"];
-        let lines = [
-            ("customer", customer.as_str()),
-            ("items[0][price]", &plan.base_price_id),
-            ("items[1][price]", &plan.metered_price_id),
-            ("metadata[user_id]", user.as_str()),
-        ];
-        let subscription = self.post("subscriptions", &lines).await;
+        let joined_s = subscription["billing_cycle_anchor"].as_i64().unwrap();
         let bought = Bought {
-            customer,
-            subscription: subscription["id"].as_str().unwrap().to_owned(),
-            joined_s: subscription["billing_cycle_anchor"].as_i64().unwrap(),
+            customer: subscription["customer"].as_str().unwrap().to_owned(),
+            subscription: id.to_owned(),
+            joined_s,
             ended: None,
-            plans: vec![(subscription["billing_cycle_anchor"].as_i64().unwrap(), Price::Pro)],
+            plans: vec![(joined_s, Price::Pro)],
             items: [&plan.base_price_id, &plan.metered_price_id].map(|price| item_of(&subscription, price)),
+            untold,
         };
         self.bought.insert(who, bought);
+        if who.is_multiple_of(PERSEVERING) {
+            // Stripe knows, whether the product is told yet or not.
+            let (status, answer) = self.checkout(who).await;
+            assert_eq!((status, &answer["code"]), (StatusCode::CONFLICT, &"already_subscribed".into()));
+        }
+    }
+
+    /// Whether somebody has bought, and Stripe has told so.
+    fn is_told(&mut self, who: usize) -> bool {
+        let Some(bought) = self.bought.get_mut(&who) else { return false };
+        if !bought.untold.is_empty() {
+            let waiting: BTreeSet<String> =
+                self.stripe.undelivered().into_iter().map(|event| event.id).collect();
+            if !bought.untold.iter().all(|id| waiting.contains(id)) {
+                bought.untold.clear();
+            }
+        }
+        bought.untold.is_empty()
     }
 
     async fn cancel(&mut self, who: usize, at_once: bool) {
@@ -321,7 +400,8 @@ impl Town {
                 }
                 drop(body);
                 let tokens = u64::from(counts.0) + u64::from(counts.1);
-                self.served.push(Served { who, at_s: i64::try_from(now.s()).unwrap(), tokens });
+                let bought = self.is_told(who);
+                self.served.push(Served { who, at_s: i64::try_from(now.s()).unwrap(), tokens, bought });
             }
             Err(problem) => {
                 let body: Value = serde_json::from_str(problem.into_response::<String>().body()).unwrap();
@@ -390,8 +470,33 @@ fn menu() -> Menu {
     Menu { prices, default, output_max: Tokens::from_u32(1_024) }
 }
 
+/// Signs everybody in, at the story's time.
+async fn clerk() -> clerk_stand_in::Handle {
+    let options =
+        clerk_stand_in::Options { authorized_party: APP.to_owned(), ..clerk_stand_in::Options::default() };
+    clerk_stand_in::start(TcpListener::bind("127.0.0.1:0").await.unwrap(), options).await.unwrap()
+}
+
+fn account(
+    ledger: &Ledger<MemoryStore>,
+    stripe: &stand_in::Stripe,
+    book: PlanBook,
+    clerk: &clerk_stand_in::Handle,
+) -> AccountApi<MemoryStore> {
+    let settings = ClerkSettings {
+        issuer: clerk.issuer().to_owned(),
+        keys: VerifyingKey::from_pem(&clerk.public_key_pem()).unwrap().into(),
+        authorized_parties: vec![APP.to_owned()],
+    };
+    let front = AccountFront {
+        verifier: Verifier::new(settings).unwrap(),
+        cors: Cors::new(&[APP.to_owned()]).unwrap(),
+    };
+    AccountApi::new(ledger.clone(), Sale::new(client(stripe), book, None), front)
+}
+
 fn generate(ledger: Ledger<MemoryStore>, stripe: &stand_in::Stripe) -> Generate<MemoryStore> {
-    let origin = vec!["https://app.example.com".to_owned()];
+    let origin = vec![APP.to_owned()];
     let settings = ClerkSettings {
         issuer: "https://clerk.example.com".to_owned(),
         keys: VerifyingKey::from_pem(include_str!("../simulation/clerk_jwt_key.pem")).unwrap().into(),

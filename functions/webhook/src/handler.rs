@@ -29,9 +29,10 @@ const SIGNATURE: &str = "stripe-signature";
 pub const BODY_BYTES_MAX: usize = 256 * 1024;
 /// How long one delivery may be worked on, in milliseconds. What is not done by then is begun anew by the next delivery, and what is
 /// not reported by then is the reporter's.
-pub const WORK_MS_MAX: u64 = 1_700;
-/// How long word of what is left may take, in milliseconds. With it every answer is given within 2 s.
-pub const WORD_MS_MAX: u64 = 250;
+pub const WORK_MS_MAX: u64 = 1_450;
+/// How long word of what is left may take, in milliseconds: the bus may have to be connected to. With it every answer is given within
+/// 2 s.
+pub const WORD_MS_MAX: u64 = 500;
 /// How long one call to Stripe may take, in milliseconds. Reporting takes shorter ones.
 pub const CALL_MS_MAX: u64 = 1_000;
 /// How long an event is known, in milliseconds: 30 days, as long as Stripe itself can deliver one again.

@@ -86,10 +86,10 @@ impl World {
         let ledger = Ledger::new(store.clone(), PlanBook::built_in().unwrap().plans().clone());
         let counted = Arc::new(AtomicU64::new(0));
         let at_stripe = Arc::clone(&counted);
-        let moved = store.clone();
+        let in_motion = store.clone();
         let memory = Memory::new(move |request| {
             if moves {
-                moved.kept().meters.values_mut().for_each(|meter| meter.totals.requests += 1);
+                in_motion.kept().meters.values_mut().for_each(|meter| meter.totals.requests += 1);
             }
             assert!(request.path.ends_with("/event_summaries"), "{}", request.path);
             std::future::ready(summary(at_stripe.load(Ordering::Relaxed)))

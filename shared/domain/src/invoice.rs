@@ -82,7 +82,7 @@ mod tests {
     use crate::{PlanId, RateLimit};
     use std::num::{NonZeroU16, NonZeroU32, NonZeroU64};
 
-    const DAY_S: u64 = 86_400;
+    const DAY_MS: u64 = 86_400_000;
     const START: Timestamp = Timestamp::from_s(1_800_000_000);
 
     fn plan(id: &str, price_cents: u32, included: u32, overage_per_million: u64) -> Plan {
@@ -101,11 +101,12 @@ mod tests {
     }
 
     fn month() -> Period {
-        Period::new(START, START.plus_ms(30 * DAY_S * 1_000)).unwrap()
+        Period::new(START, START.plus_ms(30 * DAY_MS)).unwrap()
     }
 
     fn used(plan: &Plan, after_days: u64, tokens: u32) -> Used<'_> {
-        Used { plan, since: START.plus_ms(after_days * DAY_S * 1_000), tokens: Tokens::from_u32(tokens) }
+        let since = START.plus_ms(after_days.saturating_mul(DAY_MS));
+        Used { plan, since, tokens: Tokens::from_u32(tokens) }
     }
 
     #[test]

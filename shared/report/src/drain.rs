@@ -14,7 +14,7 @@ const LOOK_BACK_MS: u64 = 100 * 24 * 60 * 60 * 1_000;
 const CALLS: u64 = 4;
 /// How long a call to Stripe is given at the least, in milliseconds: each opens a connection, and one that is cut short only makes its
 /// outcome unknown. Where there is no time for three such, nothing is begun.
-const CALL_MS_LEAST: u64 = 400;
+const CALL_MS_LEAST: u64 = 300;
 
 /// Whether a user's ended periods are all at Stripe.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -74,13 +74,11 @@ pub(crate) fn way(period: Period, row: &ReportRow, invoices: &[Invoice], now: Ti
     }
 }
 
-/// The subscription whose invoice is a row's; none: no invoice is.
-pub(crate) fn subscription(
-    period: Period,
-    row: &ReportRow,
-    invoices: Vec<Invoice>,
-) -> Option<SubscriptionId> {
-    invoices.into_iter().find(|invoice| bills(invoice, period, row))?.subscription
+/// The subscription whose invoice bills what ends with a period; none: no invoice does.
+pub(crate) fn subscription(period: Period, invoices: Vec<Invoice>) -> Option<SubscriptionId> {
+    let is_of = |billed: Period| is_same_end(billed.end(), period.end());
+    let bills = |invoice: &Invoice| invoice.subscription.is_some() && invoice.period.is_some_and(is_of);
+    invoices.into_iter().find(bills)?.subscription
 }
 
 fn bills(invoice: &Invoice, period: Period, row: &ReportRow) -> bool {

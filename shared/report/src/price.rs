@@ -74,7 +74,7 @@ impl<S: Store> Reporting<'_, S> {
         let billed_by = match from {
             Some(from) => {
                 let invoices = self.stripe.invoices_of(&row.customer, from).await?;
-                late::subscription(meter.period, row, invoices)
+                late::subscription(meter.period, invoices)
             }
             None => None,
         };
