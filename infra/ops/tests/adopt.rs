@@ -1,7 +1,11 @@
 //! `ops adopt` against the stand-in for Stripe: subscriptions from before there were meters, taken over, moved at their cycle's
 //! end and billed; crashed before every effect, with every answer lost, and seen dry.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking; the helpers are part of it")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking; the helpers are part of it"
+)]
 
 use aws_sdk_eventbridge::config::{BehaviorVersion, Credentials, Region};
 use axum::{Router, body::to_bytes, extract::Request as Incoming};
@@ -219,8 +223,8 @@ impl World {
     async fn sold(&self, prices: &[&str], named: Option<&str>) -> (String, String) {
         let form: Vec<_> = named.map(|user| ("metadata[user_id]", user)).into_iter().collect();
         let customer = self.customer(&form).await;
-        let names: Vec<String> = (0..prices.len()).map(|index| format!("items[{index}][price]")).collect();
-        let items = names.iter().map(String::as_str).zip(prices.iter().copied());
+        let fields: Vec<String> = (0..prices.len()).map(|index| format!("items[{index}][price]")).collect();
+        let items = fields.iter().map(String::as_str).zip(prices.iter().copied());
         let form: Vec<_> = [("customer", customer.as_str())].into_iter().chain(items).collect();
         let subscription = self.stand_in.legacy_subscription(&form).unwrap();
         (customer, subscription)

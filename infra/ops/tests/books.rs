@@ -134,7 +134,7 @@ impl World {
             Command::Reconcile(command) => {
                 reconcile::run(&self.deps, live, global, command, &mut console, &now).await
             }
-            other @ Command::Setup(_) => panic!("{other:?}"),
+            other @ (Command::Setup(_) | Command::Adopt(_)) => panic!("{other:?}"),
         };
         let text = |bytes| String::from_utf8(bytes).unwrap();
         Ended { exit: exit.unwrap(), out: text(out), err: text(err), asked }

@@ -43,6 +43,7 @@ pub struct OldItem {
 }
 
 /// A subscription that somebody else sold.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own at Stripe")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OldSubscription {
     /// Its id.

@@ -420,6 +420,7 @@ fn the_prompt_of_a_request_is_nowhere_in_the_table() {
         "holds",
         "closed",
         "mixed",
+        "billing",
         "pending",
         "seq",
         "requests",

@@ -224,8 +224,8 @@ pub(crate) enum AnyStore {
 }
 
 use domain::{
-    AccountChange, Admission, Attempt, Claim, Day, Denial, Digest, EventId, Lease, Level, Meter, Opening,
-    Pool, Receipt, Release, Report, ReportRow, RowFate, Seal, SliceAnswer, SliceAsk,
+    AccountChange, Admission, Attempt, Billing, Claim, Day, Denial, Digest, EventId, Lease, Level, Meter,
+    Opening, Pool, Receipt, Release, Report, ReportRow, RowFate, Seal, SliceAnswer, SliceAsk,
 };
 use ledger::{
     AdmitAnswer, AdmitFailure, Changed, Cursor, Loaded, MeterKey, Page, ReceiptCursor, ReceiptPage,
