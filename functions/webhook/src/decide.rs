@@ -271,7 +271,8 @@ fn plan_since(
     }
     let added = |item: &Item| item.created.filter(|created| *created > subscription.created);
     let added = subscription.items.iter().filter_map(added).max();
-    Some(added.map_or(told_at, |added| added.max(told_at)).floor_s())
+    // Nor before the change that is known already: what was told of this one may have been held up behind it.
+    added.into_iter().chain(account.plan_since).chain([told_at]).max().map(Timestamp::floor_s)
 }
 
 /// An anchor that is still to come, as in a trial, ends the period that counts now; the boundary's event brings the anchor itself.

@@ -30,11 +30,15 @@ pub const BODY_BYTES_MAX: usize = 256 * 1024;
 /// How long one delivery may be worked on, in milliseconds. What is not done by then is begun anew by the next delivery, and what is
 /// not reported by then is the reporter's.
 pub const WORK_MS_MAX: u64 = 1_450;
-/// How long word of what is left may take, in milliseconds: the bus may have to be connected to. With it every answer is given within
-/// 2 s.
+/// How long after its event a delivery is one of those that Stripe makes again, in milliseconds: 5 minutes.
+const AGAIN_AFTER_MS: u64 = 5 * 60 * 1_000;
+/// How long such a one may be worked on, in milliseconds: what a slow Stripe left no time for the first time would never have any.
+pub const WORK_AGAIN_MS_MAX: u64 = 8_000;
+/// How long word of what is left may take, in milliseconds: the bus may have to be connected to. With it every first delivery is
+/// answered within 2 s.
 pub const WORD_MS_MAX: u64 = 500;
 /// How long one call to Stripe may take, in milliseconds. Reporting takes shorter ones.
-pub const CALL_MS_MAX: u64 = 1_000;
+pub const CALL_MS_MAX: u64 = 2_500;
 /// How long an event is known, in milliseconds: 30 days, as long as Stripe itself can deliver one again.
 const KNOWN_MS: u64 = 30 * 24 * 60 * 60 * 1_000;
 
@@ -91,8 +95,9 @@ impl<S: Store> Webhook<S> {
             return Ok(Outcome::Ignored);
         }
         let draft = Mutex::new(None);
-        let work = self.work(&event, &task, now, clock, &draft);
-        let outcome = tokio::time::timeout(Duration::from_millis(WORK_MS_MAX), work).await;
+        let work_ms = work_ms(&event, now);
+        let work = self.work(&event, &task, (now, now.plus_ms(work_ms)), clock, &draft);
+        let outcome = tokio::time::timeout(Duration::from_millis(work_ms), work).await;
         match outcome {
             Ok(Ok(outcome)) => {
                 tracing::info!(event = %event.id, kind = event.kind, outcome = outcome.name(), "a webhook");
@@ -115,7 +120,7 @@ impl<S: Store> Webhook<S> {
         &self,
         event: &Event,
         task: &Task,
-        now: Timestamp,
+        (now, deadline): (Timestamp, Timestamp),
         clock: &(dyn Fn() -> Timestamp + Sync),
         draft: &Mutex<Option<Draft>>,
     ) -> Result<Outcome, WorkError> {
@@ -123,7 +128,6 @@ impl<S: Store> Webhook<S> {
         if ledger.event(&event.id).await? {
             return Ok(Outcome::Known);
         }
-        let deadline = now.plus_ms(WORK_MS_MAX);
         // Whatever else tells of a subscription may be older than what it has become since.
         let told_at = event.created.filter(|_| event.reprices).unwrap_or(now);
         let created = event.created.unwrap_or(now);
@@ -178,6 +182,12 @@ impl<S: Store> Webhook<S> {
             })
         })
     }
+}
+
+/// How long a delivery may be worked on, in milliseconds.
+fn work_ms(event: &Event, now: Timestamp) -> u64 {
+    let is_late = event.created.is_some_and(|created| now.ms_since(created) > AGAIN_AFTER_MS);
+    if is_late { WORK_AGAIN_MS_MAX } else { WORK_MS_MAX }
 }
 
 fn invalid(detail: &'static str) -> Problem {

@@ -109,6 +109,9 @@ async fn a_change_of_plan_is_never_dated_back_by_an_event_that_tells_of_somethin
         // The update itself, late: what counts already goes on.
         assert_eq!(world.reprices("sub_1").await, answer(200, "in_line"));
         assert_eq!(world.account().await.plan_since, Some(NOW), "{kind}");
+        // One of before, when the prices are others again: never before what the account knows of.
+        reprices(&world, &["pro_base", "pro_tokens"]).await;
+        assert_eq!(world.account().await.plan_since, Some(NOW), "{kind}");
     }
     // It tells of an earlier change to the same prices, which were exchanged again since.
     let world = on_pro().await;
