@@ -338,22 +338,22 @@ fn events_at_rest(world: &World) {
     }
 }
 
-/// I2: what is said to be accepted was counted, and what is said to be refused for good was. A row that is late because its period was
-/// cut may be parked too: this Stripe has no price for it.
+/// I2: what is said to be accepted was counted, and what is said to be refused for good was, unless nobody could say its price.
 fn reports_at_rest(world: &World) {
     let reports: Vec<_> = {
         let kept = world.store.kept();
         kept.reports.iter().map(|((key, _), report)| (kept.meters[key].clone(), report.clone())).collect()
     };
     for (meter, report) in reports {
-        let (counted, refused) = world.with(|inner| {
+        let (counted, refused, unpriced) = world.with(|inner| {
             let counted = inner.stripe.counted.iter().any(|event| event.identifier == report.identifier);
-            (counted, inner.stripe.refused.contains(&report.identifier))
+            let unpriced = inner.journal.unpriced.contains(&report.identifier);
+            (counted, inner.stripe.refused.contains(&report.identifier), unpriced)
         });
         let true_fate = match report.fate {
             RowFate::Accepted => counted,
             RowFate::Invoiced => !counted || owed::is_forgotten(world, &meter),
-            RowFate::Parked | RowFate::Forgiven | RowFate::Retried => (refused || meter.mixed) && !counted,
+            RowFate::Parked | RowFate::Forgiven | RowFate::Retried => (refused || unpriced) && !counted,
         };
         if !true_fate {
             world.violated(format!("I2: counted: {counted}, refused: {refused}: {report:?}"));

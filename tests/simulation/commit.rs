@@ -18,6 +18,9 @@ use ledger::{AdmitAnswer, Changed, MeterKey, Store};
 /// How much too early a claim is forgotten by a deliberate bug, in milliseconds.
 const FORGOTTEN_EARLY_MS: u64 = 23 * 60 * 60 * 1_000 + 50 * 60 * 1_000;
 
+/// How the reporter begins to say that a late row is parked for want of a price.
+const UNPRICED: &str = "the price of late usage cannot be told";
+
 /// What the memory ledger answers at once.
 pub(crate) fn at_once<T, E>(answer: impl Future<Output = Result<T, E>>) -> T {
     answer.now_or_never().unwrap().ok().unwrap()
@@ -319,6 +322,10 @@ pub(crate) fn put_report(
     at: Timestamp,
     note: Option<&str>,
 ) -> RowFate {
+    if fate == RowFate::Parked && note.is_some_and(|note| note.starts_with(UNPRICED)) {
+        world.saw("late usage: its price cannot be told");
+        world.with(|inner| inner.journal.unpriced.insert(row.identifier.clone()));
+    }
     let standing = at_once(world.store.put_report(key, row, fate, at, note));
     look_at(world, key);
     standing

@@ -29,6 +29,8 @@ pub(crate) struct Journal {
     pub(crate) attempts: BTreeMap<(MeterKey, u64), u64>,
     /// When a user's account came to which plan of which subscription.
     pub(crate) heard: BTreeMap<UserId, Vec<Heard>>,
+    /// Late rows that were parked because nobody could say what they cost.
+    pub(crate) unpriced: BTreeSet<String>,
     /// What was imported.
     pub(crate) imports: BTreeMap<HoldId, Tokens>,
     /// How often the store failed while a hold's end was written.

@@ -194,11 +194,24 @@ fn price(world: &World, books: &Books, meter: &Meter) {
     if cents > 0 && overage(counted) > 0 {
         world.saw("a period's price has an event's part and an item's");
     }
+    if parts != whole && has_left(world, meter, &segment) {
+        world.saw("late usage was priced by the last plan of a subscription that had another then");
+        return;
+    }
     if parts != whole || counted + late != meter.settled.get() {
         world.violated(format!(
             "F11: {counted} tokens on the meter and {late} late come to {parts} cents, and should to {whole}: {meter:?}"
         ));
     }
+}
+
+/// Whether a part ended by a change of plan, and the account has left its subscription since: the reporter prices what is late by what
+/// the subscription had last.
+fn has_left(world: &World, meter: &Meter, segment: &Segment) -> bool {
+    let kept = world.store.kept();
+    let account = kept.accounts.get(&meter.user);
+    let own = account.and_then(|account| account.subscription.as_ref());
+    matches!(segment.cut, Some(Cut::ByPlan(_))) && own.is_none_or(|own| own.as_str() != segment.subscription)
 }
 
 /// The part of its customer's period that a meter is, if it is one, and nothing of it was parked or came from elsewhere.
