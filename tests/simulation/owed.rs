@@ -55,6 +55,11 @@ pub(crate) fn all(world: &World) {
                 world.saw("late usage: it costs nothing");
             }
             (RowFate::Parked | RowFate::Forgiven | RowFate::Retried, None, None) => {}
+            (RowFate::Parked | RowFate::Forgiven | RowFate::Retried, None, Some(_))
+                if is_unpriced(world, report) =>
+            {
+                world.saw("an item was made, and its row parked for want of a price");
+            }
             (RowFate::Accepted | RowFate::Invoiced, Some(event), Some(_))
                 if is_forgotten(world, &books.meters[key]) && billing::billed_by(world, event).is_none() =>
             {
@@ -84,13 +89,17 @@ fn item_is_known(world: &World, books: &Books, item: &Item) {
     let waits = books.meters.values().find(is_pending);
     match (report, waits) {
         (Some(RowFate::Invoiced), None) => {}
-        // That there is an event too is told above.
-        (Some(RowFate::Accepted), None) => {}
+        // Told above.
+        (Some(RowFate::Accepted | RowFate::Parked | RowFate::Forgiven | RowFate::Retried), None) => {}
         (None | Some(RowFate::Invoiced), Some(meter)) if meter.mixed => {
             world.saw("an item was made, and its row is unclear for good")
         }
         _ => world.violated(format!("F11: an item of what is {report:?}, {waits:?}: {item:?}")),
     }
+}
+
+fn is_unpriced(world: &World, report: &Report) -> bool {
+    world.with(|inner| inner.journal.unpriced.contains(&report.identifier))
 }
 
 /// An event that was accepted is on an invoice. What was counted before anybody here could know of what Stripe had done
@@ -114,6 +123,7 @@ fn on_time(world: &World, meter: &Meter, event: &Event) {
         Some(Some(known_at)) if segment.to < meter.period.end() && meter.period.end() <= known_at => {
             world.saw("a change of plan was heard of after the end of its period");
         }
+        Some(Some(_)) if event.was_late => world.saw("a change of plan overtook an event on its way"),
         Some(Some(_)) if is_forgotten(world, meter) => {
             world.saw("a change of plan was forgotten, for nothing was asked for under the plan that came");
         }
@@ -194,8 +204,9 @@ fn price(world: &World, books: &Books, meter: &Meter) {
     if cents > 0 && overage(counted) > 0 {
         world.saw("a period's price has an event's part and an item's");
     }
-    if parts != whole && has_left(world, meter, &segment) {
-        world.saw("late usage was priced by the last plan of a subscription that had another then");
+    let moved_on = billing::has_changed(world, &segment) || has_left(world, meter, &segment);
+    if parts != whole && late > 0 && moved_on {
+        world.saw("late usage was priced by what its user had later");
         return;
     }
     if parts != whole || counted + late != meter.settled.get() {
@@ -205,13 +216,11 @@ fn price(world: &World, books: &Books, meter: &Meter) {
     }
 }
 
-/// Whether a part ended by a change of plan, and the account has left its subscription since: the reporter prices what is late by what
-/// the subscription had last.
+/// Whether the account has left the subscription of a part since.
 fn has_left(world: &World, meter: &Meter, segment: &Segment) -> bool {
     let kept = world.store.kept();
-    let account = kept.accounts.get(&meter.user);
-    let own = account.and_then(|account| account.subscription.as_ref());
-    matches!(segment.cut, Some(Cut::ByPlan(_))) && own.is_none_or(|own| own.as_str() != segment.subscription)
+    let own = kept.accounts.get(&meter.user).and_then(|account| account.subscription.as_ref());
+    own.is_none_or(|own| own.as_str() != segment.subscription)
 }
 
 /// The part of its customer's period that a meter is, if it is one, and nothing of it was parked or came from elsewhere.
