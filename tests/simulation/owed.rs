@@ -88,11 +88,10 @@ fn item_is_known(world: &World, books: &Books, item: &Item) {
     let is_pending = |meter: &&Meter| meter.pending.as_ref().is_some_and(|row| row.identifier == item.report);
     let waits = books.meters.values().find(is_pending);
     match (report, waits) {
-        (Some(RowFate::Invoiced), None) => {}
-        // Told above.
-        (Some(RowFate::Accepted | RowFate::Parked | RowFate::Forgiven | RowFate::Retried), None) => {}
+        // What else there is of it was looked at with its report.
+        (Some(_), None) => {}
         (None | Some(RowFate::Invoiced), Some(meter)) if meter.mixed => {
-            world.saw("an item was made, and its row is unclear for good")
+            world.saw("an item was made, and its row is unclear for good");
         }
         _ => world.violated(format!("F11: an item of what is {report:?}, {waits:?}: {item:?}")),
     }
@@ -114,20 +113,20 @@ fn on_time(world: &World, meter: &Meter, event: &Event) {
         world.saw("used after the end of a subscription, before it was heard of");
         return;
     };
-    match known_at(world, meter, &segment) {
-        Some(None) => world.saw("a change of a subscription was over before it was heard of"),
-        Some(Some(known_at)) if counted_at <= known_at.plus_ms(UNDER_WAY_MS) => {
+    match known(world, meter, &segment) {
+        Known::Never => world.saw("a change of a subscription was over before it was heard of"),
+        Known::Since(known_at) if counted_at <= known_at.plus_ms(UNDER_WAY_MS) => {
             world.saw("counted between a change of a subscription and word of it");
         }
         // It came to the account when the next period's meter counted already, so that it cut none.
-        Some(Some(known_at)) if segment.to < meter.period.end() && meter.period.end() <= known_at => {
+        Known::Since(known_at) if segment.to < meter.period.end() && meter.period.end() <= known_at => {
             world.saw("a change of plan was heard of after the end of its period");
         }
-        Some(Some(_)) if event.was_late => world.saw("a change of plan overtook an event on its way"),
-        Some(Some(_)) if is_forgotten(world, meter) => {
+        Known::Since(_) if event.was_late => world.saw("a change of plan overtook an event on its way"),
+        Known::Since(_) if is_forgotten(world, meter) => {
             world.saw("a change of plan was forgotten, for nothing was asked for under the plan that came");
         }
-        Some(Some(_)) | None => {
+        Known::Since(_) | Known::NoCut => {
             world.violated(format!(
                 "F11: {event:?} was counted at {counted_at}, which no invoice has: {segment:?}, {meter:?}"
             ));
@@ -135,9 +134,17 @@ fn on_time(world: &World, meter: &Meter, event: &Event) {
     }
 }
 
-/// When the account came to know of what cut a part of a period, if it ever did; none: nothing cut it.
-fn known_at(world: &World, meter: &Meter, segment: &Segment) -> Option<Option<Timestamp>> {
-    let cut = segment.cut?;
+/// When the account came to know of what cut a part of a period.
+enum Known {
+    /// Nothing cut it.
+    NoCut,
+    /// It did not.
+    Never,
+    Since(Timestamp),
+}
+
+fn known(world: &World, meter: &Meter, segment: &Segment) -> Known {
+    let Some(cut) = segment.cut else { return Known::NoCut };
     let known_at = world.with(|inner| {
         let heard = inner.journal.heard.get(&meter.user).map_or(&[][..], Vec::as_slice);
         let is_of =
@@ -148,7 +155,7 @@ fn known_at(world: &World, meter: &Meter, segment: &Segment) -> Option<Option<Ti
         };
         heard.iter().find(tells).map(|(at, ..)| *at)
     });
-    Some(known_at)
+    known_at.map_or(Known::Never, Known::Since)
 }
 
 /// Whether the account came to know of a part of a period while it was, and before some time.
