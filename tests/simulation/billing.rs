@@ -223,6 +223,11 @@ pub(crate) fn is_hasty(world: &World, segment: &Segment) -> bool {
     })
 }
 
+/// Whether a part's subscription has had more than one plan.
+pub(crate) fn has_changed(world: &World, segment: &Segment) -> bool {
+    world.with(|inner| inner.stripe.subscriptions[&segment.subscription].plans.len() > 1)
+}
+
 /// Every item of a customer.
 pub(crate) fn items(world: &World, request: &Request) -> Reply {
     let customer = &request.query["customer"];
@@ -318,6 +323,7 @@ fn made(world: &Arc<World>, request: &Request) -> Reply {
                 tokens: tokens.get(),
                 timestamp_s: timestamp.s(),
                 counted_at_ms: 0,
+                was_late: false,
             };
             count_in(world, event);
         }

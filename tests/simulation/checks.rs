@@ -616,12 +616,24 @@ fn usage_at_rest(world: &World, receipt: &Receipt, usage: &Usage, size: HoldSize
     }
 }
 
-fn follows_within_a_minute(world: &World, meter: &Meter) -> bool {
+/// Whether a meter's row shares its minute, which is all that Stripe's count tells apart, with the end of another meter or another row.
+fn shares_its_minute(world: &World, meter: &Meter) -> bool {
     let start = meter.period.start();
+    let Some(row) = &meter.pending else { return false };
+    let minute = |at: domain::Timestamp| at.s() / 60;
+    let kept = world.store.kept();
     let ends_there = |other: &Meter| {
         other.user == meter.user && other.period.end() == start && other.customer == meter.customer
     };
-    !start.s().is_multiple_of(60) && world.store.kept().meters.values().any(ends_there)
+    let is_beside = |other: &Report| {
+        other.user == meter.user
+            && other.identifier != row.identifier
+            && minute(other.timestamp) == minute(row.timestamp)
+    };
+    !start.s().is_multiple_of(60)
+        && (minute(row.timestamp) == minute(start)
+            || kept.meters.values().any(ends_there)
+            || kept.reports.values().any(is_beside))
 }
 
 fn meter_at_rest(world: &World, key: &MeterKey, meter: &Meter) {
@@ -638,7 +650,7 @@ fn meter_at_rest(world: &World, key: &MeterKey, meter: &Meter) {
     if let Some(row) = &meter.pending {
         // A new anchor has cut the period after the row was sealed: only a person can say whether Stripe has it. Nor can Stripe's
         // count by minutes say it where the meter began within one, after another of the same customer.
-        let cut = meter.mixed || follows_within_a_minute(world, meter);
+        let cut = meter.mixed || shares_its_minute(world, meter);
         let without = with.saturating_sub(row.tokens);
         if cut && (sum == with.get() || sum == without.get()) {
             world.saw("a row is unclear for good");

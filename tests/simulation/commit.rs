@@ -223,8 +223,17 @@ pub(crate) fn open(world: &World, opening: &Opening) -> Changed {
         world.saw(if open { "a period rolled over with open holds" } else { "a period rolled over" });
         look_at(world, &old);
     }
+    if changed == Changed::Yes && opening.predecessor.is_none() {
+        hear(world, &opening.account);
+    }
     look_at(world, &MeterKey::of(&opening.meter));
     changed
+}
+
+/// Notes that an account has come to a plan of a subscription.
+fn hear(world: &World, account: &domain::Account) {
+    let heard = (world.now(), account.plan.clone(), account.subscription.clone());
+    world.with(|inner| inner.journal.heard.entry(account.user.clone()).or_default().push(heard));
 }
 
 pub(crate) fn change_account(world: &World, change: &AccountChange) -> Changed {
@@ -255,9 +264,7 @@ pub(crate) fn change_account(world: &World, change: &AccountChange) -> Changed {
     if changed == Changed::Yes {
         let of = |account: &domain::Account| (account.plan.clone(), account.subscription.clone());
         if of(&change.before) != of(&change.after) {
-            let (plan, subscription) = of(&change.after);
-            let heard = (world.now(), plan, subscription);
-            world.with(|inner| inner.journal.heard.entry(key.user.clone()).or_default().push(heard));
+            hear(world, &change.after);
         }
         let held = on_meter(world, &key, |meter| !meter.holds.is_empty()).unwrap_or(false);
         world.saw(if held { "an account changed under open holds" } else { "an account changed" });

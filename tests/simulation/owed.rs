@@ -55,6 +55,11 @@ pub(crate) fn all(world: &World) {
                 world.saw("late usage: it costs nothing");
             }
             (RowFate::Parked | RowFate::Forgiven | RowFate::Retried, None, None) => {}
+            (RowFate::Parked | RowFate::Forgiven | RowFate::Retried, None, Some(_))
+                if is_unpriced(world, report) =>
+            {
+                world.saw("an item was made, and its row parked for want of a price");
+            }
             (RowFate::Accepted | RowFate::Invoiced, Some(event), Some(_))
                 if is_forgotten(world, &books.meters[key]) && billing::billed_by(world, event).is_none() =>
             {
@@ -83,14 +88,17 @@ fn item_is_known(world: &World, books: &Books, item: &Item) {
     let is_pending = |meter: &&Meter| meter.pending.as_ref().is_some_and(|row| row.identifier == item.report);
     let waits = books.meters.values().find(is_pending);
     match (report, waits) {
-        (Some(RowFate::Invoiced), None) => {}
-        // That there is an event too is told above.
-        (Some(RowFate::Accepted), None) => {}
+        // What else there is of it was looked at with its report.
+        (Some(_), None) => {}
         (None | Some(RowFate::Invoiced), Some(meter)) if meter.mixed => {
-            world.saw("an item was made, and its row is unclear for good")
+            world.saw("an item was made, and its row is unclear for good");
         }
         _ => world.violated(format!("F11: an item of what is {report:?}, {waits:?}: {item:?}")),
     }
+}
+
+fn is_unpriced(world: &World, report: &Report) -> bool {
+    world.with(|inner| inner.journal.unpriced.contains(&report.identifier))
 }
 
 /// An event that was accepted is on an invoice. What was counted before anybody here could know of what Stripe had done
@@ -105,19 +113,20 @@ fn on_time(world: &World, meter: &Meter, event: &Event) {
         world.saw("used after the end of a subscription, before it was heard of");
         return;
     };
-    match known_at(world, meter, &segment) {
-        Some(None) => world.saw("a change of a subscription was over before it was heard of"),
-        Some(Some(known_at)) if counted_at <= known_at.plus_ms(UNDER_WAY_MS) => {
+    match known(world, meter, &segment) {
+        Known::Never => world.saw("a change of a subscription was over before it was heard of"),
+        Known::Since(known_at) if counted_at <= known_at.plus_ms(UNDER_WAY_MS) => {
             world.saw("counted between a change of a subscription and word of it");
         }
         // It came to the account when the next period's meter counted already, so that it cut none.
-        Some(Some(known_at)) if segment.to < meter.period.end() && meter.period.end() <= known_at => {
+        Known::Since(known_at) if segment.to < meter.period.end() && meter.period.end() <= known_at => {
             world.saw("a change of plan was heard of after the end of its period");
         }
-        Some(Some(_)) if is_forgotten(world, meter) => {
+        Known::Since(_) if event.was_late => world.saw("a change of plan overtook an event on its way"),
+        Known::Since(_) if is_forgotten(world, meter) => {
             world.saw("a change of plan was forgotten, for nothing was asked for under the plan that came");
         }
-        Some(Some(_)) | None => {
+        Known::Since(_) | Known::NoCut => {
             world.violated(format!(
                 "F11: {event:?} was counted at {counted_at}, which no invoice has: {segment:?}, {meter:?}"
             ));
@@ -125,9 +134,17 @@ fn on_time(world: &World, meter: &Meter, event: &Event) {
     }
 }
 
-/// When the account came to know of what cut a part of a period, if it ever did; none: nothing cut it.
-fn known_at(world: &World, meter: &Meter, segment: &Segment) -> Option<Option<Timestamp>> {
-    let cut = segment.cut?;
+/// When the account came to know of what cut a part of a period.
+enum Known {
+    /// Nothing cut it.
+    NoCut,
+    /// It did not.
+    Never,
+    Since(Timestamp),
+}
+
+fn known(world: &World, meter: &Meter, segment: &Segment) -> Known {
+    let Some(cut) = segment.cut else { return Known::NoCut };
     let known_at = world.with(|inner| {
         let heard = inner.journal.heard.get(&meter.user).map_or(&[][..], Vec::as_slice);
         let is_of =
@@ -138,7 +155,7 @@ fn known_at(world: &World, meter: &Meter, segment: &Segment) -> Option<Option<Ti
         };
         heard.iter().find(tells).map(|(at, ..)| *at)
     });
-    Some(known_at)
+    known_at.map_or(Known::Never, Known::Since)
 }
 
 /// Whether the account came to know of a part of a period while it was, and before some time.
@@ -194,8 +211,9 @@ fn price(world: &World, books: &Books, meter: &Meter) {
     if cents > 0 && overage(counted) > 0 {
         world.saw("a period's price has an event's part and an item's");
     }
-    if parts != whole && has_left(world, meter, &segment) {
-        world.saw("late usage was priced by the last plan of a subscription that had another then");
+    let moved_on = billing::has_changed(world, &segment) || has_left(world, meter, &segment);
+    if parts != whole && late > 0 && moved_on {
+        world.saw("late usage was priced by what its user had later");
         return;
     }
     if parts != whole || counted + late != meter.settled.get() {
@@ -205,13 +223,11 @@ fn price(world: &World, books: &Books, meter: &Meter) {
     }
 }
 
-/// Whether a part ended by a change of plan, and the account has left its subscription since: the reporter prices what is late by what
-/// the subscription had last.
+/// Whether the account has left the subscription of a part since.
 fn has_left(world: &World, meter: &Meter, segment: &Segment) -> bool {
     let kept = world.store.kept();
-    let account = kept.accounts.get(&meter.user);
-    let own = account.and_then(|account| account.subscription.as_ref());
-    matches!(segment.cut, Some(Cut::ByPlan(_))) && own.is_none_or(|own| own.as_str() != segment.subscription)
+    let own = kept.accounts.get(&meter.user).and_then(|account| account.subscription.as_ref());
+    own.is_none_or(|own| own.as_str() != segment.subscription)
 }
 
 /// The part of its customer's period that a meter is, if it is one, and nothing of it was parked or came from elsewhere.

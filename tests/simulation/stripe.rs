@@ -41,6 +41,8 @@ pub(crate) struct Event {
     pub(crate) tokens: u64,
     pub(crate) timestamp_s: u64,
     pub(crate) counted_at_ms: u64,
+    /// Whether it was long on its way.
+    pub(crate) was_late: bool,
 }
 
 /// From when on a subscription has a plan.
@@ -198,7 +200,7 @@ fn read(world: &World, request: &Request) -> Result<Event, &'static str> {
         return Err("the timestamp is too far in the past or the future");
     }
     let (identifier, customer) = (identifier.into(), customer.into());
-    Ok(Event { identifier, customer, tokens, timestamp_s, counted_at_ms: 0 })
+    Ok(Event { identifier, customer, tokens, timestamp_s, counted_at_ms: 0, was_late: false })
 }
 
 /// Counts an event, or not, and says so, or not.
@@ -227,7 +229,7 @@ fn take(world: &Arc<World>, event: Event, sends: u64) -> Reply {
         tokio::spawn(async move {
             sleep(Duration::from_millis(after_ms)).await;
             late.trace(|| format!("late: Stripe takes {}", event.identifier));
-            count_in(&late, event);
+            count_in(&late, Event { was_late: true, ..event });
         });
         return Reply::Hang;
     }
@@ -265,6 +267,7 @@ pub(crate) fn counted_before(world: &World, report: &Report) {
         tokens: report.tokens.get(),
         timestamp_s: report.timestamp.s(),
         counted_at_ms: 0,
+        was_late: false,
     };
     world.with(|inner| inner.stripe.counted.push(event));
 }

@@ -55,7 +55,7 @@ const EFFECTS: [&str; 35] = [
 ];
 
 /// States that a thousand seeds have to come to, or the simulation proves less than it says.
-const STATES: [&str; 66] = [
+const STATES: [&str; 65] = [
     "a claim to be dropped was somebody else's, or gone",
     "a hold ended after its period was closed",
     "a hold had been released before",
@@ -68,7 +68,6 @@ const STATES: [&str; 66] = [
     "a period's price was held against its parts",
     "a plan changed",
     "a period rolled over with open holds",
-    "a receipt came second",
     "a rejection came second",
     "a repeat was given the answer again",
     "a request was settled by an estimate",
