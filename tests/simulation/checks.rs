@@ -340,11 +340,8 @@ fn events_at_rest(world: &World) {
 
 /// I2: what is said to be accepted was counted, and what is said to be refused for good was, unless nobody could say its price.
 fn reports_at_rest(world: &World) {
-    let reports: Vec<_> = {
-        let kept = world.store.kept();
-        kept.reports.iter().map(|((key, _), report)| (kept.meters[key].clone(), report.clone())).collect()
-    };
-    for (meter, report) in reports {
+    let reports: Vec<_> = world.store.kept().reports.values().cloned().collect();
+    for report in reports {
         let (counted, refused, unpriced) = world.with(|inner| {
             let counted = inner.stripe.counted.iter().any(|event| event.identifier == report.identifier);
             let unpriced = inner.journal.unpriced.contains(&report.identifier);
@@ -352,7 +349,7 @@ fn reports_at_rest(world: &World) {
         });
         let true_fate = match report.fate {
             RowFate::Accepted => counted,
-            RowFate::Invoiced => !counted || owed::is_forgotten(world, &meter),
+            RowFate::Invoiced => !counted,
             RowFate::Parked | RowFate::Forgiven | RowFate::Retried => (refused || unpriced) && !counted,
         };
         if !true_fate {
@@ -659,9 +656,7 @@ fn meter_at_rest(world: &World, key: &MeterKey, meter: &Meter) {
         }
         return;
     }
-    // What it has invoiced was sent besides; `owed` has an eye on whether it was billed so.
-    let besides = sum == with.saturating_add(meter.invoiced).get() && owed::is_forgotten(world, meter);
-    if sum != with.get() && !besides {
+    if sum != with.get() {
         world.violated(format!("I2: Stripe counted {sum}, the meter says {with}: {meter:?}"));
     }
     if meter.customer.is_some() && meter.settled != meter.sealed {

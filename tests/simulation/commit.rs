@@ -253,7 +253,7 @@ pub(crate) fn change_account(world: &World, change: &AccountChange) -> Changed {
         // What would be if a change of plan cut no meter.
         let before = on_meter(world, &key, |meter| (meter.period, meter.mixed));
         if let Some((period, mixed)) = before {
-            (change.meter_period, change.meter_mixed) = (period, mixed);
+            (change.meter_period, change.meter_mixed, change.meter_replaced) = (period, mixed, false);
         }
         change.after.plan_since = None;
     }

@@ -55,18 +55,6 @@ pub(crate) fn all(world: &World) {
                 world.saw("late usage: it costs nothing");
             }
             (RowFate::Parked | RowFate::Forgiven | RowFate::Retried, None, None) => {}
-            (RowFate::Parked | RowFate::Forgiven | RowFate::Retried, None, Some(_))
-                if is_unpriced(world, report) =>
-            {
-                world.saw("an item was made, and its row parked for want of a price");
-            }
-            (RowFate::Accepted | RowFate::Invoiced, Some(event), Some(_))
-                if is_forgotten(world, &books.meters[key]) && billing::billed_by(world, event).is_none() =>
-            {
-                world.saw(
-                    "an item was made, the change of plan forgotten, and an event sent that no invoice has",
-                );
-            }
             _ => {
                 world.violated(format!("F11: not billed once: {report:?}, {event:?}, {item:?}"));
             }
@@ -97,10 +85,6 @@ fn item_is_known(world: &World, books: &Books, item: &Item) {
     }
 }
 
-fn is_unpriced(world: &World, report: &Report) -> bool {
-    world.with(|inner| inner.journal.unpriced.contains(&report.identifier))
-}
-
 /// An event that was accepted is on an invoice. What was counted before anybody here could know of what Stripe had done
 /// meanwhile may be on none: that is seconds, and is counted here.
 fn on_time(world: &World, meter: &Meter, event: &Event) {
@@ -123,9 +107,6 @@ fn on_time(world: &World, meter: &Meter, event: &Event) {
             world.saw("a change of plan was heard of after the end of its period");
         }
         Known::Since(_) if event.was_late => world.saw("a change of plan overtook an event on its way"),
-        Known::Since(_) if is_forgotten(world, meter) => {
-            world.saw("a change of plan was forgotten, for nothing was asked for under the plan that came");
-        }
         Known::Since(_) | Known::NoCut => {
             world.violated(format!(
                 "F11: {event:?} was counted at {counted_at}, which no invoice has: {segment:?}, {meter:?}"
@@ -170,17 +151,6 @@ fn is_heard(world: &World, meter: &Meter, segment: &Segment, before: Timestamp) 
                 && *at < segment.final_at.min(before)
         })
     })
-}
-
-/// Whether nothing says any more that a change of plan ended a meter: none of another plan followed it, and the account has changed
-/// again since. The reporter goes by these two.
-pub(crate) fn is_forgotten(world: &World, meter: &Meter) -> bool {
-    let kept = world.store.kept();
-    let next = MeterKey { user: meter.user.clone(), period_start: meter.period.end() };
-    let next = kept.meters.get(&next);
-    let account = kept.accounts.get(&meter.user);
-    !next.is_some_and(|next| next.customer == meter.customer && next.plan != meter.plan)
-        && account.is_some_and(|account| account.plan_since != Some(meter.period.end()))
 }
 
 /// The parts of a meter cost what the whole does, where one meter is one part of a period.

@@ -1,6 +1,6 @@
 //! The account: what a user bought, and which meter counts for it now.
 
-use crate::{CustomerId, Meter, Opening, Period, PlanId, SubscriptionId, Timestamp, Tokens, UserId};
+use crate::{Billing, CustomerId, Meter, Opening, Period, PlanId, SubscriptionId, Timestamp, Tokens, UserId};
 
 /// One user's standing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +82,8 @@ pub struct AccountChange {
     pub meter_period: Period,
     /// [`Meter::mixed`] from now on.
     pub meter_mixed: bool,
+    /// Whether [`Meter::billing`] is [`Billing::Replaced`] from now on; if not, it is as it was.
+    pub meter_replaced: bool,
     /// [`Meter::plan`] from now on.
     pub meter_plan: PlanId,
     /// What the meter may have used and held at the most, in tokens, for the change to be made; none: whatever it has.
@@ -130,7 +132,23 @@ impl AccountChange {
         let meter_period = until_the_plan.unwrap_or(whole);
         let another_pays = meter.customer.is_some() && meter.customer != meter_customer;
         let meter_mixed = meter.mixed || another_pays || meter_period.end() < meter.period.end();
-        Self { before, after, meter_customer, meter_period, meter_mixed, meter_plan, committed_most: None }
+        // It is kept on the meter, for the account may have changed again before anything else is asked of it.
+        let meter_replaced = meter.billing == Billing::Metered
+            && meter_customer.is_some()
+            && after.subscription.is_some()
+            && after.subscription == before.subscription
+            && after.plan_since == Some(meter_period.end())
+            && after.plan_since != before.plan_since;
+        Self {
+            before,
+            after,
+            meter_customer,
+            meter_period,
+            meter_mixed,
+            meter_replaced,
+            meter_plan,
+            committed_most: None,
+        }
     }
 
     /// The same, made only if no more than so much is used and held.
@@ -138,12 +156,6 @@ impl AccountChange {
     pub fn within(self, committed_most: Option<Tokens>) -> Self {
         Self { committed_most, ..self }
     }
-}
-
-/// Whether a meter's period ended because another plan of the same subscription began. What such a meter has not reported by then
-/// is on no invoice of its own.
-pub fn ended_by_a_change_of_plan(account: &Account, period: Period) -> bool {
-    account.subscription.is_some() && account.plan_since == Some(period.end())
 }
 
 /// Where a request of `now` belongs.

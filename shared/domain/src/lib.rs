@@ -16,7 +16,7 @@ mod time;
 mod usage;
 mod window;
 
-pub use account::{Account, AccountChange, Placement, ended_by_a_change_of_plan, place};
+pub use account::{Account, AccountChange, Placement, place};
 pub use admit::{Admission, AdmitRequest, CapKind, Demand, Facts, HoldSize, Refusal, admit, cap_in_force};
 pub use amount::{NanoUsd, OutOfRange, Tokens};
 pub use budget::{Budget, Day, Level, Part, Pool, Slice, SliceAnswer, SliceAsk, Spending, Take};

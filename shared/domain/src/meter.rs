@@ -56,6 +56,9 @@ pub enum Billing {
     Item,
     /// By the flat price that was paid for it already, whatever it comes to.
     Flat,
+    /// By Stripe's meter until the period ended, for another plan of the same subscription began. Stripe made out then what it had
+    /// counted at the old price, and bills nothing at that price that it is told later: what is left goes by an invoice item.
+    Replaced,
 }
 
 /// One user's counters for one period.
@@ -179,7 +182,7 @@ impl Meter {
     /// Of `settled`, what the plan's price for usage applies to.
     pub fn priced(&self) -> Tokens {
         match self.billing {
-            Billing::Metered | Billing::Item => self.settled,
+            Billing::Metered | Billing::Item | Billing::Replaced => self.settled,
             Billing::Flat => Tokens::ZERO,
         }
     }
@@ -256,6 +259,9 @@ impl Meter {
         self.customer.clone_from(&change.meter_customer);
         self.period = change.meter_period;
         self.mixed = change.meter_mixed;
+        if change.meter_replaced {
+            self.billing = Billing::Replaced;
+        }
         self.plan.clone_from(&change.meter_plan);
         self.dirty = true;
         true

@@ -173,7 +173,7 @@ pub fn seal(meter: &Meter, now: Timestamp) -> Option<Seal> {
     let customer = meter.customer.as_ref()?;
     let tokens = meter.settled.checked_sub(meter.sealed).filter(|tokens| *tokens > Tokens::ZERO)?;
     let goes_on = !meter.closed && now < meter.period.end();
-    if meter.pending.is_some() || (goes_on && meter.billing != Billing::Metered) {
+    if meter.pending.is_some() || (goes_on && matches!(meter.billing, Billing::Item | Billing::Flat)) {
         return None;
     }
     let row = ReportRow {

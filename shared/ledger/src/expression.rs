@@ -81,6 +81,14 @@ impl Expression {
         }
     }
 
+    /// How the meter's period is billed.
+    fn bill(&mut self, billing: Billing) {
+        match billing_name(billing) {
+            Some(name) => self.set(&[attr::BILLING], s(name)),
+            None => self.remove(&[attr::BILLING]),
+        }
+    }
+
     /// `path <operator> value`.
     fn require(&mut self, path: &[&str], operator: &str, value: AttributeValue) {
         let (path, value) = (self.path(path), self.value(value));
@@ -218,6 +226,9 @@ pub(crate) fn account_on_meter(change: &AccountChange, user: &UserId) -> Express
     e.set(&[attr::PERIOD_END], n(change.meter_period.end().s()));
     e.set(&[attr::MIXED], AttributeValue::Bool(change.meter_mixed));
     e.set(&[attr::PLAN], s(change.meter_plan.as_str()));
+    if change.meter_replaced {
+        e.bill(Billing::Replaced);
+    }
     match &change.meter_customer {
         Some(customer) => e.set(&[attr::CUSTOMER], s(customer.as_str())),
         None => e.remove(&[attr::CUSTOMER]),
@@ -314,10 +325,7 @@ pub(crate) fn import(report: &Report, billing: Billing) -> Expression {
     for name in [attr::SETTLED, attr::COMMITTED, attr::SEALED] {
         e.add(name, n(report.tokens.get()));
     }
-    match billing_name(billing) {
-        Some(name) => e.set(&[attr::BILLING], s(name)),
-        None => e.remove(&[attr::BILLING]),
-    }
+    e.bill(billing);
     e.count(report.tokens, report.fate);
     e
 }
@@ -616,6 +624,15 @@ mod tests {
                 "REMOVE customer",
             ],
             &["rev = 1", "committed <= 70"],
+        );
+        let replaced = AccountChange { meter_replaced: true, ..change.clone() };
+        check(
+            &account_on_meter(&replaced, &user()),
+            &[
+                "SET rev = 2, dirty = 'D#02', period_end_s = 2682000, mixed = false, plan = 'free', billing = 'replaced'",
+                "REMOVE customer",
+            ],
+            &["rev = 1"],
         );
         let paid = AccountChange { meter_customer: Some(customer()), meter_mixed: true, ..change };
         check(

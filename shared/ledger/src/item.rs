@@ -135,6 +135,7 @@ const OUTCOME_VOID: &str = "void";
 const OUTCOME_IMPORTED: &str = "imported";
 const BILLING_ITEM: &str = "item";
 const BILLING_FLAT: &str = "flat";
+const BILLING_REPLACED: &str = "replaced";
 const FATES: [(RowFate, &str); 5] = [
     (RowFate::Accepted, "accepted"),
     (RowFate::Invoiced, "invoiced"),
@@ -444,6 +445,7 @@ pub(crate) fn billing_name(billing: Billing) -> Option<&'static str> {
         Billing::Metered => None,
         Billing::Item => Some(BILLING_ITEM),
         Billing::Flat => Some(BILLING_FLAT),
+        Billing::Replaced => Some(BILLING_REPLACED),
     }
 }
 
@@ -451,6 +453,7 @@ fn read_billing(item: &Item, name: &str) -> Result<Billing, StoreError> {
     match text(item, name)? {
         BILLING_ITEM => Ok(Billing::Item),
         BILLING_FLAT => Ok(Billing::Flat),
+        BILLING_REPLACED => Ok(Billing::Replaced),
         _ => Err(corrupt(name)),
     }
 }

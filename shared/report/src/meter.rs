@@ -56,6 +56,14 @@ enum End {
     Leased,
 }
 
+/// Whether a row has its invoice item.
+enum Looked {
+    /// It has this one, of so many US cents.
+    There(InvoiceItemId, u64),
+    Missing,
+    NotNow,
+}
+
 /// What the calls for one row came to.
 enum Delivery {
     Delivered(Sent),
@@ -258,7 +266,7 @@ impl<'a, S: Store> Reporting<'a, S> {
             _ if of.meter.billing == Billing::Flat => return self.forgo(of, report).await,
             _ if of.meter.billing == Billing::Item => Way::Item { since: of.meter.period.end() },
             None => Way::Event,
-            Some(_) if self.is_of_an_old_plan(of).await? => Way::Item { since: of.meter.period.end() },
+            Some(_) if of.meter.billing == Billing::Replaced => Way::Item { since: of.meter.period.end() },
             Some(from) => match self.way(of, from).await {
                 Some(way) => way,
                 None => return Ok(End::Stays),
@@ -277,7 +285,7 @@ impl<'a, S: Store> Reporting<'a, S> {
         let at = of.row.last_attempt_at.filter(|_| is_asked_first).unwrap_or((self.now)());
         let Some(may_be_there) = self.attempt(of, at).await? else { return Ok(End::Stays) };
         // No event was ever sent for a period that Stripe's meter does not bill.
-        let may_be_there = may_be_there && of.meter.billing == Billing::Metered;
+        let may_be_there = may_be_there && of.meter.billing != Billing::Item;
         match way {
             Way::Event => self.event(of, may_be_there, report).await,
             Way::Item { since } => {
@@ -302,23 +310,6 @@ impl<'a, S: Store> Reporting<'a, S> {
                 None
             }
         })
-    }
-
-    /// Whether the row's meter ended because its user changed the plan. Stripe made out then what its meter had counted at the old
-    /// price, and bills nothing at that price that it is told later.
-    async fn is_of_an_old_plan(&self, of: &Case<'_>) -> Result<bool, StoreError> {
-        let Case { key, meter, .. } = of;
-        if !meter.mixed {
-            return Ok(false);
-        }
-        // The meter of the rest of the period says so whatever became of the account since.
-        let next = MeterKey { user: key.user.clone(), period_start: meter.period.end() };
-        let next = self.deps.ledger.meter(&next).await?;
-        if next.is_some_and(|next| next.customer == meter.customer && next.plan != meter.plan) {
-            return Ok(true);
-        }
-        let account = self.deps.ledger.account(&key.user, (self.now)()).await.map_err(|error| error.0)?;
-        Ok(domain::ended_by_a_change_of_plan(&account, meter.period))
     }
 
     /// Ends a row that nobody pays for beyond the flat price of its period.
@@ -418,24 +409,27 @@ impl<'a, S: Store> Reporting<'a, S> {
                 Some(Verdict::Unclear) | None => return Ok(End::Stays),
             }
         }
-        let cents = match self.late_price(of).await? {
-            LatePrice::Cents(cents) => cents,
-            LatePrice::NotNow => return Ok(End::Stays),
-            // What may be there was looked for just before.
-            LatePrice::Unknown(reason) => {
-                let reason = format!("the price of late usage cannot be told: {reason}");
-                return self.park(of, false, reason, report).await;
-            }
+        // An item that is there is asked for before its price: what said the price then may say another now, or nothing.
+        let made = match self.made_item(of).await {
+            Ok(Looked::There(id, cents)) => Ok((cents, Some(id))),
+            Ok(Looked::NotNow) => return Ok(End::Stays),
+            Ok(Looked::Missing) => match self.late_price(of).await? {
+                LatePrice::Cents(0) => Ok((0, None)),
+                LatePrice::Cents(cents) => match self.make_item(of, cents).await {
+                    Ok(None) => return Ok(End::Stays),
+                    made => made.map(|id| (cents, id)),
+                },
+                LatePrice::NotNow => return Ok(End::Stays),
+                LatePrice::Unknown(reason) => {
+                    Err(format!("the price of late usage cannot be told: {reason}"))
+                }
+            },
+            Err(reason) => Err(reason),
         };
-        let item = if cents == 0 {
-            None
-        } else {
-            match self.item_at_stripe(of, cents).await {
-                Ok(Some(item)) => Some(item),
-                Ok(None) => return Ok(End::Stays),
-                // What may be there was looked for just before.
-                Err(reason) => return self.park(of, false, reason, report).await,
-            }
+        let (cents, item) = match made {
+            Ok(made) => made,
+            // What may be there was looked for just before.
+            Err(reason) => return self.park(of, false, reason, report).await,
         };
         tracing::info!(user = %key.user, customer = %row.customer, identifier = row.identifier,
             tokens = row.tokens.get(), cents, item = item.as_ref().map(InvoiceItemId::as_str), "late usage is billed");
@@ -446,46 +440,63 @@ impl<'a, S: Store> Reporting<'a, S> {
         Ok(End::Gone)
     }
 
-    /// The row's invoice item, made if there is none; none: neither for certain, now.
+    /// The row's invoice item, if it was made already.
+    ///
+    /// # Errors
+    /// Stripe's words when it refuses for good to say so.
+    async fn made_item(&self, of: &Case<'_>) -> Result<Looked, String> {
+        if !self.may_call(of.lease) {
+            return Ok(Looked::NotNow);
+        }
+        let bills = |item: &stripe::InvoiceItem| item.report.as_ref() == Some(&of.row.identifier);
+        let items = self.stripe.invoice_items(&of.row.customer).await;
+        let made = items.map(|items| items.into_iter().find(bills));
+        Ok(match self.of_an_item(of, made).await? {
+            None => Looked::NotNow,
+            Some(None) => Looked::Missing,
+            Some(Some(item)) => Looked::There(item.id, item.cents.unsigned_abs()),
+        })
+    }
+
+    /// Makes the row's invoice item, which was looked for just before; none: not for certain, now.
     ///
     /// # Errors
     /// Stripe's words when it refuses the item for good.
-    async fn item_at_stripe(&self, of: &Case<'_>, cents: u64) -> Result<Option<InvoiceItemId>, String> {
+    async fn make_item(&self, of: &Case<'_>, cents: u64) -> Result<Option<InvoiceItemId>, String> {
         let Case { meter, row, lease, .. } = of;
-        if !self.may_call(lease) {
+        // The key is one for each day since the first attempt, for Stripe forgets it after a day. A call that is under way while the
+        // day changes would not be recognised by the next key.
+        let since_first_ms = (self.now)().ms_since(row.first_attempt_at.unwrap_or((self.now)()));
+        let (day, into_day_ms) = (since_first_ms / DAY_MS, since_first_ms % DAY_MS);
+        if (day > 0 && into_day_ms < LEASE_MS) || !self.may_call(lease) {
             return Ok(None);
         }
-        let made = async {
-            let items = self.stripe.invoice_items(&row.customer).await?;
-            let bills = |item: &stripe::InvoiceItem| item.report.as_ref() == Some(&row.identifier);
-            if let Some(item) = items.into_iter().find(bills) {
-                return Ok(Some(item.id));
-            }
-            // The key is one for each day since the first attempt, for Stripe forgets it after a day. A call that is under way
-            // while the day changes would not be recognised by the next key.
-            let since_first_ms = (self.now)().ms_since(row.first_attempt_at.unwrap_or((self.now)()));
-            let (day, into_day_ms) = (since_first_ms / DAY_MS, since_first_ms % DAY_MS);
-            if (day > 0 && into_day_ms < LEASE_MS) || !self.may_call(lease) {
-                return Ok(None);
-            }
-            let description = format!(
-                "{} tokens used from {} to {}, counted after that period's invoice",
-                row.tokens,
-                date(meter.period.start()),
-                date(meter.period.end())
-            );
-            let item = NewInvoiceItem {
-                customer: &row.customer,
-                report: &row.identifier,
-                cents,
-                description: &description,
-                period: meter.period,
-                idempotency_key: &format!("late-{}-{day}", row.identifier),
-            };
-            Ok(Some(self.stripe.create_invoice_item(&item).await?.id))
+        let description = format!(
+            "{} tokens used from {} to {}, counted after that period's invoice",
+            row.tokens,
+            date(meter.period.start()),
+            date(meter.period.end())
+        );
+        let item = NewInvoiceItem {
+            customer: &row.customer,
+            report: &row.identifier,
+            cents,
+            description: &description,
+            period: meter.period,
+            idempotency_key: &format!("late-{}-{day}", row.identifier),
         };
-        match made.await {
-            Ok(item) => Ok(item),
+        let made = self.stripe.create_invoice_item(&item).await;
+        Ok(self.of_an_item(of, made).await?.map(|item| item.id))
+    }
+
+    /// An answer about an invoice item; none: not now.
+    async fn of_an_item<T>(
+        &self,
+        of: &Case<'_>,
+        answer: Result<T, InvoiceError>,
+    ) -> Result<Option<T>, String> {
+        match answer {
+            Ok(answer) => Ok(Some(answer)),
             Err(InvoiceError::Refused(reason)) => Err(reason),
             Err(error) => {
                 self.not_now(of, error).await;

@@ -215,7 +215,7 @@ impl<S: Store> Work<'_, S> {
                 fence: 0,
             };
             let fate = match billing {
-                Billing::Metered => RowFate::Accepted,
+                Billing::Metered | Billing::Replaced => RowFate::Accepted,
                 Billing::Item | Billing::Flat => RowFate::Invoiced,
             };
             let report = Report::of((user(), key.period_start), &row, fate, now, Some(NOTE));

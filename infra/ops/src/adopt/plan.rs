@@ -522,7 +522,7 @@ fn taken(account: &Account, mapped: &Mapped, target: &Target) -> Option<String> 
 /// How a period is billed, for people.
 pub fn billing_name(billing: Billing) -> &'static str {
     match billing {
-        Billing::Metered => "by Stripe's meter",
+        Billing::Metered | Billing::Replaced => "by Stripe's meter",
         Billing::Item => "by an invoice item once the cycle has ended",
         Billing::Flat => "by the flat price that is paid already",
     }
