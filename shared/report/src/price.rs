@@ -84,7 +84,7 @@ impl<S: Store> Reporting<'_, S> {
         let subscription = billed_by.or(own).ok_or_else(unknown)?;
         self.still(of)?;
         let terms = self.stripe.terms(&subscription, &self.deps.meter.id).await?;
-        if terms.trial_ends_at.is_some_and(|ends_at| meter.period.end() <= ends_at) {
+        if terms.is_trial(meter.period) {
             return Ok(None);
         }
         if has_moved_on {
