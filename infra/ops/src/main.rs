@@ -18,7 +18,8 @@ async fn main() -> anyhow::Result<ExitCode> {
             Command::Setup(command) => setup::run(&account, global, command, &mut console).await,
             Command::Reports(command) => match books::ledger(Env::read(), global).await {
                 Ok(ledger) => {
-                    let at = (clock::now(), edge::ids::new_hold_id as fn() -> _);
+                    let new_id = edge::ids::new_hold_id as fn() -> _;
+                    let at = (&clock::now as _, new_id);
                     reports::run(&ledger, account.live, global, command, &mut console, at).await
                 }
                 Err(error) => console.fail(&error, Exit::Failed),

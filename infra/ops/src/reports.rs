@@ -5,9 +5,9 @@ use crate::books::instant;
 use crate::cli::Global;
 use crate::console::{Console, Exit};
 use clap::{Args, Subcommand};
-use domain::{HoldId, Report, ReportRow, RowFate, Timestamp, UserId};
+use domain::{HoldId, InvoiceItemId, Report, ReportRow, RowFate, Timestamp, UserId};
 use ledger::{Changed, Ledger, MeterKey, Retried, SHARDS, Store, StoreError};
-use report::{ParkRefused, Parking, STUCK_MS, fate_name, park_pending};
+use report::{FoundAtStripe, ParkRefused, Parking, STUCK_MS, end_pending, fate_name};
 use serde_json::{Value, json};
 use std::io;
 
@@ -26,6 +26,8 @@ Examples:
     ops reports list --pending
   End one of which nobody can tell whether Stripe has it (look at Stripe first, as docs/OPERATIONS.md says):
     ops reports park user_2abc 2027-01-15T08:00:00Z 3 --reason 'not among the customer'\''s events'
+  End one that Stripe has, as that page says:
+    ops reports accept user_2abc 2027-01-15T08:00:00Z 3 --reason 'counted at 08:00'
   Send one again:
     ops reports retry user_2abc 2027-01-15T08:00:00Z 3
   Nobody is to pay for it:
@@ -38,6 +40,8 @@ pub enum ReportsCommand {
     List(ListArguments),
     /// Ends a report that is on its way, because a person has looked: it can then be sent again or forgiven.
     Park(ParkArguments),
+    /// Ends a report that is on its way as one that Stripe has, because a person has seen it there.
+    Accept(AcceptArguments),
     /// Takes the tokens of a parked report into a new one, which the next run of the reporter sends.
     Retry(RetryArguments),
     /// Notes that nobody is to pay for a parked report.
@@ -88,6 +92,17 @@ pub struct ParkArguments {
     pub force: bool,
 }
 
+/// Arguments of `ops reports accept`.
+#[derive(Clone, Debug, Args)]
+pub struct AcceptArguments {
+    /// Which report, what was found, and whether it may be a young one.
+    #[command(flatten)]
+    pub park: ParkArguments,
+    /// The invoice item that bills it; without it, Stripe's meter has counted it.
+    #[arg(long, value_name = "ITEM", value_parser = item)]
+    pub invoice_item: Option<InvoiceItemId>,
+}
+
 /// Arguments of `ops reports retry`.
 #[derive(Clone, Debug, Args)]
 pub struct RetryArguments {
@@ -115,6 +130,17 @@ pub fn user(text: &str) -> Result<UserId, String> {
     UserId::parse(text).map_err(|error| error.to_string())
 }
 
+/// An invoice item's id as an argument.
+///
+/// # Errors
+/// When it is none.
+pub fn item(text: &str) -> Result<InvoiceItemId, String> {
+    InvoiceItemId::parse(text).map_err(|error| error.to_string())
+}
+
+/// What says the time: whoever is asked something first may take his for the answer.
+type Clock<'a> = &'a (dyn Fn() -> Timestamp + Sync);
+
 /// Runs one of the commands. `new_id`: who takes a lease.
 ///
 /// # Errors
@@ -125,15 +151,20 @@ pub async fn run<S: Store>(
     global: &Global,
     command: &ReportsCommand,
     console: &mut Console<'_>,
-    (now, new_id): (Timestamp, fn() -> HoldId),
+    (now, new_id): (Clock<'_>, fn() -> HoldId),
 ) -> io::Result<Exit> {
     match command {
         ReportsCommand::List(arguments) => match listed(ledger, arguments).await {
-            Ok((shown, all)) => list(&shown, all, arguments, global, console, now),
+            Ok((shown, all)) => list(&shown, all, arguments, global, console, now()),
             Err(error) => console.fail(&error, Exit::Failed),
         },
         ReportsCommand::Park(arguments) => {
-            park(ledger, live, global, arguments, console, (now, new_id())).await
+            let found = FoundAtStripe::Nothing;
+            end(ledger, live, global, (arguments, found), console, (now, new_id())).await
+        }
+        ReportsCommand::Accept(AcceptArguments { park, invoice_item }) => {
+            let found = invoice_item.as_ref().map_or(FoundAtStripe::Event, FoundAtStripe::Item);
+            end(ledger, live, global, (park, found), console, (now, new_id())).await
         }
         ReportsCommand::Retry(RetryArguments { which }) => {
             retry(ledger, live, global, which, console, now).await
@@ -293,31 +324,37 @@ fn wire(shown: &Shown) -> Value {
     }
 }
 
-async fn park<S: Store>(
+async fn end<S: Store>(
     ledger: &Ledger<S>,
     live: bool,
     global: &Global,
-    ParkArguments { which, reason, force }: &ParkArguments,
+    (ParkArguments { which, reason, force }, found): (&ParkArguments, FoundAtStripe<'_>),
     console: &mut Console<'_>,
-    (now, owner): (Timestamp, HoldId),
+    (now, owner): (Clock<'_>, HoldId),
 ) -> io::Result<Exit> {
     let key = MeterKey { user: which.user.clone(), period_start: which.period_start };
+    let fate = match found {
+        FoundAtStripe::Nothing => RowFate::Parked,
+        FoundAtStripe::Event => RowFate::Accepted,
+        FoundAtStripe::Item(_) => RowFate::Invoiced,
+    };
     if live && !which.yes {
-        let question = format!("park report {} of {}? [yes/no]", which.seq, which.user);
+        let question = format!("end report {} of {} as {}? [yes/no]", which.seq, which.user, fate_name(fate));
         if (console.ask)(&question).as_deref() != Some("yes") {
             writeln!(console.err, "ops: not confirmed; nothing was done")?;
             return Ok(Exit::Refused);
         }
     }
-    let parking = Parking { key: &key, seq: which.seq, reason, force: *force };
-    match park_pending(ledger, &parking, &owner, now).await {
+    let parking = Parking { key: &key, seq: which.seq, found, reason, force: *force };
+    match end_pending(ledger, &parking, &owner, now()).await {
         Ok(row) if global.json => {
-            let told = json!({ "seq": row.seq, "fate": "parked", "tokens": row.tokens.get() });
+            let told = json!({ "seq": row.seq, "fate": fate_name(fate), "tokens": row.tokens.get() });
             writeln!(console.out, "{told}")?;
             Ok(Exit::Done)
         }
         Ok(row) => {
-            writeln!(console.out, "{} tokens are parked; retry or forgive them", row.tokens)?;
+            let next = if fate == RowFate::Parked { "; retry or forgive them" } else { "" };
+            writeln!(console.out, "{} tokens are {}{next}", row.tokens, fate_name(fate))?;
             Ok(Exit::Done)
         }
         Err(error @ ParkRefused::Ledger(_)) => console.fail(&error, Exit::Failed),
@@ -362,13 +399,13 @@ async fn retry<S: Store>(
     global: &Global,
     which: &Which,
     console: &mut Console<'_>,
-    now: Timestamp,
+    now: Clock<'_>,
 ) -> io::Result<Exit> {
     let key = match confirmed(ledger, live, (which, "send again"), console).await? {
         Ok(key) => key,
         Err(exit) => return Ok(exit),
     };
-    match ledger.retry_parked(&key, which.seq, now).await {
+    match ledger.retry_parked(&key, which.seq, now()).await {
         Ok(Retried::Yes(row)) => {
             if global.json {
                 let told =
@@ -401,13 +438,13 @@ async fn forgive<S: Store>(
     global: &Global,
     (which, reason): (&Which, &str),
     console: &mut Console<'_>,
-    now: Timestamp,
+    now: Clock<'_>,
 ) -> io::Result<Exit> {
     let key = match confirmed(ledger, live, (which, "forgive"), console).await? {
         Ok(key) => key,
         Err(exit) => return Ok(exit),
     };
-    match ledger.forgive_parked(&key, which.seq, now, reason).await {
+    match ledger.forgive_parked(&key, which.seq, now(), reason).await {
         Ok(Changed::Yes) => {
             if global.json {
                 writeln!(console.out, "{}", json!({ "seq": which.seq, "fate": "forgiven" }))?;

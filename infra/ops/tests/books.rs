@@ -123,12 +123,21 @@ impl World {
             asked += 1;
             answer.map(str::to_owned)
         };
-        let mut console = Console { out: &mut out, err: &mut err, ask: &mut ask };
         let global = &arguments.global;
-        let now = || self.now;
+        // Whoever is asked takes two minutes for the answer.
+        let late_ms = AtomicU64::new(0);
+        let mut ask = |question: &str| {
+            late_ms.store(2 * 60_000, Ordering::Relaxed);
+            ask(question)
+        };
+        let mut console = Console { out: &mut out, err: &mut err, ask: &mut ask };
+        let now = || self.now.plus_ms(late_ms.load(Ordering::Relaxed));
         let exit = match &arguments.command {
             Command::Reports(command) => {
-                let at = (self.now, (|| HoldId::parse("ops").unwrap()) as fn() -> HoldId);
+                let at = (
+                    &now as &(dyn Fn() -> Timestamp + Sync),
+                    (|| HoldId::parse("ops").unwrap()) as fn() -> HoldId,
+                );
                 reports::run(&self.deps.ledger, live, global, command, &mut console, at).await
             }
             Command::Reconcile(command) => {
@@ -327,6 +336,44 @@ async fn f10_a_report_that_does_not_end_is_parked_by_a_persons_word_and_can_then
     assert_eq!((again.exit, again.err.as_str()), (Exit::Refused, "ops: no such report is on its way\n"));
     let retry = world.ops(&["reports", "retry", "user_1", PERIOD, "0"], false, None).await;
     assert_eq!((retry.exit, world.fates()[0].0), (Exit::Done, RowFate::Retried));
+}
+
+#[tokio::test]
+async fn f10_a_report_that_stripe_has_is_ended_as_what_was_found_and_stays_on_its_meter() {
+    for (item, fate, note) in
+        [(None, RowFate::Accepted, "counted"), (Some("ii_1"), RowFate::Invoiced, "ii_1: counted")]
+    {
+        let world = on_its_way(Some((25, 3))).await;
+        let mut accept = vec!["reports", "accept", "user_1", PERIOD, "0", "--reason", "counted"];
+        accept.extend(item.into_iter().flat_map(|item| ["--invoice-item", item]));
+        let ended = world.ops(&accept, false, None).await;
+        assert_eq!(ended.exit, Exit::Done, "{}", ended.err);
+        assert_eq!(world.fates(), [(fate, Some(note.into()))]);
+        let meter = world.store.kept().meters[&world.key].clone();
+        let by_item = if item.is_some() { 100 } else { 0 };
+        assert_eq!((meter.pending.as_ref(), meter.parked.get(), meter.invoiced.get()), (None, 0, by_item));
+        assert_eq!(meter.on_stripes_meter().get(), 100 - by_item);
+        world.counted.store(100 - by_item, Ordering::Relaxed);
+        let ended = world.ops(&["reconcile", "--user", "user_1"], false, None).await;
+        assert_eq!(ended.exit, Exit::Done, "{} {}", ended.out, ended.err);
+        let again = world.ops(&accept, false, None).await;
+        assert_eq!(again.exit, Exit::Refused);
+    }
+    // The same rules of age.
+    let young = on_its_way(Some((23, 3))).await;
+    let accept = ["reports", "accept", "user_1", PERIOD, "0", "--reason", "r"];
+    assert_eq!(young.ops(&accept, false, None).await.exit, Exit::Refused);
+}
+
+#[tokio::test]
+async fn a_lease_is_taken_when_the_answer_is_there_and_not_when_the_question_is_asked() {
+    let world = on_its_way(Some((25, 3))).await;
+    let (owner, until) = (HoldId::parse("run").unwrap(), world.now.plus_ms(60_000));
+    let customer = CustomerId::parse("cus_1").unwrap();
+    world.deps.ledger.take_lease(&customer, &owner, world.now, until).await.unwrap().unwrap();
+    let park = ["reports", "park", "user_1", PERIOD, "0", "--reason", "r"];
+    assert_eq!(world.ops(&park, true, Some("yes")).await.exit, Exit::Done, "the run's lease has run out");
+    assert_eq!(world.store.reports_of(&world.key)[0].at, world.now.plus_ms(2 * 60_000));
 }
 
 #[tokio::test]

@@ -40,7 +40,11 @@ pub fn next_invoice(
     late_cents: u64,
 ) -> Option<NextInvoice> {
     let base_cents = next.map_or(0, |plan| u64::from(plan.price_cents));
-    let mut overage = used.iter().map(|used| overage_cents(used.plan, used.tokens));
+    // After a pause the same price goes on, and Stripe's tiers with it; a change of plan begins them anew.
+    let mut overage = used.chunk_by(|one, next| one.plan.id == next.plan.id).map(|same| {
+        let tokens = same.iter().try_fold(Tokens::ZERO, |sum, used| sum.checked_add(used.tokens))?;
+        overage_cents(same.first()?.plan, tokens)
+    });
     let overage_cents = overage.try_fold(0_u64, |sum, cents| sum.checked_add(cents?))?;
     let changes_cents = changes(month, used)?;
     let billed = base_cents.checked_add(overage_cents)?.checked_add(late_cents)?;
@@ -136,6 +140,15 @@ mod tests {
         let down = next_invoice(month(), &[used(&agency, 0, 0), used(&pro, 1, 0)], Some(&pro), 0).unwrap();
         assert_eq!(down.total_cents, 2_000 + 1_933 - 9_570);
         assert!(down.total_cents < 0, "more is given back than billed");
+    }
+
+    #[test]
+    fn what_comes_before_and_after_a_pause_is_one_line_with_what_is_included_once() {
+        let (pro, agency) = (plan("pro", 2_000, 500_000, 2_000_000_000), plan("agency", 9_900, 500_000, 1));
+        let overage = |used: &[Used<'_>]| next_invoice(month(), used, None, 0).unwrap().overage_cents;
+        assert_eq!(overage(&[used(&pro, 0, 500_000), used(&pro, 10, 500_000)]), 100);
+        // A plan that came back begins anew.
+        assert_eq!(overage(&[used(&pro, 0, 500_000), used(&agency, 5, 1), used(&pro, 10, 500_000)]), 0);
     }
 
     #[test]

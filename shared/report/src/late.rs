@@ -50,9 +50,20 @@ pub(crate) fn invoices_from(period: Period, now: Timestamp) -> Option<Timestamp>
 
 /// Decides the way of a row of a period that has ended, from the customer's invoices since about its end.
 ///
-/// A row's invoice is one of a subscription that bills a period with this end, in which the row's time lies.
-pub(crate) fn way(period: Period, row: &ReportRow, invoices: &[Invoice], now: Timestamp) -> Way {
-    let of_row: Vec<&Invoice> = invoices.iter().filter(|invoice| bills(invoice, period, row)).collect();
+/// A row's invoice is one of a subscription that bills a period with this end, in which the row's time lies. Where one of those is of
+/// the account's `own` subscription, no other counts: its customer may have bought another product besides.
+pub(crate) fn way(
+    period: Period,
+    row: &ReportRow,
+    invoices: &[Invoice],
+    own: Option<&SubscriptionId>,
+    now: Timestamp,
+) -> Way {
+    let mut of_row: Vec<&Invoice> = invoices.iter().filter(|invoice| bills(invoice, period, row)).collect();
+    let is_own = |invoice: &&Invoice| own.is_some() && invoice.subscription.as_ref() == own;
+    if of_row.iter().any(is_own) {
+        of_row.retain(is_own);
+    }
     let too_old = row.timestamp.plus_ms(EVENT_AGE_MS_MAX);
     if let Some(draft) = of_row.iter().find(|invoice| invoice.status == InvoiceStatus::Draft) {
         return match draft.finalizes_at {
@@ -74,11 +85,15 @@ pub(crate) fn way(period: Period, row: &ReportRow, invoices: &[Invoice], now: Ti
     }
 }
 
-/// The subscription whose invoice bills what ends with a period; none: no invoice does.
-pub(crate) fn subscription(period: Period, invoices: Vec<Invoice>) -> Option<SubscriptionId> {
+/// The subscriptions whose invoices bill what ends with a period, each once.
+pub(crate) fn subscriptions(period: Period, invoices: Vec<Invoice>) -> Vec<SubscriptionId> {
     let is_of = |billed: Period| is_same_end(billed.end(), period.end());
-    let bills = |invoice: &Invoice| invoice.subscription.is_some() && invoice.period.is_some_and(is_of);
-    invoices.into_iter().find(bills)?.subscription
+    let bills = |invoice: &Invoice| invoice.period.is_some_and(is_of);
+    let mut found: Vec<_> =
+        invoices.into_iter().filter(bills).filter_map(|invoice| invoice.subscription).collect();
+    found.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+    found.dedup();
+    found
 }
 
 fn bills(invoice: &Invoice, period: Period, row: &ReportRow) -> bool {
@@ -137,7 +152,7 @@ mod tests {
     fn check(invoices: &[Invoice], after_end_ms: u64, expected: &Way) {
         let period = Period::new(START, END).unwrap();
         let last = row(period.clamp_s(END));
-        assert_eq!(way(period, &last, invoices, END.plus_ms(after_end_ms)), *expected);
+        assert_eq!(way(period, &last, invoices, None, END.plus_ms(after_end_ms)), *expected);
     }
 
     #[test]
@@ -197,10 +212,23 @@ mod tests {
     }
 
     #[test]
+    fn f11_an_invoice_of_another_product_with_the_same_end_says_nothing_beside_ours() {
+        let (ours, at) = (SubscriptionId::parse("sub_1").unwrap(), END.plus_ms(HOUR_MS));
+        let final_one = Invoice { finalized_at: Some(at), ..invoice(InvoiceStatus::Paid) };
+        let others =
+            Invoice { subscription: SubscriptionId::parse("sub_2").ok(), ..invoice(InvoiceStatus::Draft) };
+        let (period, both) = (Period::new(START, END).unwrap(), [others, final_one]);
+        let of = |own| way(period, &row(START), &both, own, END.plus_ms(30 * MINUTE_MS));
+        assert_eq!(of(Some(&ours)), Way::Item { since: at });
+        let elsewhere = SubscriptionId::parse("sub_3").unwrap();
+        assert_eq!((of(None), of(Some(&elsewhere))), (Way::Event, Way::Event));
+    }
+
+    #[test]
     fn what_nobody_is_to_pay_is_for_a_person() {
         let void = [invoice(InvoiceStatus::Void)];
         let period = Period::new(START, END).unwrap();
-        let way = way(period, &row(START), &void, END.plus_ms(HOUR_MS));
+        let way = way(period, &row(START), &void, None, END.plus_ms(HOUR_MS));
         assert!(matches!(way, Way::Refused(reason) if reason.contains("in_1")));
     }
 
@@ -211,7 +239,7 @@ mod tests {
         let since = START.plus_ms(EVENT_AGE_MS_MAX);
         let now = START.plus_ms(35 * 24 * HOUR_MS);
         let kept = [Invoice { finalizes_at: None, ..invoice(InvoiceStatus::Draft) }];
-        assert_eq!(way(period, &old, &kept, now), Way::Item { since });
-        assert_eq!(way(period, &old, &kept, Timestamp::from_ms(since.ms() - 1)), Way::Event);
+        assert_eq!(way(period, &old, &kept, None, now), Way::Item { since });
+        assert_eq!(way(period, &old, &kept, None, Timestamp::from_ms(since.ms() - 1)), Way::Event);
     }
 }

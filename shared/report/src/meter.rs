@@ -267,7 +267,7 @@ impl<'a, S: Store> Reporting<'a, S> {
             _ if of.meter.billing == Billing::Item => Way::Item { since: of.meter.period.end() },
             None => Way::Event,
             Some(_) if of.meter.billing == Billing::Replaced => Way::Item { since: of.meter.period.end() },
-            Some(from) => match self.way(of, from).await {
+            Some(from) => match self.way(of, from).await? {
                 Some(way) => way,
                 None => return Ok(End::Stays),
             },
@@ -320,18 +320,20 @@ impl<'a, S: Store> Reporting<'a, S> {
     }
 
     /// What the customer's invoices say of the row's way; none: they are not to be had.
-    async fn way(&self, of: &Case<'_>, from: Timestamp) -> Option<Way> {
+    async fn way(&self, of: &Case<'_>, from: Timestamp) -> Result<Option<Way>, StoreError> {
         if !self.may_call(of.lease) {
-            return None;
+            return Ok(None);
         }
-        match self.stripe.invoices_of(&of.row.customer, from).await {
-            Ok(invoices) => Some(late::way(of.meter.period, of.row, &invoices, (self.now)())),
+        let account = self.deps.ledger.account(&of.key.user, (self.now)()).await.map_err(|error| error.0)?;
+        let own = account.subscription.as_ref();
+        Ok(match self.stripe.invoices_of(&of.row.customer, from).await {
+            Ok(invoices) => Some(late::way(of.meter.period, of.row, &invoices, own, (self.now)())),
             Err(InvoiceError::Refused(reason)) => Some(Way::Refused(reason)),
             Err(error) => {
                 self.not_now(of, error).await;
                 None
             }
-        }
+        })
     }
 
     /// Sends a row, or learns that it was sent.

@@ -1,8 +1,9 @@
-//! The end of a row by a person's word: a row whose outcome no run can find out is parked, under its customer's lease and fence, and
-//! can then be sent again or forgiven. Stripe is not asked here; whoever parks has looked there.
+//! The end of a row by a person's word: a row whose outcome no run can find out is ended as what was found at Stripe, under its
+//! customer's lease and fence. Stripe is not asked here; whoever ends it has looked there. What Stripe has is not parked: a meter's
+//! parked tokens are those that its count lacks.
 
 use crate::meter::{COUNTED_WITHIN_MS, LEASE_MS};
-use domain::{Attempt, HoldId, ReportRow, RowFate, Timestamp};
+use domain::{Attempt, HoldId, InvoiceItemId, ReportRow, RowFate, Timestamp};
 use ledger::{Ledger, MeterKey, Store, StoreError};
 
 /// How long after its first attempt a row is left to the reporter, in milliseconds: a day.
@@ -10,20 +11,33 @@ const LEFT_TO_RUNS_MS: u64 = 24 * 60 * 60 * 1_000;
 /// How long after its last attempt Stripe's count says nothing of a row, to nobody, in milliseconds.
 const UNCOUNTED_MS: u64 = COUNTED_WITHIN_MS + LEASE_MS;
 
-/// Which row is parked, and on whose word.
+/// What a person has found of a row at Stripe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FoundAtStripe<'a> {
+    /// Nothing, or nothing that is certain: it is parked, and can then be sent again or forgiven.
+    Nothing,
+    /// Its event is counted.
+    Event,
+    /// This item bills it.
+    Item(&'a InvoiceItemId),
+}
+
+/// Which row is ended, and on whose word.
 #[derive(Clone, Copy, Debug)]
 pub struct Parking<'a> {
     /// Its meter.
     pub key: &'a MeterKey,
     /// Its number.
     pub seq: u64,
+    /// What was found.
+    pub found: FoundAtStripe<'a>,
     /// Why; kept with the report.
     pub reason: &'a str,
-    /// Whether a row is parked that was attempted first less than a day ago.
+    /// Whether a row is ended that was attempted first less than a day ago.
     pub force: bool,
 }
 
-/// Why a row is not parked.
+/// Why a row is not ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ParkRefused {
     /// No such row is on its way.
@@ -39,7 +53,7 @@ pub enum ParkRefused {
     TooFresh(Timestamp),
     /// The reporter may yet find out.
     #[error(
-        "it was sent first at {0}, less than a day ago: the reporter may yet find out; --force parks it all the same"
+        "it was sent first at {0}, less than a day ago: the reporter may yet find out; --force ends it all the same"
     )]
     TooYoung(Timestamp),
     /// A run is at it.
@@ -50,11 +64,11 @@ pub enum ParkRefused {
     Ledger(#[from] StoreError),
 }
 
-/// Ends a pending row as parked. `owner` is an id of this one taking of the lease.
+/// Ends a pending row as what was found of it. `owner` is an id of this one taking of the lease.
 ///
 /// # Errors
 /// When it is not pending, was never sent, or is too young; or somebody else is at it. Then nothing is changed.
-pub async fn park_pending<S: Store>(
+pub async fn end_pending<S: Store>(
     ledger: &Ledger<S>,
     parking: &Parking<'_>,
     owner: &HoldId,
@@ -63,12 +77,12 @@ pub async fn park_pending<S: Store>(
     let customer = pending(ledger, parking).await?.customer;
     let lease = ledger.take_lease(&customer, owner, now, now.plus_ms(LEASE_MS)).await?;
     let lease = lease.ok_or(ParkRefused::Leased)?;
-    let parked = under_lease(ledger, parking, lease.fence, now).await;
+    let ended = under_lease(ledger, parking, lease.fence, now).await;
     // What is not given back runs out.
     if let Err(error) = ledger.drop_lease(&lease).await {
         tracing::warn!(error = edge::log::chain(&error), %customer, "a lease was not given back");
     }
-    parked
+    ended
 }
 
 async fn under_lease<S: Store>(
@@ -92,7 +106,12 @@ async fn under_lease<S: Store>(
         Attempt::Gone => return Err(ParkRefused::NotPending),
         Attempt::Fenced => return Err(ParkRefused::Leased),
     }
-    ledger.finish(parking.key, &row, RowFate::Parked, now, Some(parking.reason)).await?;
+    let (fate, note) = match parking.found {
+        FoundAtStripe::Nothing => (RowFate::Parked, parking.reason.to_owned()),
+        FoundAtStripe::Event => (RowFate::Accepted, parking.reason.to_owned()),
+        FoundAtStripe::Item(item) => (RowFate::Invoiced, format!("{item}: {}", parking.reason)),
+    };
+    ledger.finish(parking.key, &row, fate, now, Some(&note)).await?;
     Ok(row)
 }
 

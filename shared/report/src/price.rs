@@ -17,6 +17,8 @@ use stripe::{
 
 /// Prices that are read in search of the one that a change of plan has taken off its subscription.
 const PRICES_READ_MAX: usize = 4;
+/// Subscriptions that are read in search of the one that bills what the meter counts.
+const SUBSCRIPTIONS_READ_MAX: usize = 4;
 
 /// What late usage comes to.
 pub(crate) enum LatePrice {
@@ -74,7 +76,7 @@ impl<S: Store> Reporting<'_, S> {
         let billed_by = match from {
             Some(from) => {
                 let invoices = self.stripe.invoices_of(&row.customer, from).await?;
-                late::subscription(meter.period, invoices)
+                self.ours(of, late::subscriptions(meter.period, invoices), own.as_ref()).await?
             }
             None => None,
         };
@@ -84,7 +86,7 @@ impl<S: Store> Reporting<'_, S> {
         let subscription = billed_by.or(own).ok_or_else(unknown)?;
         self.still(of)?;
         let terms = self.stripe.terms(&subscription, &self.deps.meter.id).await?;
-        if terms.trial_ends_at.is_some_and(|ends_at| meter.period.end() <= ends_at) {
+        if terms.is_trial(meter.period) {
             return Ok(None);
         }
         if has_moved_on {
@@ -92,6 +94,26 @@ impl<S: Store> Reporting<'_, S> {
         }
         let none = || Failed::ForGood(format!("{subscription} has no one price for what the meter counts"));
         self.read_price(of, &terms.price.ok_or_else(none)?).await.map(Some)
+    }
+
+    /// Of the subscriptions that an invoice of the period is for, the account's own, or else the first that the meter's price bills:
+    /// its customer may have bought another product besides.
+    async fn ours(
+        &self,
+        of: &Case<'_>,
+        found: Vec<SubscriptionId>,
+        own: Option<&SubscriptionId>,
+    ) -> Result<Option<SubscriptionId>, Failed> {
+        if let Some(own) = own.filter(|own| found.contains(own)) {
+            return Ok(Some(own.clone()));
+        }
+        for id in found.into_iter().take(SUBSCRIPTIONS_READ_MAX) {
+            self.still(of)?;
+            if self.stripe.terms(&id, &self.deps.meter.id).await?.is_metered {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
     }
 
     /// The price that a change of plan has taken off the subscription: Stripe has made an item of what was counted at it by then.

@@ -341,11 +341,13 @@ async fn f11_late_usage_is_billed_at_the_price_that_its_subscription_was_sold_by
 }
 
 #[tokio::test]
-async fn late_usage_of_a_trial_comes_to_nothing() {
-    for (after_ms, billed) in [(0, vec![]), (1, vec![200])] {
+async fn late_usage_of_a_trial_comes_to_nothing_and_that_of_the_time_before_it_does_not() {
+    // All of the period; a trial that ended within it; one that began when it was over.
+    for (from_ms, to_ms, billed) in [(0, 0, vec![]), (0, 2 * MINUTE_MS, vec![200]), (DAY_MS, 0, vec![200])] {
         let world = World::new().await;
         let (_, _, period) = late(&world).await;
-        world.book.lock().unwrap().trial_end_s = Some(Timestamp::from_ms(period.end().ms() - after_ms).s());
+        let end = Timestamp::from_ms(period.end().ms() - to_ms);
+        world.book.lock().unwrap().trial = Period::new(START.plus_ms(from_ms), end);
         assert_eq!(world.run().await.invoiced, 1);
         assert_eq!(items(&world).iter().map(|(cents, _)| *cents).collect::<Vec<_>>(), billed);
     }

@@ -3,7 +3,7 @@
 
 use super::world::{Counted, DAY_MS, HOUR_MS, Mishap, START, World};
 use crate::handler::{Answer, handle};
-use domain::{Account, PlanId, RowFate, Timestamp, UserId};
+use domain::{Account, PlanId, RowFate, SubscriptionId, Timestamp, UserId};
 use ledger::MeterKey;
 use report::{Checked, Finding};
 use serde_json::json;
@@ -173,34 +173,90 @@ async fn f09_a_row_of_the_new_plan_is_judged_right_beside_rows_of_the_old_one() 
     }
 }
 
+/// What becomes of a user an hour after 1,200 tokens, of which 200 are above what is included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    Cancels,
+    CancelsATrial,
+    CancelsWithALastInvoice,
+    ChangesPlan,
+    ChangesPlanAndCancels,
+    Pauses,
+    PausesAndResumes,
+}
+
+async fn takes(world: &World, user: &UserId, turn: Turn, period: domain::Period) {
+    let ended = world.now();
+    let over = |account: &Account| {
+        Some(Account {
+            plan: PlanId::parse("free").unwrap(),
+            subscription: None,
+            anchor: ended,
+            ..account.clone()
+        })
+    };
+    match turn {
+        Turn::ChangesPlan => return changes_plan(world, user, ended).await,
+        Turn::ChangesPlanAndCancels => {
+            changes_plan(world, user, ended).await;
+            world.uses(user, 1).await;
+            world.pass(MINUTE_MS);
+            world.book.lock().unwrap().ended = Some(world.now());
+            world.deps.ledger.change_account(user, world.now(), over).await.unwrap();
+        }
+        Turn::Pauses | Turn::PausesAndResumes => {
+            world.deps.ledger.change_account(user, ended, over).await.unwrap();
+        }
+        Turn::Cancels | Turn::CancelsATrial | Turn::CancelsWithALastInvoice => {
+            world.deps.ledger.change_account(user, ended, over).await.unwrap();
+            let mut book = world.book.lock().unwrap();
+            book.ended = Some(ended);
+            book.trial =
+                domain::Period::new(START, START.plus_ms(7 * DAY_MS)).filter(|_| turn == Turn::CancelsATrial);
+            if turn == Turn::CancelsWithALastInvoice {
+                book.invoice("cus_a", domain::Period::new(period.start(), ended).unwrap(), Some(ended));
+            }
+        }
+    }
+    if turn == Turn::PausesAndResumes {
+        world.pass(MINUTE_MS);
+        world.uses(user, 1).await;
+        world.pass(MINUTE_MS);
+        let since = Some(world.now());
+        let resumed = |account: &Account| {
+            let (plan, subscription) = (PlanId::parse("pro").unwrap(), SubscriptionId::parse("sub_1").ok());
+            Some(Account { plan, subscription, anchor: START, plan_since: since, ..account.clone() })
+        };
+        world.deps.ledger.change_account(user, world.now(), resumed).await.unwrap();
+    }
+}
+
 #[tokio::test]
-async fn usage_that_no_invoice_covers_is_told_once() {
-    for (used, invoiced, told) in [(1_200, false, true), (1_000, false, false), (1_200, true, false)] {
+async fn only_usage_whose_subscription_has_ended_without_an_invoice_is_told_and_that_each_night() {
+    for (turn, used, told) in [
+        (Turn::Cancels, 1_200, 4),
+        (Turn::Cancels, 1_000, 0),
+        (Turn::CancelsATrial, 1_200, 0),
+        (Turn::CancelsWithALastInvoice, 1_200, 0),
+        (Turn::ChangesPlan, 1_200, 0),
+        (Turn::ChangesPlanAndCancels, 1_200, 0),
+        (Turn::Pauses, 1_200, 0),
+        (Turn::PausesAndResumes, 1_200, 0),
+    ] {
         let world = World::new().await;
         let user = world.pays("cus_a", START).await;
         let key = world.uses(&user, used).await;
         world.run().await;
         world.pass(HOUR_MS);
-        // Cancelled at once.
-        let ended = world.now();
-        let over = |account: &Account| {
-            let (plan, subscription) = (PlanId::parse("free").unwrap(), None);
-            Some(Account { plan, subscription, anchor: ended, ..account.clone() })
-        };
-        world.deps.ledger.change_account(&user, ended, over).await.unwrap();
-        world.pass(MINUTE_MS);
-        world.uses(&user, 1).await;
-        let period = world.store.kept().meters[&key].period;
-        assert_eq!(period.end(), ended);
-        if invoiced {
-            world.book.lock().unwrap().invoice("cus_a", period, Some(ended));
-        }
+        let (ended, period) = (world.now(), world.store.kept().meters[&key].period);
+        takes(&world, &user, turn, period).await;
+        assert_eq!(world.store.kept().meters[&key].period.end(), ended, "{turn:?}");
         for day in 0..10 {
             world.set(ended.plus_ms(day * DAY_MS + 17 * HOUR_MS));
             check(&world).await;
         }
-        let expected: &[&str] = if told { &["Usage Not Invoiced"] } else { &[] };
-        assert_eq!(world.announced(), expected, "{used} tokens, invoiced: {invoiced}");
+        let expected = vec!["Usage Not Invoiced"; told];
+        assert_eq!(world.announced(), expected, "{turn:?}, {used} tokens");
     }
 }
 

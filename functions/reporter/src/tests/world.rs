@@ -62,8 +62,10 @@ pub(super) struct Book {
     pub(super) items: Vec<Value>,
     /// Those that somebody else made.
     pub(super) foreign_items: Vec<Value>,
-    /// The end of the subscription's trial, in seconds; none: it had none.
-    pub(super) trial_end_s: Option<u64>,
+    /// The subscription's trial; none: it had none.
+    pub(super) trial: Option<Period>,
+    /// When the subscription ended; none: it goes on.
+    pub(super) ended: Option<Timestamp>,
     /// What the price of usage includes, in tokens, and what each further one costs, in cents; none: what the book says. Without
     /// any tokens the subscription has no such price.
     pub(super) sold_at: Option<(u64, &'static str)>,
@@ -90,7 +92,11 @@ impl Book {
                 let all: Vec<Value> = self.foreign_items.iter().chain(&self.items).cloned().collect();
                 list(&all, &request.query["customer"])
             }
-            ("GET", "/v1/subscriptions/sub_1") => self.subscription(),
+            ("GET", "/v1/subscriptions/sub_1") => Reply::Answer(200, self.subscription().to_string()),
+            ("GET", "/v1/subscriptions") => {
+                assert_eq!(request.query["status"], "all");
+                list(&[self.subscription()], "cus_a")
+            }
             ("GET", path) if path.starts_with("/v1/prices/") => self.price(path),
             ("POST", "/v1/invoiceitems") => self.add_item(request),
             (method, path) => panic!("no such endpoint: {method} {path}"),
@@ -121,12 +127,12 @@ impl Book {
         if mishap.is_some() { Reply::Cut } else { answer }
     }
 
-    fn subscription(&self) -> Reply {
+    fn subscription(&self) -> Value {
         let meter = self.sold_at.is_none_or(|(included, _)| included > 0).then_some("mtr_1");
         let items = json!({"data": [{"price": {"id": "price_1", "recurring": {"meter": meter}}}]});
-        let body =
-            json!({"id": "sub_1", "object": "subscription", "trial_end": self.trial_end_s, "items": items});
-        Reply::Answer(200, body.to_string())
+        json!({"id": "sub_1", "object": "subscription", "customer": "cus_a", "created": START.s(),
+            "ended_at": self.ended.map(Timestamp::s), "trial_start": self.trial.map(|trial| trial.start().s()),
+            "trial_end": self.trial.map(|trial| trial.end().s()), "items": items})
     }
 
     fn price(&self, path: &str) -> Reply {
