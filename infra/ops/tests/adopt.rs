@@ -666,10 +666,14 @@ async fn what_stripe_refuses_is_said_in_its_words_and_nobody_is_half_taken_over_
     assert_eq!(ran.exit, Exit::Failed);
     assert!(ran.out.contains("NOT DONE") && ran.out.contains("Stripe refused"), "{}", ran.out);
     assert!(world.account("user_1").is_none(), "nobody uses what would be billed by nothing");
+    let found = world.get(&format!("subscriptions/{subscription}")).await;
+    assert_eq!(found["schedule"], Value::Null, "or its customer could not cancel it");
+    assert_eq!(found["metadata"]["inkmeter"], Value::Null);
     world.stand_in.refuse_legacy_phases(false);
     assert_eq!(world.run(&file, &[]).await.exit, Exit::Done);
     let left = world.left("user_1", &customer, &subscription).await;
-    assert_eq!((left["schedules"].as_u64(), left["phases"].as_array().map(Vec::len)), (Some(1), Some(2)));
+    let schedules = left["schedules"].as_u64();
+    assert_eq!((schedules, left["phases"].as_array().map(Vec::len)), (Some(2), Some(2)), "one was released");
 }
 
 #[tokio::test]

@@ -3,10 +3,12 @@
 
 use super::mapping::Mapped;
 use super::plan::{self, Imported, Obstacle, Plan, Rules, Seen, Step, Target};
-use domain::{Billing, HoldId, Meter, Receipt, Report, ReportRow, RowFate, Timestamp, Tokens};
+use domain::{
+    Billing, HoldId, Meter, Receipt, Report, ReportRow, RowFate, SubscriptionId, Timestamp, Tokens,
+};
 use ledger::{ChangeError, Changed, Ledger, MeterKey, Store, StoreError, Unavailable};
 use stripe::Stripe;
-use stripe::setup::SetupError;
+use stripe::setup::{ObjectId, SetupError};
 
 /// The id of the receipt of what was imported, one for each meter.
 const RECEIPT: &str = "adopted";
@@ -163,7 +165,11 @@ impl<S: Store> Work<'_, S> {
                     Some(id) => id.clone(),
                     None => self.stripe.schedule_from(subscription).await?.id,
                 };
-                self.stripe.plan_schedule(&id, planned).await?;
+                let planned = self.stripe.plan_schedule(&id, planned).await;
+                if let Err(SetupError::Refused(_)) = planned {
+                    self.let_go(subscription, &id).await?;
+                }
+                planned?;
             }
             Step::Release(id) => self.stripe.release_schedule(id).await?,
             Step::OpenAccount(target) => {
@@ -180,6 +186,16 @@ impl<S: Store> Work<'_, S> {
             }
         }
         Ok(())
+    }
+
+    /// Takes a schedule away that says nothing yet, for while there is one nobody can cancel the subscription; and the mark, for
+    /// the subscription is not on its way. One that says something stays.
+    async fn let_go(&self, subscription: &SubscriptionId, id: &ObjectId) -> Result<(), SetupError> {
+        if !self.stripe.schedule(id).await?.is_unmarked {
+            return Ok(());
+        }
+        self.stripe.release_schedule(id).await?;
+        self.stripe.unmark_subscription(subscription).await
     }
 
     /// Puts what was used before into the current period, once. A period that Stripe's meter does not bill has it as billed
@@ -214,11 +230,8 @@ impl<S: Store> Work<'_, S> {
                 last_attempt_at: None,
                 fence: 0,
             };
-            let fate = match billing {
-                Billing::Metered | Billing::Replaced => RowFate::Accepted,
-                Billing::Item | Billing::Flat => RowFate::Invoiced,
-            };
-            let report = Report::of((user(), key.period_start), &row, fate, now, Some(NOTE));
+            // Stripe's meter never heard of it, whatever bills the rest.
+            let report = Report::of((user(), key.period_start), &row, RowFate::Invoiced, now, Some(NOTE));
             if self.ledger.import(&key, &receipt, &report, billing).await? == Changed::Yes
                 || self.imported(&[meter]).await? == Some(Imported { tokens })
             {
