@@ -12,8 +12,8 @@ use axum::{Router, body::to_bytes, extract::Request as Incoming};
 use bus::Bus;
 use clap::Parser;
 use domain::{
-    Account as UserAccount, Billing, Classes, Demand, HoldId, Meter, ModelId, ModelPrice, Outcome, RowFate,
-    Timestamp, Tokens, Usage, UserId,
+    Account as UserAccount, Billing, Classes, CustomerId, Demand, HoldId, Meter, ModelId, ModelPrice,
+    Outcome, RowFate, Timestamp, Tokens, Usage, UserId,
 };
 use edge::plans::PlanBook;
 use futures_util::FutureExt as _;
@@ -66,13 +66,15 @@ struct Line {
 }
 
 /// What happens to the requests that change something. They are counted from 0.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 enum Fault {
     None,
     /// From this one on nothing goes out, reading included: the process was killed.
     Killed(usize),
     /// This one is carried out, and its answer lost.
     AnswerLost(usize),
+    /// What is asked of this path is not answered so many times.
+    Unread(String, usize),
 }
 
 struct World {
@@ -244,10 +246,17 @@ impl World {
     fn stripe(&self, fault: Fault) -> Stripe {
         let (http, base, asked) = (self.http.clone(), self.stand_in.base_url(), Arc::clone(&self.asked));
         let changes = Arc::new(AtomicUsize::new(0));
+        let unread = AtomicUsize::new(0);
         let memory = Memory::new(move |request: Request| {
             let (http, base, changes) = (http.clone(), base.clone(), Arc::clone(&changes));
             asked.lock().unwrap().push(format!("{} {}", request.method, request.path));
+            let is_unread = matches!(&fault, Fault::Unread(path, times)
+                if request.path.contains(path) && unread.fetch_add(1, Ordering::SeqCst) < *times);
+            let fault = fault.clone();
             async move {
+                if is_unread {
+                    return Reply::Cut;
+                }
                 let number = (request.method != "GET").then(|| changes.fetch_add(1, Ordering::SeqCst));
                 match fault {
                     Fault::Killed(at) if changes.load(Ordering::SeqCst) > at => {
@@ -674,6 +683,67 @@ async fn what_stripe_refuses_is_said_in_its_words_and_nobody_is_half_taken_over_
     let left = world.left("user_1", &customer, &subscription).await;
     let schedules = left["schedules"].as_u64();
     assert_eq!((schedules, left["phases"].as_array().map(Vec::len)), (Some(2), Some(2)), "one was released");
+}
+
+#[tokio::test]
+async fn a_reading_that_is_lost_is_repeated_and_then_only_its_customer_fails() {
+    let world = World::start().await;
+    let [(silent, _), (other, _)] = [world.sold_metered(0).await, world.sold_metered(0).await];
+    world.advance(TAKEN_OVER_S).await;
+    let file = mapping(&[(&silent, "user_1", 0), (&other, "user_2", 0)]);
+    let always = Fault::Unread(format!("/customers/{silent}"), usize::MAX);
+    let ran = world.run_with(&file, &[], always, usize::MAX).await.unwrap();
+    assert_eq!(ran.exit, Exit::Failed);
+    assert!(ran.out.contains("1 done, 0 to do, 0 refused, 1 failed"), "{}", ran.out);
+    assert!(ran.out.contains(&format!("NOT DONE: {silent}")), "{}", ran.out);
+    assert!(world.account("user_1").is_none() && world.account("user_2").is_some());
+    let twice = Fault::Unread(format!("/customers/{silent}"), 2);
+    let ran = world.run_with(&file, &[], twice, usize::MAX).await.unwrap();
+    assert_eq!(ran.exit, Exit::Done, "{}{}", ran.out, ran.err);
+    assert!(world.account("user_1").is_some());
+}
+
+impl World {
+    /// Somebody is about to buy a plan as another customer: the customer and the session.
+    async fn about_to_buy(&self, name: &str) -> (String, String) {
+        let other = self.customer(&[]).await;
+        let plan = &self.catalog.plans["pro"];
+        let form = [
+            ("mode", "subscription"),
+            ("customer", other.as_str()),
+            ("success_url", "https://example.com/"),
+            ("metadata[inkmeter_asked]", "pro"),
+            ("metadata[user_id]", name),
+            ("line_items[0][price]", plan.base_price_id.as_str()),
+            ("line_items[0][quantity]", "1"),
+            ("line_items[1][price]", plan.metered_price_id.as_str()),
+        ];
+        let session = self.post("checkout/sessions", &form).await["id"].as_str().unwrap().to_owned();
+        let id = CustomerId::parse(&other).unwrap();
+        let named =
+            |account: &UserAccount| Some(UserAccount { customer: Some(id.clone()), ..account.clone() });
+        self.ledger.change_account(&user(name), self.now(), named).await.unwrap();
+        (other, session)
+    }
+}
+
+#[tokio::test]
+async fn whoever_was_about_to_buy_a_plan_cannot_any_more_and_whoever_has_bought_it_is_not_taken_over() {
+    let world = World::start().await;
+    let [(one, subscription), (two, _)] = [world.sold_metered(0).await, world.sold_metered(0).await];
+    world.advance(TAKEN_OVER_S).await;
+    let (_, open) = world.about_to_buy("user_1").await;
+    let (other, bought) = world.about_to_buy("user_2").await;
+    world.stand_in.complete_checkout(&bought).unwrap();
+    let ran = world.run(&mapping(&[(&one, "user_1", 0), (&two, "user_2", 0)]), &[]).await;
+    assert_eq!(ran.exit, Exit::Failed);
+    assert!(ran.out.contains("1 done, 0 to do, 1 refused, 0 failed"), "{}", ran.out);
+    assert!(ran.out.contains(&format!("the customer {other}, who has bought a plan")), "{}", ran.out);
+    assert_eq!(world.get(&format!("checkout/sessions/{open}")).await["status"], "expired");
+    let account = world.account("user_1").unwrap();
+    let payer = (account.customer.unwrap().to_string(), account.subscription.unwrap().to_string());
+    assert_eq!(payer, (one, subscription));
+    assert_eq!(world.account("user_2").unwrap().customer.unwrap().to_string(), other);
 }
 
 #[tokio::test]

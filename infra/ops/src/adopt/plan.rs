@@ -42,6 +42,8 @@ pub struct Seen {
     pub schedules: Vec<Schedule>,
     /// The user's account and current meter; none: the ledger does not know the user.
     pub account: Option<(Account, Meter)>,
+    /// Whether the account's customer is another one, and has a subscription to a plan of the book's that has not ended.
+    pub pays_elsewhere: bool,
     /// What was imported for this user; none: nothing yet.
     pub imported: Option<Imported>,
 }
@@ -87,7 +89,12 @@ pub enum Step {
         billing: Billing,
     },
     /// The account gets its subscription: from here on its customer pays.
-    Attach(Target),
+    Attach {
+        /// Where.
+        target: Target,
+        /// The customer that the account has instead, who pays for nothing.
+        instead_of: Option<CustomerId>,
+    },
 }
 
 /// What an account is to become.
@@ -118,9 +125,16 @@ impl Target {
         (account.subscription.is_none() && after != *account).then_some(after)
     }
 
-    /// The account with its subscription; none: it has one.
-    pub fn attached(&self, account: &Account, customer: &CustomerId) -> Option<Account> {
-        account.subscription.is_none().then(|| Account {
+    /// The account with its subscription; none: it has one, or a customer who is not `instead_of`.
+    pub fn attached(
+        &self,
+        account: &Account,
+        customer: &CustomerId,
+        instead_of: Option<&CustomerId>,
+    ) -> Option<Account> {
+        let known = |has: &CustomerId| has == customer || Some(has) == instead_of;
+        let is_free = account.subscription.is_none() && account.customer.as_ref().is_none_or(known);
+        is_free.then(|| Account {
             plan: self.plan.clone(),
             customer: Some(customer.clone()),
             subscription: Some(self.subscription.clone()),
@@ -504,7 +518,7 @@ fn in_the_ledger(
         return Err(Obstacle::AnotherNumber { imported: imported.tokens, said: mapped.tokens });
     }
     let account = seen.account.as_ref().map(|(account, _)| account);
-    if let Some(taken) = account.and_then(|account| taken(account, mapped, target)) {
+    if let Some(taken) = account.and_then(|account| taken(account, mapped, target, seen.pays_elsewhere)) {
         return Err(Obstacle::AccountTaken(taken));
     }
     let attached = account.is_some_and(|account| account.subscription.is_some());
@@ -530,17 +544,20 @@ fn in_the_ledger(
         let (target, tokens, billing) = (target.clone(), mapped.tokens, of.billing);
         plan.steps.push(Step::Import { target, tokens, billing });
     }
-    plan.steps.push(Step::Attach(target.clone()));
+    let other = account.and_then(|account| account.customer.as_ref());
+    let instead_of = other.filter(|id| **id != mapped.customer).cloned();
+    plan.steps.push(Step::Attach { target: target.clone(), instead_of });
     Ok(())
 }
 
-/// What an account has that is not to be taken from it.
-fn taken(account: &Account, mapped: &Mapped, target: &Target) -> Option<String> {
+/// What an account has that is not to be taken from it. A customer who was only about to buy has nothing.
+fn taken(account: &Account, mapped: &Mapped, target: &Target, pays_elsewhere: bool) -> Option<String> {
     let subscription = account.subscription.as_ref().filter(|id| **id != target.subscription);
     let customer = account.customer.as_ref().filter(|id| **id != mapped.customer);
+    let customer = customer.filter(|_| account.subscription.is_some() || pays_elsewhere);
     subscription
         .map(|id| format!("the subscription {id}"))
-        .or_else(|| customer.map(|id| format!("the customer {id}")))
+        .or_else(|| customer.map(|id| format!("the customer {id}, who has bought a plan")))
 }
 
 /// How a period is billed, for people.
@@ -580,7 +597,11 @@ impl fmt::Display for Step {
                     billing_name(*billing)
                 )
             }
-            Self::Attach(target) => write!(f, "account: -> paid by {}", target.subscription),
+            Self::Attach { target, instead_of } => {
+                write!(f, "account: -> paid by {}", target.subscription)?;
+                let instead = |id| write!(f, ", and no more by {id}, whose open checkouts end");
+                instead_of.as_ref().map_or(Ok(()), instead)
+            }
         }
     }
 }
@@ -647,6 +668,7 @@ mod tests {
             subscriptions: vec![subscription],
             schedules: Vec::new(),
             account: None,
+            pays_elsewhere: false,
             imported: None,
         }
     }
@@ -701,7 +723,8 @@ mod tests {
         let bought = |account: &mut Account| account.subscription = SubscriptionId::parse("sub_2").ok();
         check(|seen| seen.account = Some(account(bought)), "the subscription sub_2");
         let paid = |account: &mut Account| account.customer = CustomerId::parse("cus_2").ok();
-        check(|seen| seen.account = Some(account(paid)), "the customer cus_2");
+        let elsewhere = |seen: &mut Seen| (seen.account, seen.pays_elsewhere) = (Some(account(paid)), true);
+        check(elsewhere, "the customer cus_2, who");
         let own = |account: &mut Account| account.subscription = SubscriptionId::parse("sub_1").ok();
         check(|seen| seen.account = Some(account(own)), "nothing to import");
         check(
