@@ -564,34 +564,116 @@ async fn twelve_old_customers_are_taken_over_and_the_next_invoices_are_right_to_
     assert!(invoices.iter().all(|invoice| invoice.total_cents == OLD_FLAT_CENTS), "{invoices:?}");
 }
 
-#[tokio::test]
-async fn a_run_that_dies_before_any_effect_is_finished_by_the_next() {
-    let expected = {
+/// A customer before a run.
+#[derive(Clone, Copy, Debug)]
+enum Story {
+    /// With a metered price, before the first run.
+    Metered,
+    /// With a flat price alone, before the first run.
+    Flat,
+    /// With a metered price, in the cycle after the first run.
+    Second,
+}
+
+impl Story {
+    /// What the run changes at Stripe: customer, subscription, its billing mode where it is flat, schedule, and what the schedule
+    /// says; of the second one the mark, the schedule and the billing mode.
+    fn changes(self) -> usize {
+        match self {
+            Self::Metered => 4,
+            Self::Flat => 5,
+            Self::Second => 3,
+        }
+    }
+
+    /// How often the run looks at the clock: to plan, to plan again, for each of three steps in the ledger, and to see that
+    /// nothing is left.
+    fn looks(self) -> usize {
+        match self {
+            Self::Metered | Self::Flat => 6,
+            Self::Second => 3,
+        }
+    }
+
+    async fn begin(self) -> (World, Sold) {
         let world = World::start().await;
-        let (customer, subscription) = world.sold_metered(400).await;
+        let (customer, subscription) = match self {
+            Self::Metered | Self::Second => world.sold_metered(400).await,
+            Self::Flat => world.sold(&[&world.flat], None).await,
+        };
+        let file = mapping(&[(&customer, "user_1", 400)]);
         world.advance(TAKEN_OVER_S).await;
-        let ran = world.run(&mapping(&[(&customer, "user_1", 400)]), &[]).await;
-        assert_eq!(ran.exit, Exit::Done, "{}{}", ran.out, ran.err);
-        world.left("user_1", &customer, &subscription).await
-    };
-    // Four changes at Stripe: customer, subscription, schedule, and what the schedule says. The clock is looked at to plan, to
-    // plan again, for each of three steps in the ledger, and to see that nothing is left.
-    let faults = (0..4).map(|at| (Fault::Killed(at), usize::MAX)).chain((0..7).map(|at| (Fault::None, at)));
+        if let Self::Second = self {
+            assert_eq!(world.run(&file, &[]).await.exit, Exit::Done);
+            world.advance(WITHIN_FEBRUARY_S).await;
+        }
+        (world, Sold { customer, subscription, file })
+    }
+
+    /// What the run has to leave behind.
+    async fn left(self, world: &World, sold: &Sold) -> String {
+        let Sold { customer, subscription, .. } = sold;
+        let found = world.get(&format!("subscriptions/{subscription}")).await;
+        let mode = found["billing_mode"]["type"].as_str().unwrap();
+        match self {
+            Self::Metered | Self::Flat => {
+                format!("{mode} {}", by_name(&world.left("user_1", customer, subscription).await))
+            }
+            Self::Second => {
+                let account = world.account("user_1").unwrap();
+                let payers =
+                    [account.customer.unwrap().to_string() == *customer, account.subscription.is_some()];
+                let (mark, schedule) = (&found["metadata"]["inkmeter"], &found["schedule"]);
+                format!("{mode}, mark {mark}, schedule {schedule}, plan {}, paid {payers:?}", account.plan)
+            }
+        }
+    }
+}
+
+/// What was sold, and a mapping of it.
+struct Sold {
+    customer: String,
+    subscription: String,
+    file: String,
+}
+
+#[track_caller]
+fn is_whole(ran: &Ran) {
+    assert_eq!(ran.exit, Exit::Done, "{}{}", ran.out, ran.err);
+}
+
+async fn dies_and_is_finished(story: Story) {
+    let (world, sold) = story.begin().await;
+    is_whole(&world.run(&sold.file, &[]).await);
+    let expected = story.left(&world, &sold).await;
+    let killed = (0..story.changes()).map(|at| (Fault::Killed(at), usize::MAX));
+    let faults = killed.chain((0..=story.looks()).map(|at| (Fault::None, at)));
     let mut died = 0;
     for (fault, dies_at) in faults {
-        let world = World::start().await;
-        let (customer, subscription) = world.sold_metered(400).await;
-        world.advance(TAKEN_OVER_S).await;
-        let file = mapping(&[(&customer, "user_1", 400)]);
-        let first = world.run_with(&file, &[], fault, dies_at).await;
+        let (world, sold) = story.begin().await;
+        let first = world.run_with(&sold.file, &[], fault, dies_at).await;
         died += usize::from(first.is_none_or(|ran| ran.exit == Exit::Failed));
-        let ran = world.run(&file, &[]).await;
-        assert_eq!(ran.exit, Exit::Done, "{}{}", ran.out, ran.err);
-        assert_eq!(by_name(&world.left("user_1", &customer, &subscription).await), by_name(&expected));
-        let again = world.run(&file, &[]).await;
+        is_whole(&world.run(&sold.file, &[]).await);
+        assert_eq!(story.left(&world, &sold).await, expected, "{story:?}");
+        let again = world.run(&sold.file, &[]).await;
         assert!(again.out.contains("1 as they should be, 0 done, 0 to do"), "{}", again.out);
     }
-    assert_eq!(died, 10, "the last one had nothing left to die of");
+    assert_eq!(died, story.changes() + story.looks(), "the last one had nothing left to die of");
+}
+
+#[tokio::test]
+async fn a_run_that_dies_before_any_effect_is_finished_by_the_next() {
+    dies_and_is_finished(Story::Metered).await;
+}
+
+#[tokio::test]
+async fn a_run_for_a_flat_price_that_dies_before_any_effect_is_finished_by_the_next() {
+    dies_and_is_finished(Story::Flat).await;
+}
+
+#[tokio::test]
+async fn a_second_run_that_dies_before_any_effect_is_finished_by_the_next() {
+    dies_and_is_finished(Story::Second).await;
 }
 
 /// The same, with the cycle's start, which is a second later in a slow world, by name.
@@ -604,16 +686,17 @@ fn by_name(left: &BTreeMap<&'static str, Value>) -> String {
 
 #[tokio::test]
 async fn an_answer_that_is_lost_is_looked_for_and_nothing_is_done_twice() {
-    for at in 0..4 {
-        let world = World::start().await;
-        let (customer, subscription) = world.sold_metered(400).await;
-        world.advance(TAKEN_OVER_S).await;
-        let file = mapping(&[(&customer, "user_1", 400)]);
-        let ran = world.run_with(&file, &[], Fault::AnswerLost(at), usize::MAX).await.unwrap();
-        assert_eq!(ran.exit, Exit::Done, "{}{}", ran.out, ran.err);
-        let left = world.left("user_1", &customer, &subscription).await;
-        assert_eq!(left["schedules"], 1);
-        assert_eq!(left["phases"].as_array().unwrap().len(), 2);
+    for story in [Story::Metered, Story::Flat, Story::Second] {
+        let (world, sold) = story.begin().await;
+        is_whole(&world.run(&sold.file, &[]).await);
+        let expected = story.left(&world, &sold).await;
+        for at in 0..story.changes() {
+            let (world, sold) = story.begin().await;
+            is_whole(&world.run_with(&sold.file, &[], Fault::AnswerLost(at), usize::MAX).await.unwrap());
+            assert_eq!(story.left(&world, &sold).await, expected, "{story:?}");
+            let schedules = world.get(&format!("subscription_schedules?customer={}", sold.customer)).await;
+            assert_eq!(schedules["data"].as_array().unwrap().len(), 1, "{story:?}");
+        }
     }
 }
 
