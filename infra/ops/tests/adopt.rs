@@ -830,6 +830,24 @@ async fn whoever_was_about_to_buy_a_plan_cannot_any_more_and_whoever_has_bought_
 }
 
 #[tokio::test]
+async fn what_is_imported_of_one_that_was_moved_by_hand_is_not_looked_for_on_stripes_meter() {
+    let world = World::start().await;
+    let customer = world.customer(&[]).await;
+    let plan = &world.catalog.plans["pro"];
+    let form = [
+        ("customer", customer.as_str()),
+        ("items[0][price]", plan.base_price_id.as_str()),
+        ("items[1][price]", plan.metered_price_id.as_str()),
+    ];
+    world.post("subscriptions", &form).await;
+    world.advance(TAKEN_OVER_S).await;
+    is_whole(&world.run(&mapping(&[(&customer, "user_1", 400)]), &[]).await);
+    let [meter] = world.meters("user_1").try_into().unwrap();
+    assert_eq!((meter.billing, meter.sealed, meter.invoiced), (Billing::Metered, t(400), t(400)));
+    world.reconciles().await;
+}
+
+#[tokio::test]
 async fn a_mapping_with_a_fault_is_not_used_at_all() {
     let world = World::start().await;
     let (customer, _) = world.sold(&[&world.flat], None).await;

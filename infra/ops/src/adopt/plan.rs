@@ -784,6 +784,29 @@ mod tests {
     }
 
     #[test]
+    fn a_customer_who_was_only_about_to_buy_gives_way_and_one_who_came_since_does_not() {
+        let mut seen = seen(sold(vec![item("price_flat", false)]));
+        let named = |account: &mut Account| account.customer = CustomerId::parse("cus_2").ok();
+        seen.account = Some(account(named));
+        let expected = [
+            "user",
+            "user",
+            "-> flexible",
+            "price_base",
+            "plan pro",
+            "7 tokens",
+            "sub_1, and no more by cus_2",
+        ];
+        steps(&seen, &expected);
+        let plan = plan(&mapped(7), &seen, &rules(), NOW).unwrap();
+        let Some(Step::Attach { target, instead_of }) = plan.steps.last() else { panic!("{plan:?}") };
+        let (before, _) = account(named);
+        let after = target.attached(&before, &mapped(7).customer, instead_of.as_ref()).unwrap();
+        assert_eq!(after.customer, Some(mapped(7).customer));
+        assert_eq!(target.attached(&before, &mapped(7).customer, None), None, "nobody looked at it");
+    }
+
+    #[test]
     fn one_that_ends_with_its_cycle_gets_no_schedule_and_one_that_ends_later_none_and_no_account() {
         let mut seen = seen(sold(vec![item("price_flat", false)]));
         first(&mut seen).ends_at = Some(END);
