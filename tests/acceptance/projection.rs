@@ -88,7 +88,7 @@ async fn f21_f22_what_is_told_just_before_the_months_end_is_the_invoice_that_is_
     std::fs::write(plans.path(), PLANS).unwrap();
     let cloud = cloud(|options| time.rule(options, plans.path())).await;
     let mut customers = BTreeMap::new();
-    for name in ["plain", "ending", "changing"] {
+    for name in ["plain", "ending", "changing", "idle"] {
         customers.insert(name, subscribe(&cloud, &Client::new(&cloud, name).user).await);
     }
     let use_some = async |tokens: usize| {
@@ -97,7 +97,9 @@ async fn f21_f22_what_is_told_just_before_the_months_end_is_the_invoice_that_is_
             charged(&Client::new(&cloud, name), tokens + more).await;
         }
     };
-    use_some(101).await;
+    for (more, name) in (0..).zip(["plain", "ending", "changing"]) {
+        charged(&Client::new(&cloud, name), 101 + more).await;
+    }
     report(&cloud).await;
 
     time.move_to(&cloud, CHANGE_HOUR);
@@ -107,6 +109,8 @@ async fn f21_f22_what_is_told_just_before_the_months_end_is_the_invoice_that_is_
     // Stripe hears of it after the change: it is an item on the next invoice.
     charged(&Client::new(&cloud, "changing"), 57).await;
     change_to_agency(&cloud, &customers["changing"]).await;
+    // Who has asked for nothing yet has two lines for the change all the same.
+    change_to_agency(&cloud, &customers["idle"]).await;
     webhooks(&cloud).await;
     use_some(203).await;
     report(&cloud).await;
@@ -124,7 +128,7 @@ async fn f21_f22_what_is_told_just_before_the_months_end_is_the_invoice_that_is_
         let invoice = &usage["invoice"];
         assert!(cents(&invoice["overageUsd"]) > 100, "{invoice}");
         assert_eq!(cents(&invoice["baseUsd"]) == 0, *name == "ending", "{invoice}");
-        assert_eq!(cents(&invoice["planChangeUsd"]) > 0, *name == "changing", "{invoice}");
+        assert_eq!(cents(&invoice["planChangeUsd"]) > 0, ["changing", "idle"].contains(name), "{invoice}");
         assert_eq!(invoice["at"], usage["resetsAt"]);
         told.insert(*name, cents(&invoice["estimateUsd"]));
     }

@@ -195,8 +195,9 @@ fn count(world: &World, report: &report::Report) {
     }
 }
 
-/// A delivery of Stripe's, some time after the event, repeated until it is taken.
-async fn deliver(world: Arc<World>, subscription: String, told_at: Timestamp) {
+/// A delivery of Stripe's, some time after the event, repeated until it is taken. `told_at`: when Stripe told of other prices, if that is
+/// what it tells of.
+async fn deliver(world: Arc<World>, subscription: String, told_at: Option<Timestamp>) {
     let after_ms = world.with(|inner| if inner.calm { 0 } else { inner.dice.below(DELIVERED_AFTER_MS_MAX) });
     sleep(Duration::from_millis(after_ms)).await;
     let id = SubscriptionId::parse(&subscription).unwrap();
@@ -206,7 +207,7 @@ async fn deliver(world: Arc<World>, subscription: String, told_at: Timestamp) {
         let ledger = Ledger::new(SimStore::new(&world, &process), book.plans().clone());
         let accounts = Accounts::new(ledger, stripe::reached_by(&world, &process), book);
         let now = world.clock(&process);
-        let sync = accounts.sync(&id, told_at, now);
+        let sync = accounts.sync(&id, told_at.unwrap_or(now), now);
         let outcome = timeout(Duration::from_millis(DELIVERY_MS), sync).await;
         process.kill();
         if let Ok(Ok(_)) = outcome {
@@ -229,10 +230,11 @@ async fn change(world: Arc<World>, number: u64, user: UserId) {
     if what >= 5 {
         return set_spend_cap(world, number, user).await;
     }
-    let subscription = world.with(|inner| {
+    let (subscription, repriced) = world.with(|inner| {
         let all = &mut inner.stripe.subscriptions;
         let active = all.iter_mut().find(|(_, subscription)| own(subscription));
         if let Some((id, subscription)) = active {
+            let plans = subscription.plans.len();
             if what < 2 {
                 subscription.ended = Some(now.floor_s());
             } else if what == 4 {
@@ -243,23 +245,21 @@ async fn change(world: Arc<World>, number: u64, user: UserId) {
                 subscription.plans.push(PlanChange { since: now.floor_s(), at: now, plan });
                 *inner.seen.entry("a plan changed").or_default() += 1;
             }
-            return id.clone();
+            return (id.clone(), subscription.plans.len() > plans);
         }
         let id = format!("sub_{number}");
         let plan = inner.dice.pick(&["pro", "pro", "team"]);
         let new = Subscription::new(&user, format!("cus_{user}_{}", number % 2), now.floor_s(), plan);
         all.insert(id.clone(), new);
-        id
+        (id, false)
     });
+    let told_at = repriced.then(|| now.floor_s());
     world.trace(|| format!("{user} changes {subscription}"));
     if world.happens(Mishap::EventTwice) {
         let (again, subscription) = (Arc::clone(&world), subscription.clone());
-        tokio::join!(
-            deliver(again, subscription.clone(), now.floor_s()),
-            deliver(world, subscription, now.floor_s())
-        );
+        tokio::join!(deliver(again, subscription.clone(), told_at), deliver(world, subscription, told_at));
     } else {
-        deliver(world, subscription, now.floor_s()).await;
+        deliver(world, subscription, told_at).await;
     }
 }
 
@@ -297,7 +297,7 @@ pub(crate) async fn set_up(world: &Arc<World>) {
             let customer = format!("cus_{user}");
             let new = Subscription::new(&user, customer, anchor, "pro");
             world.with(|inner| inner.stripe.subscriptions.insert(id.clone(), new));
-            deliver(Arc::clone(world), id, anchor).await;
+            deliver(Arc::clone(world), id, None).await;
         } else if matches!(world.scenario.kind, Kind::Rollover | Kind::Late) {
             let process = world.process(format!("set-up-{number}"));
             let ledger = Ledger::new(SimStore::new(world, &process), world.scenario.book.plans().clone());

@@ -126,6 +126,10 @@ enum Known {
 
 fn known(world: &World, meter: &Meter, segment: &Segment) -> Known {
     let Some(cut) = segment.cut else { return Known::NoCut };
+    // A part that was over before anybody heard of it cut nothing: what followed it is all that the account knows of.
+    if matches!(cut, Cut::ByPlan(_)) && !is_heard(world, meter, segment, segment.final_at) {
+        return Known::Never;
+    }
     let known_at = world.with(|inner| {
         let heard = inner.journal.heard.get(&meter.user).map_or(&[][..], Vec::as_slice);
         let is_of =

@@ -210,7 +210,14 @@ impl<S: Store> Accounts<S> {
         read: &Account,
         now: Timestamp,
         decide: impl Fn(&Account) -> Option<Account> + Send + Sync,
-    ) -> Result<bool, ChangeError> {
+    ) -> Result<bool, SyncError> {
+        // The part of a month under the plan before has a meter of its own even where nothing was asked for under it: the next invoice
+        // has a line for it.
+        let of_the_same =
+            |after: &Account| after.subscription == read.subscription && after.plan != read.plan;
+        if decide(read).as_ref().is_some_and(of_the_same) {
+            self.ledger.roll(user, now).await?;
+        }
         let moved = AtomicBool::new(false);
         let change = |account: &Account| {
             let as_read = account.rev == read.rev;

@@ -669,7 +669,8 @@ impl Store for DynamoStore {
     async fn denials(&self, user: &UserId, period_start: Timestamp) -> Result<Vec<Denial>, StoreError> {
         let begin = item::denials_of(period_start);
         let found = self.backwards("list denials", user, &begin, None).await?;
-        let mut denials = found.items().iter().map(item::read_denial).collect::<Result<Vec<_>, _>>()?;
+        let read = found.items().iter().filter_map(|item| item::read_denial(item).transpose());
+        let mut denials = read.collect::<Result<Vec<_>, _>>()?;
         denials.sort_by_key(|denial| (Reverse(denial.at), denial.code));
         Ok(denials)
     }

@@ -723,14 +723,16 @@ pub(crate) fn write_denial(denial: &Denial) -> Item {
     written
 }
 
-pub(crate) fn read_denial(item: &Item) -> Result<Denial, StoreError> {
+/// A denial; none: its code is one that only a later release knows. It advises, and keeps nobody from anything else.
+pub(crate) fn read_denial(item: &Item) -> Result<Option<Denial>, StoreError> {
     let sk = text(item, attr::SK)?;
     let read = || {
         let (start, code) = sk.strip_prefix(DENIAL)?.split_once('#')?;
-        Some((Timestamp::from_s(start.parse().ok()?), DenialCode::parse(code)?))
+        Some((Timestamp::from_s(start.parse().ok()?), code))
     };
     let (period_start, code) = read().ok_or_else(|| corrupt(attr::SK))?;
-    Ok(Denial {
+    let Some(code) = DenialCode::parse(code) else { return Ok(None) };
+    Ok(Some(Denial {
         user: user_of(item)?,
         period_start,
         code,
@@ -738,7 +740,7 @@ pub(crate) fn read_denial(item: &Item) -> Result<Denial, StoreError> {
         asked: tokens(item, attr::ASKED)?,
         left: optional(item, attr::LEFT, tokens)?,
         until: optional(item, attr::UNTIL, from_ms)?,
-    })
+    }))
 }
 
 pub(crate) fn write_event(id: &EventId, kind: &str, at: Timestamp, forget_at: Timestamp) -> Item {
@@ -972,11 +974,15 @@ mod tests {
             until: Some(START),
         };
         let written = write_denial(&denial);
-        assert_eq!(read_denial(&written).unwrap(), denial);
+        assert_eq!(read_denial(&written).unwrap().unwrap(), denial);
+        let mut of_a_later_release = written.clone();
+        let sk = text(&written, attr::SK).unwrap().to_owned() + "_and_more";
+        of_a_later_release.insert(attr::SK.to_owned(), s(&sk));
+        assert_eq!(read_denial(&of_a_later_release).unwrap(), None);
         assert_eq!(written[attr::SK], s("D#001795518000#quota_held"));
         assert_eq!(written[attr::EXPIRES_AT], expiry(AT.plus_ms(90 * 86_400_000)));
         let bare = Denial { left: None, until: None, ..denial };
-        assert_eq!(read_denial(&write_denial(&bare)).unwrap(), bare);
+        assert_eq!(read_denial(&write_denial(&bare)).unwrap().unwrap(), bare);
         check_damage(&written, &[attr::EXPIRES_AT, attr::LEFT, attr::UNTIL], read_denial);
 
         let event = write_event(&EventId::parse("evt_1").unwrap(), "invoice.paid", AT, START);

@@ -4,6 +4,7 @@ use crate::client::Stripe;
 use crate::customer::{SaleError, Whose};
 use crate::failure::Failure;
 use crate::setup::{ObjectId, SOLD_BY_KEY};
+use crate::subscription::{MARK_ADOPT, MARK_KEY};
 use domain::{CustomerId, PlanId, Timestamp, UserId};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -142,6 +143,7 @@ struct Wire {
 #[derive(miniserde::Deserialize)]
 struct WireSubscription {
     status: String,
+    metadata: Option<BTreeMap<String, String>>,
     items: Page<WireItem>,
 }
 
@@ -160,6 +162,12 @@ impl WireSubscription {
     /// A list without a status leaves out what was canceled, and nothing else.
     fn has_ended(&self) -> bool {
         matches!(self.status.as_str(), "canceled" | "incomplete_expired")
+    }
+
+    /// Whether its prices are about to be ours.
+    fn is_being_adopted(&self) -> bool {
+        let mark = self.metadata.as_ref().and_then(|metadata| metadata.get(MARK_KEY));
+        mark.is_some_and(|mark| mark == MARK_ADOPT)
     }
 
     /// The lookup keys of its prices, or those that they were sold by before another price took them over.
@@ -210,7 +218,8 @@ impl Stripe {
         page.data.into_iter().filter(Wire::is_ours).map(Wire::read).collect()
     }
 
-    /// Whether a customer has a subscription to what `is_ours` says of a price's lookup key, that has not ended.
+    /// Whether a customer has a subscription to what `is_ours` says of a price's lookup key, or that is about to have such prices,
+    /// that has not ended.
     ///
     /// Whether it is paid does not matter, nor whether it counts now: one that is paused, incomplete or given away can come back
     /// into force, and would then bill its customer beside a second one.
@@ -226,7 +235,8 @@ impl Stripe {
         let request = RequestBuilder::new(StripeMethod::Get, "/subscriptions").query(&query);
         let page = self.call(StripeMethod::Get, request.customize::<Page<WireSubscription>>()).await?;
         let mut open = page.data.iter().filter(|subscription| !subscription.has_ended());
-        Ok(open.any(|subscription| subscription.lookup_keys().any(&is_ours)))
+        Ok(open
+            .any(|subscription| subscription.is_being_adopted() || subscription.lookup_keys().any(&is_ours)))
     }
 
     /// Creates a session. Whoever does so at the same time, of the same, behind the same `newest` session of the customer's

@@ -122,6 +122,16 @@ async fn only_a_subscription_of_ours_that_has_not_ended_is_in_the_way() {
 }
 
 #[tokio::test]
+async fn a_subscription_whose_prices_are_about_to_be_ours_is_in_the_way() {
+    let fake = Fake::new(8);
+    let api = api(MemoryStore::new(), fake.stripe());
+    let mut old = subscription("active", &json!({"lookup_key": null, "metadata": {}}));
+    old["metadata"] = json!({"inkmeter": "adopt"});
+    fake.world(|world| world.others.push(old));
+    assert_eq!(buy(&api, "pro", NOW).await.0, 409);
+}
+
+#[tokio::test]
 async fn a_page_where_something_else_is_bought_is_left_alone() {
     let fake = Fake::new(9);
     let api = api(MemoryStore::new(), fake.stripe());

@@ -88,7 +88,7 @@ mod tests {
     #[track_caller]
     fn check(nano_usd_per_million: u64, expected: Option<&str>) {
         let price = Cents::per_token(NonZeroU64::new(nano_usd_per_million).unwrap());
-        assert_eq!(price.clone().ok().map(|price| price.to_string()).as_deref(), expected);
+        assert_eq!(price.ok().map(|price| price.to_string()).as_deref(), expected);
         let back = price.ok().and_then(Cents::nano_usd_per_million);
         assert_eq!(back, expected.map(|_| nano_usd_per_million));
     }
