@@ -103,8 +103,14 @@ impl InvoiceWire {
         let used = earlier.iter().chain([meter]).map(|meter| Used {
             plan: plans.get(&meter.plan).unwrap_or(plan),
             since: meter.period.start(),
-            // What was parked is billed by nobody, unless somebody tries it again.
-            tokens: meter.priced().saturating_sub(meter.parked),
+            tokens: match meter.billing {
+                // An item bills it once its period has ended, too late for this invoice.
+                Billing::Item => Tokens::ZERO,
+                // What was parked is billed by nobody, unless somebody tries it again.
+                Billing::Metered | Billing::Flat | Billing::Replaced => {
+                    meter.priced().saturating_sub(meter.parked)
+                }
+            },
         });
         let used: Vec<_> = used.collect();
         let ends_at = account.ends_at.filter(|at| *at <= month.end());

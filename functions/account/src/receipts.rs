@@ -289,7 +289,9 @@ impl Priced<'_> {
             Some(place) if place.period_start == receipt.period_start => place.below,
             Some(_) | None => meter.map_or(Tokens::ZERO, |meter| meter.settled),
         };
-        let is_counted = meter.is_none_or(|meter| !meter.holds.contains_key(&receipt.id));
+        let is_held = meter.is_some_and(|meter| meter.holds.contains_key(&receipt.id));
+        // What was imported is billed elsewhere. It comes before all that is priced here, wherever its receipt is.
+        let is_counted = !is_held && receipt.outcome != Outcome::Imported;
         let below = if is_counted { up_to.saturating_sub(receipt.charged) } else { up_to };
         self.place =
             Some(Place { behind: ReceiptCursor::after(receipt), period_start: receipt.period_start, below });

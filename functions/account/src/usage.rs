@@ -4,7 +4,7 @@ use crate::{
     handler::{AccountApi, unavailable},
     invoice::InvoiceWire,
 };
-use domain::{Plan, Timestamp, Tokens, UserId, cap_in_force, overage};
+use domain::{Billing, Meter, Plan, Timestamp, Tokens, UserId, cap_in_force, overage_between};
 use edge::{money::decimal_usd, problem::Problem, respond};
 use http::{Response, StatusCode};
 use lambda_http::Body;
@@ -116,7 +116,7 @@ impl UsageWire {
                 cap: cap.get(),
                 included: plan.included.get(),
             },
-            overage: OverageWire::of(plan, meter.priced()),
+            overage: OverageWire::of(plan, meter),
             invoice,
             requests: meter.totals.requests,
             spend_cap: account.spend_cap.map(Tokens::get),
@@ -125,11 +125,14 @@ impl UsageWire {
 }
 
 impl OverageWire {
-    fn of(plan: &Plan, settled: Tokens) -> Self {
+    fn of(plan: &Plan, meter: &Meter) -> Self {
+        let settled = meter.priced();
+        // Of a period that an item bills nothing is sealed before its end but what was imported, which is billed elsewhere.
+        let imported = if meter.billing == Billing::Item { meter.sealed } else { Tokens::ZERO };
         Self {
-            tokens: settled.saturating_sub(plan.included).get(),
+            tokens: settled.saturating_sub(plan.included.max(imported)).get(),
             per_million_usd: plan.overage_per_million.map(|price| decimal_usd(price.get())),
-            cost_usd: decimal_usd(overage(plan, settled).get()),
+            cost_usd: decimal_usd(overage_between(plan, imported, settled).get()),
         }
     }
 }
@@ -144,6 +147,14 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_s(1_800_000_000);
 
     fn wire(settled: u32, change: impl FnOnce(&mut Account)) -> Value {
+        wire_of(settled, change, |_| ())
+    }
+
+    fn wire_of(
+        settled: u32,
+        change: impl FnOnce(&mut Account),
+        change_meter: impl FnOnce(&mut Meter),
+    ) -> Value {
         let book = PlanBook::built_in().unwrap();
         let plan = book.plans().iter().find(|plan| plan.id.as_str() == "pro").unwrap().clone();
         let user = UserId::parse("user_1").unwrap();
@@ -155,6 +166,7 @@ mod tests {
         meter.settled = Tokens::from_u32(settled);
         meter.committed = Tokens::from_u32(settled + 1_000);
         meter.totals.requests = 3;
+        change_meter(&mut meter);
         let standing = Standing { account, plan, meter };
         let billed = standing.account.billed_to().is_some();
         let invoice = InvoiceWire::of(&standing, book.plans(), &[], 0).filter(|_| billed);
@@ -201,6 +213,30 @@ mod tests {
             let pro = book.plans().iter().find(|plan| plan.id.as_str() == "pro").unwrap();
             let cents = invoice_cents(pro, Tokens::from_u32(settled)).unwrap();
             assert_eq!(format!("{}.{:02}", cents / 100, cents % 100), estimate);
+        }
+    }
+
+    #[test]
+    fn what_an_item_bills_is_above_what_is_included_and_imported_and_on_no_invoice_yet() {
+        for (imported, settled, tokens, cost) in [
+            (600_000, 700_000, 100_000, "0.20"),
+            (100_000, 600_000, 100_000, "0.20"),
+            (600_000, 600_000, 0, "0.00"),
+        ] {
+            let wire = wire_of(
+                settled,
+                |_| (),
+                |meter| {
+                    (meter.billing, meter.sealed) = (Billing::Item, Tokens::from_u32(imported));
+                    meter.invoiced = meter.sealed;
+                },
+            );
+            assert_eq!(
+                (&wire["overage"]["tokens"], &wire["overage"]["costUsd"]),
+                (&tokens.into(), &cost.into())
+            );
+            let invoice = &wire["invoice"];
+            assert_eq!((&invoice["overageUsd"], &invoice["estimateUsd"]), (&"0.00".into(), &"20.00".into()));
         }
     }
 

@@ -12,8 +12,8 @@ use axum::{Router, body::to_bytes, extract::Request as Incoming};
 use bus::Bus;
 use clap::Parser;
 use domain::{
-    Account as UserAccount, Billing, Classes, Demand, HoldId, Meter, ModelId, ModelPrice, Outcome, RowFate,
-    Timestamp, Tokens, Usage, UserId,
+    Account as UserAccount, Billing, Classes, CustomerId, Demand, HoldId, Meter, ModelId, ModelPrice,
+    Outcome, RowFate, Timestamp, Tokens, Usage, UserId,
 };
 use edge::plans::PlanBook;
 use futures_util::FutureExt as _;
@@ -66,13 +66,15 @@ struct Line {
 }
 
 /// What happens to the requests that change something. They are counted from 0.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 enum Fault {
     None,
     /// From this one on nothing goes out, reading included: the process was killed.
     Killed(usize),
     /// This one is carried out, and its answer lost.
     AnswerLost(usize),
+    /// What is asked of this path is not answered so many times.
+    Unread(String, usize),
 }
 
 struct World {
@@ -244,10 +246,17 @@ impl World {
     fn stripe(&self, fault: Fault) -> Stripe {
         let (http, base, asked) = (self.http.clone(), self.stand_in.base_url(), Arc::clone(&self.asked));
         let changes = Arc::new(AtomicUsize::new(0));
+        let unread = AtomicUsize::new(0);
         let memory = Memory::new(move |request: Request| {
             let (http, base, changes) = (http.clone(), base.clone(), Arc::clone(&changes));
             asked.lock().unwrap().push(format!("{} {}", request.method, request.path));
+            let is_unread = matches!(&fault, Fault::Unread(path, times)
+                if request.path.contains(path) && unread.fetch_add(1, Ordering::SeqCst) < *times);
+            let fault = fault.clone();
             async move {
+                if is_unread {
+                    return Reply::Cut;
+                }
                 let number = (request.method != "GET").then(|| changes.fetch_add(1, Ordering::SeqCst));
                 match fault {
                     Fault::Killed(at) if changes.load(Ordering::SeqCst) > at => {
@@ -555,34 +564,116 @@ async fn twelve_old_customers_are_taken_over_and_the_next_invoices_are_right_to_
     assert!(invoices.iter().all(|invoice| invoice.total_cents == OLD_FLAT_CENTS), "{invoices:?}");
 }
 
-#[tokio::test]
-async fn a_run_that_dies_before_any_effect_is_finished_by_the_next() {
-    let expected = {
+/// A customer before a run.
+#[derive(Clone, Copy, Debug)]
+enum Story {
+    /// With a metered price, before the first run.
+    Metered,
+    /// With a flat price alone, before the first run.
+    Flat,
+    /// With a metered price, in the cycle after the first run.
+    Second,
+}
+
+impl Story {
+    /// What the run changes at Stripe: customer, subscription, its billing mode where it is flat, schedule, and what the schedule
+    /// says; of the second one the mark, the schedule and the billing mode.
+    fn changes(self) -> usize {
+        match self {
+            Self::Metered => 4,
+            Self::Flat => 5,
+            Self::Second => 3,
+        }
+    }
+
+    /// How often the run looks at the clock: to plan, to plan again, for each of three steps in the ledger, and to see that
+    /// nothing is left.
+    fn looks(self) -> usize {
+        match self {
+            Self::Metered | Self::Flat => 6,
+            Self::Second => 3,
+        }
+    }
+
+    async fn begin(self) -> (World, Sold) {
         let world = World::start().await;
-        let (customer, subscription) = world.sold_metered(400).await;
+        let (customer, subscription) = match self {
+            Self::Metered | Self::Second => world.sold_metered(400).await,
+            Self::Flat => world.sold(&[&world.flat], None).await,
+        };
+        let file = mapping(&[(&customer, "user_1", 400)]);
         world.advance(TAKEN_OVER_S).await;
-        let ran = world.run(&mapping(&[(&customer, "user_1", 400)]), &[]).await;
-        assert_eq!(ran.exit, Exit::Done, "{}{}", ran.out, ran.err);
-        world.left("user_1", &customer, &subscription).await
-    };
-    // Four changes at Stripe: customer, subscription, schedule, and what the schedule says. The clock is looked at to plan, to
-    // plan again, for each of three steps in the ledger, and to see that nothing is left.
-    let faults = (0..4).map(|at| (Fault::Killed(at), usize::MAX)).chain((0..7).map(|at| (Fault::None, at)));
+        if let Self::Second = self {
+            assert_eq!(world.run(&file, &[]).await.exit, Exit::Done);
+            world.advance(WITHIN_FEBRUARY_S).await;
+        }
+        (world, Sold { customer, subscription, file })
+    }
+
+    /// What the run has to leave behind.
+    async fn left(self, world: &World, sold: &Sold) -> String {
+        let Sold { customer, subscription, .. } = sold;
+        let found = world.get(&format!("subscriptions/{subscription}")).await;
+        let mode = found["billing_mode"]["type"].as_str().unwrap();
+        match self {
+            Self::Metered | Self::Flat => {
+                format!("{mode} {}", by_name(&world.left("user_1", customer, subscription).await))
+            }
+            Self::Second => {
+                let account = world.account("user_1").unwrap();
+                let payers =
+                    [account.customer.unwrap().to_string() == *customer, account.subscription.is_some()];
+                let (mark, schedule) = (&found["metadata"]["inkmeter"], &found["schedule"]);
+                format!("{mode}, mark {mark}, schedule {schedule}, plan {}, paid {payers:?}", account.plan)
+            }
+        }
+    }
+}
+
+/// What was sold, and a mapping of it.
+struct Sold {
+    customer: String,
+    subscription: String,
+    file: String,
+}
+
+#[track_caller]
+fn is_whole(ran: &Ran) {
+    assert_eq!(ran.exit, Exit::Done, "{}{}", ran.out, ran.err);
+}
+
+async fn dies_and_is_finished(story: Story) {
+    let (world, sold) = story.begin().await;
+    is_whole(&world.run(&sold.file, &[]).await);
+    let expected = story.left(&world, &sold).await;
+    let killed = (0..story.changes()).map(|at| (Fault::Killed(at), usize::MAX));
+    let faults = killed.chain((0..=story.looks()).map(|at| (Fault::None, at)));
     let mut died = 0;
     for (fault, dies_at) in faults {
-        let world = World::start().await;
-        let (customer, subscription) = world.sold_metered(400).await;
-        world.advance(TAKEN_OVER_S).await;
-        let file = mapping(&[(&customer, "user_1", 400)]);
-        let first = world.run_with(&file, &[], fault, dies_at).await;
+        let (world, sold) = story.begin().await;
+        let first = world.run_with(&sold.file, &[], fault, dies_at).await;
         died += usize::from(first.is_none_or(|ran| ran.exit == Exit::Failed));
-        let ran = world.run(&file, &[]).await;
-        assert_eq!(ran.exit, Exit::Done, "{}{}", ran.out, ran.err);
-        assert_eq!(by_name(&world.left("user_1", &customer, &subscription).await), by_name(&expected));
-        let again = world.run(&file, &[]).await;
+        is_whole(&world.run(&sold.file, &[]).await);
+        assert_eq!(story.left(&world, &sold).await, expected, "{story:?}");
+        let again = world.run(&sold.file, &[]).await;
         assert!(again.out.contains("1 as they should be, 0 done, 0 to do"), "{}", again.out);
     }
-    assert_eq!(died, 10, "the last one had nothing left to die of");
+    assert_eq!(died, story.changes() + story.looks(), "the last one had nothing left to die of");
+}
+
+#[tokio::test]
+async fn a_run_that_dies_before_any_effect_is_finished_by_the_next() {
+    dies_and_is_finished(Story::Metered).await;
+}
+
+#[tokio::test]
+async fn a_run_for_a_flat_price_that_dies_before_any_effect_is_finished_by_the_next() {
+    dies_and_is_finished(Story::Flat).await;
+}
+
+#[tokio::test]
+async fn a_second_run_that_dies_before_any_effect_is_finished_by_the_next() {
+    dies_and_is_finished(Story::Second).await;
 }
 
 /// The same, with the cycle's start, which is a second later in a slow world, by name.
@@ -595,16 +686,17 @@ fn by_name(left: &BTreeMap<&'static str, Value>) -> String {
 
 #[tokio::test]
 async fn an_answer_that_is_lost_is_looked_for_and_nothing_is_done_twice() {
-    for at in 0..4 {
-        let world = World::start().await;
-        let (customer, subscription) = world.sold_metered(400).await;
-        world.advance(TAKEN_OVER_S).await;
-        let file = mapping(&[(&customer, "user_1", 400)]);
-        let ran = world.run_with(&file, &[], Fault::AnswerLost(at), usize::MAX).await.unwrap();
-        assert_eq!(ran.exit, Exit::Done, "{}{}", ran.out, ran.err);
-        let left = world.left("user_1", &customer, &subscription).await;
-        assert_eq!(left["schedules"], 1);
-        assert_eq!(left["phases"].as_array().unwrap().len(), 2);
+    for story in [Story::Metered, Story::Flat, Story::Second] {
+        let (world, sold) = story.begin().await;
+        is_whole(&world.run(&sold.file, &[]).await);
+        let expected = story.left(&world, &sold).await;
+        for at in 0..story.changes() {
+            let (world, sold) = story.begin().await;
+            is_whole(&world.run_with(&sold.file, &[], Fault::AnswerLost(at), usize::MAX).await.unwrap());
+            assert_eq!(story.left(&world, &sold).await, expected, "{story:?}");
+            let schedules = world.get(&format!("subscription_schedules?customer={}", sold.customer)).await;
+            assert_eq!(schedules["data"].as_array().unwrap().len(), 1, "{story:?}");
+        }
     }
 }
 
@@ -666,10 +758,93 @@ async fn what_stripe_refuses_is_said_in_its_words_and_nobody_is_half_taken_over_
     assert_eq!(ran.exit, Exit::Failed);
     assert!(ran.out.contains("NOT DONE") && ran.out.contains("Stripe refused"), "{}", ran.out);
     assert!(world.account("user_1").is_none(), "nobody uses what would be billed by nothing");
+    let found = world.get(&format!("subscriptions/{subscription}")).await;
+    assert_eq!(found["schedule"], Value::Null, "or its customer could not cancel it");
+    assert_eq!(found["metadata"]["inkmeter"], Value::Null);
     world.stand_in.refuse_legacy_phases(false);
     assert_eq!(world.run(&file, &[]).await.exit, Exit::Done);
     let left = world.left("user_1", &customer, &subscription).await;
-    assert_eq!((left["schedules"].as_u64(), left["phases"].as_array().map(Vec::len)), (Some(1), Some(2)));
+    let schedules = left["schedules"].as_u64();
+    assert_eq!((schedules, left["phases"].as_array().map(Vec::len)), (Some(2), Some(2)), "one was released");
+}
+
+#[tokio::test]
+async fn a_reading_that_is_lost_is_repeated_and_then_only_its_customer_fails() {
+    let world = World::start().await;
+    let [(silent, _), (other, _)] = [world.sold_metered(0).await, world.sold_metered(0).await];
+    world.advance(TAKEN_OVER_S).await;
+    let file = mapping(&[(&silent, "user_1", 0), (&other, "user_2", 0)]);
+    let always = Fault::Unread(format!("/customers/{silent}"), usize::MAX);
+    let ran = world.run_with(&file, &[], always, usize::MAX).await.unwrap();
+    assert_eq!(ran.exit, Exit::Failed);
+    assert!(ran.out.contains("1 done, 0 to do, 0 refused, 1 failed"), "{}", ran.out);
+    assert!(ran.out.contains(&format!("NOT DONE: {silent}")), "{}", ran.out);
+    assert!(world.account("user_1").is_none() && world.account("user_2").is_some());
+    let twice = Fault::Unread(format!("/customers/{silent}"), 2);
+    let ran = world.run_with(&file, &[], twice, usize::MAX).await.unwrap();
+    assert_eq!(ran.exit, Exit::Done, "{}{}", ran.out, ran.err);
+    assert!(world.account("user_1").is_some());
+}
+
+impl World {
+    /// Somebody is about to buy a plan as another customer: the customer and the session.
+    async fn about_to_buy(&self, name: &str) -> (String, String) {
+        let other = self.customer(&[]).await;
+        let plan = &self.catalog.plans["pro"];
+        let form = [
+            ("mode", "subscription"),
+            ("customer", other.as_str()),
+            ("success_url", "https://example.com/"),
+            ("metadata[inkmeter_asked]", "pro"),
+            ("metadata[user_id]", name),
+            ("line_items[0][price]", plan.base_price_id.as_str()),
+            ("line_items[0][quantity]", "1"),
+            ("line_items[1][price]", plan.metered_price_id.as_str()),
+        ];
+        let session = self.post("checkout/sessions", &form).await["id"].as_str().unwrap().to_owned();
+        let id = CustomerId::parse(&other).unwrap();
+        let named =
+            |account: &UserAccount| Some(UserAccount { customer: Some(id.clone()), ..account.clone() });
+        self.ledger.change_account(&user(name), self.now(), named).await.unwrap();
+        (other, session)
+    }
+}
+
+#[tokio::test]
+async fn whoever_was_about_to_buy_a_plan_cannot_any_more_and_whoever_has_bought_it_is_not_taken_over() {
+    let world = World::start().await;
+    let [(one, subscription), (two, _)] = [world.sold_metered(0).await, world.sold_metered(0).await];
+    world.advance(TAKEN_OVER_S).await;
+    let (_, open) = world.about_to_buy("user_1").await;
+    let (other, bought) = world.about_to_buy("user_2").await;
+    world.stand_in.complete_checkout(&bought).unwrap();
+    let ran = world.run(&mapping(&[(&one, "user_1", 0), (&two, "user_2", 0)]), &[]).await;
+    assert_eq!(ran.exit, Exit::Failed);
+    assert!(ran.out.contains("1 done, 0 to do, 1 refused, 0 failed"), "{}", ran.out);
+    assert!(ran.out.contains(&format!("the customer {other}, who has bought a plan")), "{}", ran.out);
+    assert_eq!(world.get(&format!("checkout/sessions/{open}")).await["status"], "expired");
+    let account = world.account("user_1").unwrap();
+    let payer = (account.customer.unwrap().to_string(), account.subscription.unwrap().to_string());
+    assert_eq!(payer, (one, subscription));
+    assert_eq!(world.account("user_2").unwrap().customer.unwrap().to_string(), other);
+}
+
+#[tokio::test]
+async fn what_is_imported_of_one_that_was_moved_by_hand_is_not_looked_for_on_stripes_meter() {
+    let world = World::start().await;
+    let customer = world.customer(&[]).await;
+    let plan = &world.catalog.plans["pro"];
+    let form = [
+        ("customer", customer.as_str()),
+        ("items[0][price]", plan.base_price_id.as_str()),
+        ("items[1][price]", plan.metered_price_id.as_str()),
+    ];
+    world.post("subscriptions", &form).await;
+    world.advance(TAKEN_OVER_S).await;
+    is_whole(&world.run(&mapping(&[(&customer, "user_1", 400)]), &[]).await);
+    let [meter] = world.meters("user_1").try_into().unwrap();
+    assert_eq!((meter.billing, meter.sealed, meter.invoiced), (Billing::Metered, t(400), t(400)));
+    world.reconciles().await;
 }
 
 #[tokio::test]

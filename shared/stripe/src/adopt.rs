@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use stripe_client_core::{RequestBuilder, StripeMethod};
 
 /// The metadata key of a subscription that was taken over: the start of the period in which it was, in seconds since 1970.
-const ADOPTED_KEY: &str = "inkmeter_adopted";
+pub(crate) const ADOPTED_KEY: &str = "inkmeter_adopted";
 /// Subscriptions of one customer that are looked at: Stripe's page.
 const PAGE_MAX: &str = "100";
 const CURRENCY: &str = "usd";

@@ -1,5 +1,6 @@
 //! A subscription as Stripe has it now. Read by the few fields that are used, so that nothing else in it can stop us.
 
+use crate::adopt::ADOPTED_KEY;
 use crate::client::Stripe;
 use crate::fetch::FetchError;
 use crate::setup::SOLD_BY_KEY;
@@ -89,7 +90,8 @@ pub struct Subscription {
     pub user: Option<UserId>,
     /// Where it stands.
     pub status: Status,
-    /// Whether an owner has marked it as one that is about to be sold by our prices: `inkmeter` is `adopt` in its metadata.
+    /// Whether it was taken over in its current period, and is about to be sold by our prices: `inkmeter` is `adopt` in its
+    /// metadata, and `inkmeter_adopted` is the period's start. In a later period it should have been sold by them.
     pub adopted_soon: bool,
     /// What becomes of its invoices, if their collection is paused.
     pub paused_collection: Option<Collection>,
@@ -237,6 +239,9 @@ impl Wire {
         };
         let named = self.metadata.as_ref().and_then(|metadata| metadata.get(USER_KEY));
         let mark = self.metadata.as_ref().and_then(|metadata| metadata.get(MARK_KEY));
+        let adopted = self.metadata.as_ref().and_then(|metadata| metadata.get(ADOPTED_KEY));
+        let adopted: Option<u64> = adopted.and_then(|start_s| start_s.parse().ok());
+        let start = self.items.data.iter().find_map(|item| item.current_period_start);
         let user = named.map(String::as_str).or(customers_user).and_then(|user| UserId::parse(user).ok());
         Ok(Subscription {
             id: SubscriptionId::parse(&self.id).map_err(|_| FetchError::Malformed("id"))?,
@@ -245,7 +250,7 @@ impl Wire {
                 .ok_or(FetchError::Malformed("customer"))?,
             user,
             status: Status::parse(self.status),
-            adopted_soon: mark.is_some_and(|mark| mark == MARK_ADOPT),
+            adopted_soon: mark.is_some_and(|mark| mark == MARK_ADOPT) && start.is_some() && start == adopted,
             paused_collection: self.pause_collection.map(|pause| Collection::parse(pause.behavior)),
             created: Timestamp::from_s(self.created),
             anchor: Timestamp::from_s(self.billing_cycle_anchor),

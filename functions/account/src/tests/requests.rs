@@ -185,6 +185,33 @@ async fn receipts_come_newest_first_in_pages_and_their_costs_add_up_to_the_overa
     assert_eq!((&first["usage"], &first["charged"]), (&usage, &2_500.into()));
 }
 
+#[tokio::test]
+async fn what_was_imported_costs_nothing_here_and_what_was_used_besides_is_priced_above_it() {
+    let store = MemoryStore::new();
+    let api = plain(&store);
+    let key = used(&api, &store, 1_300_000, 0).await;
+    {
+        let mut kept = store.kept();
+        let meter = kept.meters.get_mut(&key).unwrap();
+        meter.plan = PlanId::parse("pro").unwrap();
+        meter.customer = CustomerId::parse("cus_1").ok();
+        meter.billing = domain::Billing::Item;
+    }
+    let imported = Receipt::imported(
+        user(),
+        key.period_start,
+        HoldId::parse("adopted").unwrap(),
+        Tokens::from_u32(600_000),
+        NOW,
+    );
+    for receipt in [receipt(0, key.period_start, 400_000), receipt(1, key.period_start, 300_000), imported] {
+        store.put_receipt(&receipt).await.unwrap();
+    }
+    let (_, body) = ask(&api, Method::GET, "/v1/receipts", &Value::Null, NOW).await;
+    assert_eq!(body["receipts"][0]["outcome"], "imported");
+    assert_eq!(costs(&body), [None, Some("0.60"), Some("0.80")]);
+}
+
 /// A subscriber who has used three times 400,000 tokens of the 500,000 that are included.
 async fn thrice(store: &MemoryStore) -> MeterKey {
     let key = used(&plain(store), store, 1_200_000, 0).await;

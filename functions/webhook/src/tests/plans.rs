@@ -192,6 +192,8 @@ async fn a_subscription_that_is_about_to_have_our_prices_keeps_its_account_and_b
     changes(&world, |subscription| {
         set_prices(subscription, &["somebody_elses"]);
         subscription["metadata"]["inkmeter"] = json!("adopt");
+        subscription["metadata"]["inkmeter_adopted"] =
+            json!(subscription["items"]["data"][0]["current_period_start"].to_string());
         subscription["schedule"] = json!("sub_sched_1");
     })
     .await;
@@ -200,10 +202,19 @@ async fn a_subscription_that_is_about_to_have_our_prices_keeps_its_account_and_b
     assert_eq!(world.standing().await, pro("sub_1", BEGAN_S));
     assert_eq!(domain::Account { rev: as_it_is.rev, ..world.account().await }, as_it_is);
     assert_eq!(complaints(&world), Vec::<String>::new());
+    // Its schedule is gone, and with it what would have brought it to our prices.
+    changes(&world, |subscription| {
+        for item in subscription["items"]["data"].as_array_mut().unwrap() {
+            item["current_period_start"] = item["current_period_end"].clone();
+            item["current_period_end"] = json!(item["current_period_start"].as_u64().unwrap() + 2_419_200);
+        }
+    })
+    .await;
+    assert_eq!(complaints(&world), ["unknown_price"]);
     // The boundary: it is an ordinary one from here on, and what is odd about it is told.
     changes(&world, |subscription| set_prices(subscription, &["agency_base"])).await;
     assert_eq!(world.standing().await.0, "agency");
-    assert_eq!(complaints(&world), ["not_metered"]);
+    assert_eq!(complaints(&world), ["unknown_price", "not_metered"]);
 }
 
 #[tokio::test]

@@ -3,10 +3,13 @@
 
 use super::mapping::Mapped;
 use super::plan::{self, Imported, Obstacle, Plan, Rules, Seen, Step, Target};
-use domain::{Billing, HoldId, Meter, Receipt, Report, ReportRow, RowFate, Timestamp, Tokens};
+use domain::{
+    Billing, CustomerId, HoldId, Meter, Receipt, Report, ReportRow, RowFate, SubscriptionId, Timestamp,
+    Tokens,
+};
 use ledger::{ChangeError, Changed, Ledger, MeterKey, Store, StoreError, Unavailable};
-use stripe::Stripe;
-use stripe::setup::SetupError;
+use stripe::setup::{ObjectId, SetupError};
+use stripe::{Progress, SaleError, Stripe};
 
 /// The id of the receipt of what was imported, one for each meter.
 const RECEIPT: &str = "adopted";
@@ -23,6 +26,9 @@ pub enum AdoptError {
     /// Stripe did not do it, or did not show something.
     #[error(transparent)]
     Stripe(#[from] SetupError),
+    /// Stripe did not show, or end, what the account's other customer was about to buy.
+    #[error(transparent)]
+    Sale(#[from] SaleError),
     /// The ledger did not show something, or did not import.
     #[error("the ledger did not answer")]
     Store(#[from] StoreError),
@@ -43,7 +49,12 @@ pub enum AdoptError {
 impl AdoptError {
     /// Whether what is there may tell more than the error does.
     fn is_unclear(&self) -> bool {
-        matches!(self, Self::Stripe(SetupError::Unknown(_) | SetupError::Unavailable(_)) | Self::Changed(_))
+        matches!(
+            self,
+            Self::Stripe(SetupError::Unknown(_) | SetupError::Unavailable(_))
+                | Self::Sale(SaleError::Unavailable(_))
+                | Self::Changed(_)
+        )
     }
 }
 
@@ -92,6 +103,20 @@ impl<S: Store> Work<'_, S> {
         Ok(plan::plan(mapped, &seen, self.rules, now))
     }
 
+    /// The same, asked again where an answer is lost.
+    ///
+    /// # Errors
+    /// When it is lost again and again, or when there is none.
+    pub async fn plan_patiently(&self, mapped: &Mapped) -> Result<Result<Plan, Obstacle>, AdoptError> {
+        for _ in 1..ROUNDS_MAX {
+            match self.plan(mapped).await {
+                Err(error) if error.is_unclear() => {}
+                plan => return plan,
+            }
+        }
+        self.plan(mapped).await
+    }
+
     /// Does what is to be done about a customer, until a reading shows that nothing is left.
     pub async fn adopt(&self, mapped: &Mapped) -> Ended {
         let mut done = Vec::new();
@@ -127,6 +152,11 @@ impl<S: Store> Work<'_, S> {
         }
         let account = self.ledger.account(&mapped.user, now).await?;
         let (mut known, mut imported) = (None, None);
+        let other = account.customer.as_ref().filter(|id| **id != mapped.customer);
+        let pays_elsewhere = match other {
+            Some(other) => self.buys(other).await?,
+            None => false,
+        };
         if account.rev > 0 {
             let adopted = subscriptions.iter().filter_map(|of| of.adopted);
             let from = adopted.fold(account.current, Timestamp::min);
@@ -136,7 +166,7 @@ impl<S: Store> Work<'_, S> {
             let current = meters.into_iter().find(is_current);
             known = Some((account, current.ok_or(AdoptError::Changed("its period is another"))?));
         }
-        Ok(Seen { customer, subscriptions, schedules, account: known, imported })
+        Ok(Seen { customer, subscriptions, schedules, account: known, pays_elsewhere, imported })
     }
 
     async fn imported(&self, meters: &[Meter]) -> Result<Option<Imported>, AdoptError> {
@@ -163,7 +193,11 @@ impl<S: Store> Work<'_, S> {
                     Some(id) => id.clone(),
                     None => self.stripe.schedule_from(subscription).await?.id,
                 };
-                self.stripe.plan_schedule(&id, planned).await?;
+                let planned = self.stripe.plan_schedule(&id, planned).await;
+                if let Err(SetupError::Refused(_)) = planned {
+                    self.let_go(subscription, &id).await?;
+                }
+                planned?;
             }
             Step::Release(id) => self.stripe.release_schedule(id).await?,
             Step::OpenAccount(target) => {
@@ -174,12 +208,56 @@ impl<S: Store> Work<'_, S> {
             Step::Import { target, tokens, billing } => {
                 self.import(mapped, target, *tokens, *billing).await?;
             }
-            Step::Attach(target) => {
-                let attach = |account: &domain::Account| target.attached(account, customer);
-                self.ledger.change_account(user, (self.now)(), attach).await?;
+            Step::Attach { target, instead_of } => {
+                if let Some(other) = instead_of {
+                    self.end_checkouts(other).await?;
+                }
+                let attach =
+                    |account: &domain::Account| target.attached(account, customer, instead_of.as_ref());
+                let account = self.ledger.change_account(user, (self.now)(), attach).await?;
+                if account.subscription.as_ref() != Some(&target.subscription) {
+                    return Err(AdoptError::Changed("it has another customer"));
+                }
             }
         }
         Ok(())
+    }
+
+    /// Whether a customer has a subscription to a plan of the book's that has not ended.
+    async fn buys(&self, customer: &CustomerId) -> Result<bool, AdoptError> {
+        let is_ours = |key: &str| self.rules.book.plan_of_price(key).is_some();
+        match self.stripe.is_subscribed(customer, is_ours).await {
+            Err(SaleError::NoCustomer(_)) => Ok(false),
+            subscribed => Ok(subscribed?),
+        }
+    }
+
+    /// Ends what a customer was about to buy, so that nobody pays twice. What was bought meanwhile is seen.
+    async fn end_checkouts(&self, customer: &CustomerId) -> Result<(), AdoptError> {
+        let checkouts = match self.stripe.checkouts(customer).await {
+            Err(SaleError::NoCustomer(_)) => Vec::new(),
+            checkouts => checkouts?,
+        };
+        for checkout in checkouts {
+            if matches!(checkout.progress, Progress::Open { .. }) {
+                // One that is not open any more was bought or has ended; the look below tells.
+                let _was_open: bool = self.stripe.expire_checkout(&checkout.id).await?;
+            }
+        }
+        if self.buys(customer).await? {
+            return Err(AdoptError::Changed("its other customer has bought a plan"));
+        }
+        Ok(())
+    }
+
+    /// Takes a schedule away that says nothing yet, for while there is one nobody can cancel the subscription; and the mark, for
+    /// the subscription is not on its way. One that says something stays.
+    async fn let_go(&self, subscription: &SubscriptionId, id: &ObjectId) -> Result<(), SetupError> {
+        if !self.stripe.schedule(id).await?.is_unmarked {
+            return Ok(());
+        }
+        self.stripe.release_schedule(id).await?;
+        self.stripe.unmark_subscription(subscription).await
     }
 
     /// Puts what was used before into the current period, once. A period that Stripe's meter does not bill has it as billed
@@ -214,11 +292,8 @@ impl<S: Store> Work<'_, S> {
                 last_attempt_at: None,
                 fence: 0,
             };
-            let fate = match billing {
-                Billing::Metered | Billing::Replaced => RowFate::Accepted,
-                Billing::Item | Billing::Flat => RowFate::Invoiced,
-            };
-            let report = Report::of((user(), key.period_start), &row, fate, now, Some(NOTE));
+            // Stripe's meter never heard of it, whatever bills the rest.
+            let report = Report::of((user(), key.period_start), &row, RowFate::Invoiced, now, Some(NOTE));
             if self.ledger.import(&key, &receipt, &report, billing).await? == Changed::Yes
                 || self.imported(&[meter]).await? == Some(Imported { tokens })
             {

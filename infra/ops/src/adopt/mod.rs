@@ -22,7 +22,7 @@ use ledger::{Ledger, Store};
 use mapping::{BYTES_MAX, InvalidMapping, Mapped};
 use plan::Rules;
 use report::calls_per_s;
-use show::Show;
+use show::{Counts, Show};
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -92,9 +92,6 @@ pub enum AdoptFailure {
     /// They are not there.
     #[error("Stripe has no price that can be sold with the lookup key {0}: run ops setup first")]
     NotSetUp(Box<str>),
-    /// What there is of a customer is not to be had.
-    #[error("what there is of {0} cannot be read; nothing was done")]
-    Unread(domain::CustomerId, #[source] apply::AdoptError),
     /// Nobody confirmed.
     #[error("not confirmed: nothing was done. From a script, say --yes")]
     NotConfirmed,
@@ -156,15 +153,24 @@ async fn adopt<S: Store>(
     let work = &Work { stripe, ledger, rules: &rules, now };
     let mut to_do = Vec::new();
     let mut plans = stream::iter(&mapped)
-        .map(|mapped| async move { (mapped, work.plan(mapped).await) })
+        .map(|mapped| async move { (mapped, work.plan_patiently(mapped).await) })
         .buffered(AT_ONCE_MAX);
     while let Some((mapped, plan)) = plans.next().await {
-        let plan = plan.map_err(|error| AdoptFailure::Unread(mapped.customer.clone(), error))?;
-        show.plan(console.out, mapped, &plan)?;
-        to_do.extend(plan.ok().filter(|plan| !plan.steps.is_empty()).map(|_| mapped));
+        match plan {
+            Ok(plan) => {
+                show.plan(console.out, mapped, &plan)?;
+                to_do.extend(plan.ok().filter(|plan| !plan.steps.is_empty()).map(|_| mapped));
+            }
+            // The others need not wait for it: a repeat finds it again.
+            Err(error) => show.unread(console.out, mapped, &error)?,
+        }
     }
     if arguments.dry_run {
-        return Ok(if show.counts.refused > 0 { Exit::Found } else { Exit::Done });
+        return Ok(match show.counts {
+            Counts { failed: 1.., .. } => Exit::Failed,
+            Counts { refused: 1.., .. } => Exit::Found,
+            _ => Exit::Done,
+        });
     }
     if !to_do.is_empty() && live && !arguments.yes {
         let question = format!("This is the live account. Take {} customers over? Type yes:", to_do.len());

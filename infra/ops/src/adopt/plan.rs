@@ -42,6 +42,8 @@ pub struct Seen {
     pub schedules: Vec<Schedule>,
     /// The user's account and current meter; none: the ledger does not know the user.
     pub account: Option<(Account, Meter)>,
+    /// Whether the account's customer is another one, and has a subscription to a plan of the book's that has not ended.
+    pub pays_elsewhere: bool,
     /// What was imported for this user; none: nothing yet.
     pub imported: Option<Imported>,
 }
@@ -87,7 +89,12 @@ pub enum Step {
         billing: Billing,
     },
     /// The account gets its subscription: from here on its customer pays.
-    Attach(Target),
+    Attach {
+        /// Where.
+        target: Target,
+        /// The customer that the account has instead, who pays for nothing.
+        instead_of: Option<CustomerId>,
+    },
 }
 
 /// What an account is to become.
@@ -118,9 +125,16 @@ impl Target {
         (account.subscription.is_none() && after != *account).then_some(after)
     }
 
-    /// The account with its subscription; none: it has one.
-    pub fn attached(&self, account: &Account, customer: &CustomerId) -> Option<Account> {
-        account.subscription.is_none().then(|| Account {
+    /// The account with its subscription; none: it has one, or a customer who is not `instead_of`.
+    pub fn attached(
+        &self,
+        account: &Account,
+        customer: &CustomerId,
+        instead_of: Option<&CustomerId>,
+    ) -> Option<Account> {
+        let known = |has: &CustomerId| has == customer || Some(has) == instead_of;
+        let is_free = account.subscription.is_none() && account.customer.as_ref().is_none_or(known);
+        is_free.then(|| Account {
             plan: self.plan.clone(),
             customer: Some(customer.clone()),
             subscription: Some(self.subscription.clone()),
@@ -180,6 +194,11 @@ pub enum Obstacle {
     /// Something that would be lost.
     #[error("it has {0}, which its schedule would lose: move it in the dashboard, and run this again")]
     Special(&'static str),
+    /// It ends, but not yet.
+    #[error(
+        "it is set to end at {0}, after its cycle: a schedule would keep it, and without one its next cycle is on the old prices; take that back, or run this again in its last cycle"
+    )]
+    EndsLater(Timestamp),
     /// Another calendar than a plan's.
     #[error("its period is not the month that its anchor makes: move it to a monthly price first")]
     NotMonthly,
@@ -255,6 +274,12 @@ pub fn plan(mapped: &Mapped, seen: &Seen, rules: &Rules, now: Timestamp) -> Resu
         let cycle = of.of.adopted.unwrap_or(cycle.start());
         plan.steps.push(Step::MarkSubscription { id: of.of.id.clone(), cycle });
     }
+    let began = of.of.adopted.filter(|began| *began < cycle.start() && attached && !of.moved);
+    plan.notes.extend(began.map(|began| {
+        format!(
+            "it was taken over in the cycle from {began} and is on its old prices still: what this cycle uses above what the plan includes is on no invoice, bill it by hand"
+        )
+    }));
     at_stripe(&of, seen, rules, &mut plan)?;
     in_the_ledger(mapped, &of, seen, now, &mut plan)?;
     Ok(plan)
@@ -291,19 +316,13 @@ fn candidate<'a>(seen: &'a Seen, rules: &Rules, now: Timestamp) -> Result<Candid
         }
     }
     let plan = plan.ok_or(Obstacle::NoSubscription)?.clone();
-    is_plain(of)?;
+    let moved = is_moved(of, &plan, rules);
+    let attached = seen.account.as_ref().is_some_and(|(account, _)| account.subscription.is_some());
+    is_plain(of, moved, attached)?;
     let period = of.items.iter().find_map(|item| item.period).ok_or(Obstacle::NotMonthly)?;
     let cycle = Period::monthly(of.anchor, now).filter(|month| *month == period && of.anchor <= now);
     let same = of.items.iter().all(|item| item.period == Some(period));
     let cycle = cycle.filter(|_| same).ok_or(Obstacle::NotMonthly)?;
-    let is_of_book = |item: &OldItem| {
-        item.lookup_key.as_deref().is_some_and(|key| rules.book.plan_of_price(key).is_some())
-    };
-    let has_both = rules.book.lookup_keys(&plan).is_some_and(|keys| {
-        let has = |key: &str| of.items.iter().any(|item| item.lookup_key.as_deref() == Some(key));
-        has(&keys.base) && has(&keys.metered)
-    });
-    let moved = has_both && of.items.iter().all(is_of_book);
     let billing = match () {
         () if moved => Billing::Metered,
         () if of.items.iter().any(|item| item.metered) => Billing::Item,
@@ -319,6 +338,18 @@ fn candidate<'a>(seen: &'a Seen, rules: &Rules, now: Timestamp) -> Result<Candid
     Ok(Candidate { of, plan, target, moved, billing })
 }
 
+/// Whether it has the plan's prices and no other.
+fn is_moved(of: &OldSubscription, plan: &PlanId, rules: &Rules) -> bool {
+    let is_of_book = |item: &OldItem| {
+        item.lookup_key.as_deref().is_some_and(|key| rules.book.plan_of_price(key).is_some())
+    };
+    let has_both = rules.book.lookup_keys(plan).is_some_and(|keys| {
+        let has = |key: &str| of.items.iter().any(|item| item.lookup_key.as_deref() == Some(key));
+        has(&keys.base) && has(&keys.metered)
+    });
+    has_both && of.items.iter().all(is_of_book)
+}
+
 fn none_known(seen: &Seen) -> Obstacle {
     let item = seen.subscriptions.iter().find_map(|of| of.items.first().map(|item| (of, item)));
     match item {
@@ -327,10 +358,12 @@ fn none_known(seen: &Seen) -> Obstacle {
     }
 }
 
-/// Whether it is as simple as what can be moved without anybody's looking.
-fn is_plain(of: &OldSubscription) -> Result<(), Obstacle> {
+/// Whether it is as simple as what can be moved without anybody's looking. One that is moved gets no schedule, which could lose
+/// something; and once it is its account's, that it waits for its money hinders nothing.
+fn is_plain(of: &OldSubscription, moved: bool, attached: bool) -> Result<(), Obstacle> {
     match &of.status {
         Status::Active => {}
+        Status::PastDue if moved && attached => {}
         other => return Err(Obstacle::NotActive(status_name(other))),
     }
     if of.paused {
@@ -339,7 +372,8 @@ fn is_plain(of: &OldSubscription) -> Result<(), Obstacle> {
     if let Some(quantity) = of.items.iter().filter_map(|item| item.quantity).find(|quantity| *quantity != 1) {
         return Err(Obstacle::Quantity(quantity));
     }
-    of.special.first().map_or(Ok(()), |special| Err(Obstacle::Special(special)))
+    let special = of.special.first().filter(|_| !moved);
+    special.map_or(Ok(()), |special| Err(Obstacle::Special(special)))
 }
 
 fn status_name(status: &Status) -> String {
@@ -388,9 +422,13 @@ fn at_stripe(of: &Candidate<'_>, seen: &Seen, rules: &Rules, plan: &mut Plan) ->
         }
         return Ok(());
     }
-    if subscription.ends_at.is_some() {
-        plan.notes.push("it is set to end: its prices stay as they are until then".to_owned());
-        return Ok(());
+    match subscription.ends_at {
+        Some(at) if at > of.target.cycle.end() => return Err(Obstacle::EndsLater(at)),
+        Some(_) => {
+            plan.notes.push("it is set to end: its prices stay as they are until then".to_owned());
+            return Ok(());
+        }
+        None => {}
     }
     let planned = planned(of, rules);
     if schedule.is_none() && !subscription.flexible && !is_legacy {
@@ -480,7 +518,7 @@ fn in_the_ledger(
         return Err(Obstacle::AnotherNumber { imported: imported.tokens, said: mapped.tokens });
     }
     let account = seen.account.as_ref().map(|(account, _)| account);
-    if let Some(taken) = account.and_then(|account| taken(account, mapped, target)) {
+    if let Some(taken) = account.and_then(|account| taken(account, mapped, target, seen.pays_elsewhere)) {
         return Err(Obstacle::AccountTaken(taken));
     }
     let attached = account.is_some_and(|account| account.subscription.is_some());
@@ -506,17 +544,20 @@ fn in_the_ledger(
         let (target, tokens, billing) = (target.clone(), mapped.tokens, of.billing);
         plan.steps.push(Step::Import { target, tokens, billing });
     }
-    plan.steps.push(Step::Attach(target.clone()));
+    let other = account.and_then(|account| account.customer.as_ref());
+    let instead_of = other.filter(|id| **id != mapped.customer).cloned();
+    plan.steps.push(Step::Attach { target: target.clone(), instead_of });
     Ok(())
 }
 
-/// What an account has that is not to be taken from it.
-fn taken(account: &Account, mapped: &Mapped, target: &Target) -> Option<String> {
+/// What an account has that is not to be taken from it. A customer who was only about to buy has nothing.
+fn taken(account: &Account, mapped: &Mapped, target: &Target, pays_elsewhere: bool) -> Option<String> {
     let subscription = account.subscription.as_ref().filter(|id| **id != target.subscription);
     let customer = account.customer.as_ref().filter(|id| **id != mapped.customer);
+    let customer = customer.filter(|_| account.subscription.is_some() || pays_elsewhere);
     subscription
         .map(|id| format!("the subscription {id}"))
-        .or_else(|| customer.map(|id| format!("the customer {id}")))
+        .or_else(|| customer.map(|id| format!("the customer {id}, who has bought a plan")))
 }
 
 /// How a period is billed, for people.
@@ -556,7 +597,11 @@ impl fmt::Display for Step {
                     billing_name(*billing)
                 )
             }
-            Self::Attach(target) => write!(f, "account: -> paid by {}", target.subscription),
+            Self::Attach { target, instead_of } => {
+                write!(f, "account: -> paid by {}", target.subscription)?;
+                let instead = |id| write!(f, ", and no more by {id}, whose open checkouts end");
+                instead_of.as_ref().map_or(Ok(()), instead)
+            }
         }
     }
 }
@@ -623,6 +668,7 @@ mod tests {
             subscriptions: vec![subscription],
             schedules: Vec::new(),
             account: None,
+            pays_elsewhere: false,
             imported: None,
         }
     }
@@ -670,13 +716,15 @@ mod tests {
         check(|seen| first(seen).paused = true, "paused");
         check(|seen| first(seen).items[0].quantity = Some(3), "quantity is 3");
         check(|seen| first(seen).special = vec!["a discount"], "has a discount");
+        check(|seen| first(seen).ends_at = Some(END.plus_ms(1_000)), "after its cycle");
         check(|seen| first(seen).items[0].period = Period::new(START, END.plus_ms(1_000)), "not the month");
         check(|seen| first(seen).anchor = NOW.plus_ms(1), "not the month");
         check(|seen| first(seen).schedule = Some(id("sub_sched_1")), "somebody else's");
         let bought = |account: &mut Account| account.subscription = SubscriptionId::parse("sub_2").ok();
         check(|seen| seen.account = Some(account(bought)), "the subscription sub_2");
         let paid = |account: &mut Account| account.customer = CustomerId::parse("cus_2").ok();
-        check(|seen| seen.account = Some(account(paid)), "the customer cus_2");
+        let elsewhere = |seen: &mut Seen| (seen.account, seen.pays_elsewhere) = (Some(account(paid)), true);
+        check(elsewhere, "the customer cus_2, who");
         let own = |account: &mut Account| account.subscription = SubscriptionId::parse("sub_1").ok();
         check(|seen| seen.account = Some(account(own)), "nothing to import");
         check(
@@ -705,10 +753,7 @@ mod tests {
         steps(&flat, &expected);
         let mut metered = seen(sold(vec![item("price_flat", false), item("price_used", true)]));
         steps(&metered, &[&["user", "user", "price_base + price_tokens"], &ledger[..]].concat());
-        let keys = ["inkmeter_pro_base_v1", "inkmeter_pro_tokens_v1"];
-        for (item, key) in first(&mut metered).items.iter_mut().zip(keys) {
-            item.lookup_key = Some(key.to_owned());
-        }
+        move_by_hand(first(&mut metered));
         metered.customer = Some(OldCustomer { user: Some("user_1".into()) });
         let moved = first(&mut metered);
         (moved.user, moved.adopted, moved.marked) = (Some("user_1".into()), Some(START), true);
@@ -727,5 +772,82 @@ mod tests {
         let done = first(&mut metered);
         (done.schedule, done.flexible, done.marked) = (None, true, false);
         steps(&metered, &[]);
+    }
+
+    /// The prices are the plan's.
+    fn move_by_hand(subscription: &mut OldSubscription) {
+        for (item, key) in
+            subscription.items.iter_mut().zip(["inkmeter_pro_base_v1", "inkmeter_pro_tokens_v1"])
+        {
+            item.lookup_key = Some(key.to_owned());
+        }
+    }
+
+    #[test]
+    fn a_customer_who_was_only_about_to_buy_gives_way_and_one_who_came_since_does_not() {
+        let mut seen = seen(sold(vec![item("price_flat", false)]));
+        let named = |account: &mut Account| account.customer = CustomerId::parse("cus_2").ok();
+        seen.account = Some(account(named));
+        let expected = [
+            "user",
+            "user",
+            "-> flexible",
+            "price_base",
+            "plan pro",
+            "7 tokens",
+            "sub_1, and no more by cus_2",
+        ];
+        steps(&seen, &expected);
+        let plan = plan(&mapped(7), &seen, &rules(), NOW).unwrap();
+        let Some(Step::Attach { target, instead_of }) = plan.steps.last() else { panic!("{plan:?}") };
+        let (before, _) = account(named);
+        let after = target.attached(&before, &mapped(7).customer, instead_of.as_ref()).unwrap();
+        assert_eq!(after.customer, Some(mapped(7).customer));
+        assert_eq!(target.attached(&before, &mapped(7).customer, None), None, "nobody looked at it");
+    }
+
+    #[test]
+    fn one_that_ends_with_its_cycle_gets_no_schedule_and_one_that_ends_later_none_and_no_account() {
+        let mut seen = seen(sold(vec![item("price_flat", false)]));
+        first(&mut seen).ends_at = Some(END);
+        steps(&seen, &["user", "user", "plan pro", "7 tokens", "paid by sub_1"]);
+        first(&mut seen).ends_at = Some(END.plus_ms(1_000));
+        let obstacle = plan(&mapped(7), &seen, &rules(), NOW).unwrap_err();
+        assert_eq!(obstacle, Obstacle::EndsLater(END.plus_ms(1_000)));
+    }
+
+    #[test]
+    fn one_that_was_not_moved_at_its_cycles_end_is_scheduled_and_said() {
+        let mut seen = seen(sold(vec![item("price_flat", false), item("price_used", true)]));
+        let began = Timestamp::from_ms(START.ms() - 1_000);
+        let subscription = first(&mut seen);
+        (subscription.user, subscription.adopted, subscription.marked) =
+            (Some("user_1".into()), Some(began), true);
+        seen.customer = Some(OldCustomer { user: Some("user_1".into()) });
+        let own = |account: &mut Account| account.subscription = SubscriptionId::parse("sub_1").ok();
+        seen.account = Some(account(own));
+        seen.imported = Some(Imported { tokens: Tokens::from_u32(7) });
+        steps(&seen, &["price_base + price_tokens"]);
+        let plan = plan(&mapped(7), &seen, &rules(), NOW).unwrap();
+        assert!(plan.notes.iter().any(|note| note.contains("on its old prices still")), "{:?}", plan.notes);
+    }
+
+    #[test]
+    fn one_that_was_moved_by_hand_keeps_its_discount_and_is_finished_while_it_waits_for_its_money() {
+        let mut seen = seen(sold(vec![item("price_flat", false), item("price_used", true)]));
+        move_by_hand(first(&mut seen));
+        first(&mut seen).special = vec!["a discount"];
+        steps(&seen, &["user", "user", "-> flexible", "plan pro", "7 tokens", "paid by sub_1"]);
+        first(&mut seen).status = Status::PastDue;
+        let obstacle = plan(&mapped(7), &seen, &rules(), NOW).unwrap_err();
+        assert_eq!(obstacle, Obstacle::NotActive("past_due".to_owned()));
+        let subscription = first(&mut seen);
+        (subscription.user, subscription.adopted, subscription.marked) =
+            (Some("user_1".into()), Some(START), true);
+        seen.customer = Some(OldCustomer { user: Some("user_1".into()) });
+        let own = |account: &mut Account| account.subscription = SubscriptionId::parse("sub_1").ok();
+        seen.account = Some(account(own));
+        seen.imported = Some(Imported { tokens: Tokens::from_u32(7) });
+        steps(&seen, &["not any more", "-> flexible"]);
     }
 }

@@ -1,6 +1,6 @@
 //! What is printed: text as it happens, or one JSON document at the end.
 
-use super::apply::{Ended, How};
+use super::apply::{AdoptError, Ended, How};
 use super::mapping::Mapped;
 use super::plan::{Obstacle, Plan, Step};
 use edge::log::chain;
@@ -74,6 +74,24 @@ impl Show {
             }
             Err(obstacle) => refused(out, mapped, obstacle),
         }
+    }
+
+    /// That what there is of a customer cannot be read.
+    pub(super) fn unread(
+        &mut self,
+        out: &mut dyn Write,
+        mapped: &Mapped,
+        error: &AdoptError,
+    ) -> io::Result<()> {
+        self.counts.failed += 1;
+        let error = format!("what there is of it cannot be read: {}", chain(error));
+        if self.json {
+            let mut entry = named(mapped);
+            merge(&mut entry, json!({ "error": error }));
+            self.plan.push(entry);
+            return Ok(());
+        }
+        writeln!(out, "NOT DONE: {} (line {}): {error}", mapped.customer, mapped.line)
     }
 
     /// How it ended for a customer.
