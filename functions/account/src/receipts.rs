@@ -250,9 +250,13 @@ impl<S: Store> AccountApi<S> {
             for _ in 0..LATE_PAGES_MAX {
                 let of = Some(meter.period.start());
                 let page = self.ledger.reports(user, of, before.as_ref()).await.map_err(stored)?;
-                late.extend(
-                    page.reports.iter().filter(|it| it.fate == RowFate::Invoiced).map(LateWire::from),
-                );
+                // What has no item, and is of before the period's end, was imported: somebody else's invoice has it.
+                let is_late = |wire: &LateWire, report: &Report| {
+                    wire.invoice_item.is_some() || report.at >= meter.period.end()
+                };
+                let invoiced = page.reports.iter().filter(|report| report.fate == RowFate::Invoiced);
+                let wires = invoiced.map(|report| (LateWire::from(report), report));
+                late.extend(wires.filter(|(wire, report)| is_late(wire, report)).map(|(wire, _)| wire));
                 before = page.next;
                 if before.is_none() {
                     break;

@@ -318,6 +318,9 @@ async fn the_first_page_says_what_was_refused_why_and_what_came_late() {
     };
     store.put_report(&key, &row, RowFate::Invoiced, NOW, Some("ii_1")).await.unwrap();
     store.kept().meters.get_mut(&key).unwrap().invoiced = Tokens::from_u32(7);
+    let imported = ReportRow { seq: 2, identifier: "adopted-user_1-1".to_owned(), ..row };
+    let note = "counted and billed before the subscription was adopted";
+    store.put_report(&key, &imported, RowFate::Invoiced, NOW, Some(note)).await.unwrap();
     for number in 0..2 {
         store.put_receipt(&receipt(number, key.period_start, 5)).await.unwrap();
     }
