@@ -185,8 +185,15 @@ fn price(world: &World, books: &Books, meter: &Meter) {
     if cents > 0 && overage(counted) > 0 {
         world.saw("a period's price has an event's part and an item's");
     }
+    // By a plan that its user has had, and by no other price.
+    let by_another = || {
+        world.scenario.plans().any(|plan| {
+            let of = |tokens| world.scenario.overage_cents(plan, tokens);
+            of(counted) + cents == of(counted + late)
+        })
+    };
     let moved_on = billing::has_changed(world, &segment) || has_left(world, meter, &segment);
-    if parts != whole && late > 0 && moved_on {
+    if parts != whole && late > 0 && moved_on && by_another() {
         world.saw("late usage was priced by what its user had later");
         return;
     }

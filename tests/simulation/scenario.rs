@@ -293,6 +293,11 @@ impl Scenario {
         }
     }
 
+    /// Every plan that is sold.
+    pub(crate) fn plans(&self) -> impl Iterator<Item = &'static str> {
+        self.prices.iter().map(|price| price.plan)
+    }
+
     /// What so many tokens of one part of a period cost above the flat price, in cents, half a cent rounded up.
     pub(crate) fn overage_cents(&self, plan: &str, tokens: u64) -> u64 {
         let price = self.prices.iter().find(|price| price.plan == plan).unwrap();

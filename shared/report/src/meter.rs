@@ -13,7 +13,7 @@ use crate::{
 use bus::{AboutRow, Announcement};
 use domain::{
     Attempt, Billing, CustomerId, InvoiceItemId, Lease, Meter, NextStep, ReportRow, RowFate, Timestamp,
-    Verdict,
+    Tokens, Verdict,
 };
 use ledger::{MeterKey, Store, StoreError};
 use std::{
@@ -62,6 +62,17 @@ enum Looked {
     There(InvoiceItemId, u64),
     Missing,
     NotNow,
+    /// Stripe refuses for good to say so.
+    Refused(String),
+}
+
+/// What became of a late row.
+enum Billed {
+    /// So many US cents are on this item; none: they come to nothing.
+    Now(u64, Option<InvoiceItemId>),
+    NotNow,
+    /// It cannot be billed so.
+    Refused(String),
 }
 
 /// What the calls for one row came to.
@@ -262,12 +273,19 @@ impl<'a, S: Store> Reporting<'a, S> {
     }
 
     async fn under_lease(&self, of: &Case<'_>, report: &mut Report) -> Result<End, StoreError> {
+        if self.has_ended(of).await? {
+            return Ok(End::Gone);
+        }
         let way = match late::invoices_from(of.meter.period, (self.now)()) {
             _ if of.meter.billing == Billing::Flat => return self.forgo(of, report).await,
             _ if of.meter.billing == Billing::Item => Way::Item { since: of.meter.period.end() },
             None => Way::Event,
             Some(_) if of.meter.billing == Billing::Replaced => Way::Item { since: of.meter.period.end() },
             Some(from) => match self.way(of, from).await? {
+                // An item is priced as what comes on top of all that was counted: nothing may slip in below it afterwards.
+                Some(Way::Event) if of.meter.invoiced > Tokens::ZERO => {
+                    Way::Item { since: of.meter.period.end() }
+                }
                 Some(way) => way,
                 None => return Ok(End::Stays),
             },
@@ -295,6 +313,18 @@ impl<'a, S: Store> Reporting<'a, S> {
             Way::Refused(reason) => self.park(of, may_be_there, reason, report).await,
             Way::Wait => Ok(End::Stays),
         }
+    }
+
+    /// Whether a run before has said what became of the row, and died, or failed, before it was off its meter. What is said stands: a
+    /// row that was parked and is billed after all would be billed again by its retry.
+    async fn has_ended(&self, of: &Case<'_>) -> Result<bool, StoreError> {
+        let Case { key, row, .. } = of;
+        if row.first_attempt_at.is_none() {
+            return Ok(false);
+        }
+        let Some(said) = self.deps.ledger.report(key, row.seq).await? else { return Ok(false) };
+        self.deps.ledger.finish(key, row, said.fate, (self.now)(), said.note.as_deref()).await?;
+        Ok(true)
     }
 
     /// Notes an attempt before the first call: from then on the outcome may be unknown, and the time counts. Answers whether the
@@ -412,26 +442,17 @@ impl<'a, S: Store> Reporting<'a, S> {
             }
         }
         // An item that is there is asked for before its price: what said the price then may say another now, or nothing.
-        let made = match self.made_item(of).await {
-            Ok(Looked::There(id, cents)) => Ok((cents, Some(id))),
-            Ok(Looked::NotNow) => return Ok(End::Stays),
-            Ok(Looked::Missing) => match self.late_price(of).await? {
-                LatePrice::Cents(0) => Ok((0, None)),
-                LatePrice::Cents(cents) => match self.make_item(of, cents).await {
-                    Ok(None) => return Ok(End::Stays),
-                    made => made.map(|id| (cents, id)),
-                },
-                LatePrice::NotNow => return Ok(End::Stays),
-                LatePrice::Unknown(reason) => {
-                    Err(format!("the price of late usage cannot be told: {reason}"))
-                }
-            },
-            Err(reason) => Err(reason),
+        let billed = match self.made_item(of).await {
+            Looked::There(item, cents) => Billed::Now(cents, Some(item)),
+            Looked::Missing => self.bill(of).await?,
+            Looked::NotNow => Billed::NotNow,
+            Looked::Refused(reason) => Billed::Refused(reason),
         };
-        let (cents, item) = match made {
-            Ok(made) => made,
+        let (cents, item) = match billed {
+            Billed::Now(cents, item) => (cents, item),
+            Billed::NotNow => return Ok(End::Stays),
             // What may be there was looked for just before.
-            Err(reason) => return self.park(of, false, reason, report).await,
+            Billed::Refused(reason) => return self.park(of, false, reason, report).await,
         };
         tracing::info!(user = %key.user, customer = %row.customer, identifier = row.identifier,
             tokens = row.tokens.get(), cents, item = item.as_ref().map(InvoiceItemId::as_str), "late usage is billed");
@@ -443,20 +464,44 @@ impl<'a, S: Store> Reporting<'a, S> {
     }
 
     /// The row's invoice item, if it was made already.
-    ///
-    /// # Errors
-    /// Stripe's words when it refuses for good to say so.
-    async fn made_item(&self, of: &Case<'_>) -> Result<Looked, String> {
+    async fn made_item(&self, of: &Case<'_>) -> Looked {
         if !self.may_call(of.lease) {
-            return Ok(Looked::NotNow);
+            return Looked::NotNow;
         }
         let bills = |item: &stripe::InvoiceItem| item.report.as_ref() == Some(&of.row.identifier);
         let items = self.stripe.invoice_items(&of.row.customer).await;
-        let made = items.map(|items| items.into_iter().find(bills));
-        Ok(match self.of_an_item(of, made).await? {
-            None => Looked::NotNow,
-            Some(None) => Looked::Missing,
-            Some(Some(item)) => Looked::There(item.id, item.cents.unsigned_abs()),
+        match self.of_an_item(of, items.map(|items| items.into_iter().find(bills))).await {
+            Ok(None) => Looked::NotNow,
+            Ok(Some(None)) => Looked::Missing,
+            Ok(Some(Some(item))) => Looked::There(item.id, item.cents.unsigned_abs()),
+            Err(reason) => Looked::Refused(reason),
+        }
+    }
+
+    /// Prices a row, and makes its invoice item, which was looked for just before.
+    async fn bill(&self, of: &Case<'_>) -> Result<Billed, StoreError> {
+        let cents = match self.late_price(of).await? {
+            LatePrice::Cents(cents) => Ok(cents),
+            LatePrice::NotNow => return Ok(Billed::NotNow),
+            LatePrice::Unknown(reason) => Err(format!("the price of late usage cannot be told: {reason}")),
+        };
+        if let Ok(1..) = cents {
+            // Noted as what may arrive late: the next run has to know, if it finds another price.
+            if self.attempt(of, (self.now)()).await?.is_none() {
+                return Ok(Billed::NotNow);
+            }
+        } else if of.row.last_attempt_at.is_some_and(|at| (self.now)().ms_since(at) < COUNTED_WITHIN_MS) {
+            tracing::info!(user = %of.key.user, identifier = of.row.identifier, "an item may be on its way; waiting");
+            return Ok(Billed::NotNow);
+        }
+        Ok(match cents {
+            Ok(0) => Billed::Now(0, None),
+            Ok(cents) => match self.make_item(of, cents).await {
+                Ok(Some(item)) => Billed::Now(cents, Some(item)),
+                Ok(None) => Billed::NotNow,
+                Err(reason) => Billed::Refused(reason),
+            },
+            Err(reason) => Billed::Refused(reason),
         })
     }
 

@@ -80,8 +80,13 @@ impl<S: Store> Reporting<'_, S> {
             }
             None => None,
         };
-        // Where an invoice says whose it is, the account may have moved on since.
-        let has_moved_on = is_of_another_plan && (billed_by.is_none() || billed_by == own);
+        // What its own subscription is billed by now was the price then, unless the plan has changed. Where an invoice says whose it is,
+        // the account may have moved on since; that a change of plan ended the period is known whatever became of the account.
+        let is_own = billed_by.is_none() || billed_by == own;
+        let has_moved_on = match meter.billing {
+            Billing::Replaced => is_of_another_plan || !is_own,
+            _ => is_of_another_plan && is_own,
+        };
         let unknown = || Failed::ForGood("no subscription says at which price".to_owned());
         let subscription = billed_by.or(own).ok_or_else(unknown)?;
         self.still(of)?;
