@@ -372,3 +372,83 @@ async fn f10_late_usage_whose_price_nobody_says_is_parked_unless_it_is_included(
         assert_eq!(note.starts_with("the price of late usage cannot be told: sub_1"), parked == 1, "{note}");
     }
 }
+
+#[tokio::test]
+async fn f11_an_item_whose_answer_was_lost_is_found_whatever_its_price_would_be_by_then() {
+    let world = World::new().await;
+    let (_, key, _) = late(&world).await;
+    world.mishap("items", &[Mishap::AnswerLost]);
+    assert_eq!(world.run().await.failed, 1);
+    // Nothing says a price any more.
+    world.book.lock().unwrap().sold_at = Some((0, "1"));
+    world.pass(2 * HOUR_MS);
+    assert_eq!(world.run().await.invoiced, 1);
+    assert_billed_once(&world, &key, "found");
+}
+
+#[tokio::test]
+async fn f11_a_row_is_not_parked_while_its_item_may_be_on_its_way() {
+    let world = World::new().await;
+    let (_, key, _) = late(&world).await;
+    world.mishap("items", &[Mishap::CallLost]);
+    world.run().await;
+    world.book.lock().unwrap().sold_at = Some((0, "1"));
+    for (after_ms, parked) in [(5 * MINUTE_MS, 0), (56 * MINUTE_MS, 1)] {
+        world.pass(after_ms);
+        assert_eq!(world.run().await.parked, parked, "{after_ms} ms later");
+    }
+    assert_eq!(world.store.kept().meters[&key].parked.get(), 300);
+}
+
+/// A run that said a row's fate, and died before the row was off its meter.
+#[tokio::test]
+async fn i2_a_fate_that_was_noted_stands_whatever_could_be_done_by_now() {
+    for fate in [RowFate::Parked, RowFate::Invoiced, RowFate::Accepted] {
+        let world = World::new().await;
+        let (_, key, _) = late(&world).await;
+        let ledger = &world.deps.ledger;
+        let (_, row) = ledger.seal(&key, world.now()).await.unwrap().unwrap();
+        ledger.attempt(&key, &row, world.now(), 0).await.unwrap();
+        let noted = ledger::Store::put_report(&world.store, &key, &row, fate, world.now(), Some("dead"));
+        assert_eq!(noted.await.unwrap(), fate);
+        world.pass(2 * HOUR_MS);
+        let report = world.run().await;
+        assert_eq!((report.failed, report.cleared, report.calls), (0, 1, 0), "{fate:?}");
+        assert_eq!((items(&world), world.counted("cus_a")), (Vec::new(), vec![900]), "{fate:?}");
+        let meter = world.store.kept().meters[&key].clone();
+        let figures = (meter.parked.get(), meter.invoiced.get(), meter.pending);
+        let expected = match fate {
+            RowFate::Parked => (300, 0, None),
+            RowFate::Invoiced => (0, 300, None),
+            _ => (0, 0, None),
+        };
+        assert_eq!(figures, expected, "{fate:?}");
+    }
+}
+
+/// An item costs what comes on top of all that was counted by then: an event after it would be counted below it, at the price of
+/// what is included.
+#[tokio::test]
+async fn f11_i7_what_follows_an_item_of_its_period_is_an_item_too() {
+    let world = World::new().await;
+    let (_, key, period) = late(&world).await;
+    world.run().await;
+    // An invoice that is still a draft would take an event.
+    {
+        let mut book = world.book.lock().unwrap();
+        book.invoices.clear();
+        book.invoice("cus_a", period, None);
+    }
+    let seven = domain::Tokens::from_u32(7);
+    {
+        let mut kept = world.store.kept();
+        let meter = kept.meters.get_mut(&key).unwrap();
+        meter.settled = meter.settled.saturating_add(seven);
+        meter.committed = meter.committed.saturating_add(seven);
+        meter.dirty = true;
+    }
+    let report = world.run().await;
+    assert_eq!((report.invoiced, report.accepted), (1, 0));
+    assert_eq!(items(&world).iter().map(|(cents, _)| *cents).collect::<Vec<_>>(), [200, 7]);
+    assert_eq!(world.counted("cus_a"), [900]);
+}
