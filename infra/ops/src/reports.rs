@@ -25,7 +25,7 @@ Examples:
   What is on its way to Stripe, and since when:
     ops reports list --pending
   End one of which nobody can tell whether Stripe has it (look at Stripe first, as docs/OPERATIONS.md says):
-    ops reports park user_2abc 2027-01-15T08:00:00Z 3 --reason 'not among the customer'\''s events'
+    ops reports park user_2abc 2027-01-15T08:00:00Z 3 --reason 'not among its events'
   End one that Stripe has, as that page says:
     ops reports accept user_2abc 2027-01-15T08:00:00Z 3 --reason 'counted at 08:00'
   Send one again:
