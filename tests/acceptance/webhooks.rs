@@ -156,6 +156,8 @@ async fn a_subscription_that_a_schedule_brings_to_our_prices_is_on_its_plan_from
         ("phases[1][proration_behavior]", "none"),
     ];
     ask(&cloud, &format!("subscription_schedules/{}", id(&schedule)), &phases).await;
+    let adopted = [("metadata[inkmeter_adopted]", start.as_str())];
+    ask(&cloud, &format!("subscriptions/{subscription}"), &adopted).await;
     assert_eq!(soon(stripe.deliver_pending()).await, 0, "{:?}", stripe.undelivered());
     assert_eq!(client.usage().await["plan"], "free");
 
