@@ -7,6 +7,8 @@
     reason = "a test fails by panicking; the helpers are part of it"
 )]
 
+mod support;
+
 use aws_sdk_eventbridge::config::{BehaviorVersion, Credentials, Region};
 use axum::{Router, body::to_bytes, extract::Request as Incoming};
 use bus::Bus;
@@ -35,6 +37,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use stripe::testing::{Memory, Reply, Request};
 use stripe::{Secret, Settings, SigningSecrets, Stripe};
+use support::{KEY, forward};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use webhook::{
@@ -43,7 +46,6 @@ use webhook::{
 };
 
 const BOOK: &str = include_str!("../../plans.toml");
-const KEY: &str = "sk_test_local";
 const SECRET: &str = "whsec_test";
 /// 2030-01-01, 2030-01-20, 2030-02-01, 2030-02-10 and 2030-03-01, all at midnight.
 const JANUARY_S: i64 = 1_893_456_000;
@@ -407,23 +409,6 @@ impl World {
             ("reports", Value::from(reports.len())),
         ])
     }
-}
-
-async fn forward(http: &reqwest::Client, base: &str, request: Request) -> Reply {
-    let url = format!("{base}{}", request.path.trim_start_matches('/'));
-    let mut outgoing = http
-        .request(request.method.parse().unwrap(), url)
-        .query(&request.query)
-        .bearer_auth(KEY)
-        .header("stripe-version", "2026-09-30.endive");
-    if let Some(key) = request.headers.get("idempotency-key") {
-        outgoing = outgoing.header("idempotency-key", key);
-    }
-    if !request.body.is_empty() {
-        outgoing = outgoing.header("content-type", "application/x-www-form-urlencoded").body(request.body);
-    }
-    let answer = outgoing.send().await.unwrap();
-    Reply::Answer(answer.status().as_u16(), answer.text().await.unwrap())
 }
 
 fn price() -> ModelPrice {

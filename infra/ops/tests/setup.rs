@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking; the helpers are part of it")]
 
+mod support;
+
 use clap::Parser;
 use local::cloud::Catalog;
 use local::stripe::{Options, Stripe as StandIn};
@@ -16,10 +18,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use stripe::testing::{Memory, Reply, Request};
 use stripe::{Secret, Settings, Stripe};
+use support::{KEY, forward};
 
 const BOOK: &str = include_str!("../../plans.toml");
 const AGENCY: &str = include_str!("../../../tests/agency.toml");
-const KEY: &str = "sk_test_local";
 /// Nothing listens there.
 const URL: &str = "http://127.0.0.1:9/v1/webhooks/stripe";
 /// Requests that change something, from nothing to one plan: meter, product, two prices, endpoint, destination, portal.
@@ -164,28 +166,6 @@ impl World {
         *meter = Value::Null;
         price
     }
-}
-
-async fn forward(http: &reqwest::Client, base: &str, request: Request) -> Reply {
-    let kind = if request.path.starts_with("/v2/") {
-        "application/json"
-    } else {
-        "application/x-www-form-urlencoded"
-    };
-    let url = format!("{base}{}", request.path.trim_start_matches('/'));
-    let mut outgoing = http
-        .request(request.method.parse().unwrap(), url)
-        .query(&request.query)
-        .bearer_auth(KEY)
-        .header("stripe-version", "2026-09-30.endive");
-    if let Some(key) = request.headers.get("idempotency-key") {
-        outgoing = outgoing.header("idempotency-key", key);
-    }
-    if !request.body.is_empty() {
-        outgoing = outgoing.header("content-type", kind).body(request.body);
-    }
-    let answer = outgoing.send().await.unwrap();
-    Reply::Answer(answer.status().as_u16(), answer.text().await.unwrap())
 }
 
 fn book(text: &str) -> tempfile::NamedTempFile {

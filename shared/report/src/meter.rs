@@ -276,16 +276,15 @@ impl<'a, S: Store> Reporting<'a, S> {
         if self.has_ended(of).await? {
             return Ok(End::Gone);
         }
+        let item = Way::Item { since: of.meter.period.end() };
         let way = match late::invoices_from(of.meter.period, (self.now)()) {
             _ if of.meter.billing == Billing::Flat => return self.forgo(of, report).await,
-            _ if of.meter.billing == Billing::Item => Way::Item { since: of.meter.period.end() },
+            _ if of.meter.billing == Billing::Item => item,
             None => Way::Event,
-            Some(_) if of.meter.billing == Billing::Replaced => Way::Item { since: of.meter.period.end() },
+            Some(_) if of.meter.billing == Billing::Replaced => item,
             Some(from) => match self.way(of, from).await? {
                 // An item is priced as what comes on top of all that was counted: nothing may slip in below it afterwards.
-                Some(Way::Event) if of.meter.invoiced > Tokens::ZERO => {
-                    Way::Item { since: of.meter.period.end() }
-                }
+                Some(Way::Event) if of.meter.invoiced > Tokens::ZERO => item,
                 Some(way) => way,
                 None => return Ok(End::Stays),
             },
